@@ -1,0 +1,1 @@
+"""The offline job: images and votes -> TFRecord shards. Stands on tfrecords alone; never imports TensorFlow."""

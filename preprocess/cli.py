@@ -1,0 +1,118 @@
+"""The command line of `preprocess`: build (the default command) and demo."""
+
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tfrecords.commandline import Command, at_least, fraction, run_program
+
+
+def _build_flags(parser: Any) -> None:
+    add = parser.add_argument
+    add("--src", type=Path, required=True, metavar="PATH", help="folder that holds the images and the table of votes")
+    add("--out", type=Path, default=Path("data/galaxy_zoo/1.0.0"), metavar="DIR", help="dataset folder (default: %(default)s)")
+    add(
+        "--solutions",
+        type=Path,
+        metavar="FILE",
+        help="table of votes (default: the one training_solutions_rev1.csv or target_data/targets.csv in --src)",
+    )
+    add(
+        "--crop_fraction",
+        type=fraction,
+        default=0.5,
+        metavar="F",
+        help="side of the centred square crop over the image's shorter side (default: %(default)s)",
+    )
+    add(
+        "--size",
+        type=at_least(1),
+        default=212,
+        metavar="PIXELS",
+        help="side of the stored image in pixels (default: %(default)s)",
+    )
+    add("--encoding", choices=("jpeg", "png", "raw"), default="jpeg", help="how images are stored (default: %(default)s)")
+    add("--jpeg_quality", type=int, choices=range(1, 101), default=95, metavar="1..100", help="(default: %(default)s)")
+    add(
+        "--validation_fraction", type=fraction, default=0.1, metavar="F", help="of the labelled galaxies (default: %(default)s)"
+    )
+    add("--test_fraction", type=fraction, default=0.1, metavar="F", help="of the labelled galaxies (default: %(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="of the split and the order (default: %(default)s)")
+    add("--examples_per_shard", type=at_least(1), default=2048, metavar="N", help="at most (default: %(default)s)")
+    add(
+        "--workers",
+        type=at_least(1),
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes (default: the %(default)s cores)",
+    )
+    add(
+        "--limit",
+        type=at_least(1),
+        default=None,
+        metavar="N",
+        help="take N galaxies, labelled ones if there are any (default: all)",
+    )
+    add("--overwrite", action="store_true", help="replace the dataset or unfinished job in --out")
+
+
+def _build(args: Any) -> None:
+    from preprocess.job import BuildSettings, build
+    from preprocess.plan import PlanSettings
+    from tfrecords.dataset import SPLITS
+    from tfrecords.images import CropSettings
+
+    settings = BuildSettings(
+        CropSettings(args.crop_fraction, args.size, args.encoding, args.jpeg_quality),
+        PlanSettings(args.validation_fraction, args.test_fraction, args.seed, args.examples_per_shard, args.limit or 0),
+    )
+    result = build(args.src, args.out, settings, args.solutions, args.workers, args.overwrite)
+    dataset = result.dataset
+    print(f"{dataset.folder}: {'already complete, nothing to do' if result.already_complete else 'complete'}")
+    for split in SPLITS:
+        shards = [shard for shard in dataset.shards if shard.split == split]
+        if shards:
+            megabytes = sum(shard.bytes for shard in shards) / 1e6
+            print(f"  {split:<11}{dataset.galaxies(split):>8,} galaxies {len(shards):>5} shards {megabytes:>10,.1f} MB")
+    if without := dataset.source["votes_without_image"]:
+        print(f"  {without:,} rows of votes have no image and were left out")
+    print(f"next: trainer --tfrecords {dataset.folder}")
+
+
+def _demo_flags(parser: Any) -> None:
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the images and the table of votes")
+    add(
+        "--galaxies",
+        type=at_least(10),
+        default=600,
+        metavar="N",
+        help="with votes; a tenth as many without (default: %(default)s)",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
+    add(
+        "--workers",
+        type=at_least(1),
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes (default: the %(default)s cores)",
+    )
+
+
+def _demo(args: Any) -> None:
+    from preprocess.demo import write_survey
+
+    write_survey(args.out, args.galaxies, args.seed, args.workers)
+    print(f"{args.out}: {args.galaxies:,} synthetic galaxies with votes, {args.galaxies // 10:,} without")
+    print(f"next: preprocess --src {args.out}")
+
+
+COMMANDS = {
+    "build": Command("Images and votes -> cropped TFRecord shards (the default command).", _build_flags, _build),
+    "demo": Command("Synthetic galaxies in Kaggle's layout, to try everything without a download.", _demo_flags, _demo),
+}
+
+
+def main() -> NoReturn:
+    """Entry point of the console command."""
+    run_program("preprocess", COMMANDS, "build")

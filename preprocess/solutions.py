@@ -1,0 +1,79 @@
+"""Read and check the table of votes, as a whole, before any work is done."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfrecords.errors import SourceError
+from tfrecords.files import sha256_file
+from tfrecords.taxonomy import COLUMNS, QUESTIONS, SUM_TOLERANCE_ERROR, SUM_TOLERANCE_WARNING, tree_deviation
+
+
+@dataclass(frozen=True)
+class Votes:
+    """The table: `galaxy_ids` int64 (n,), `targets` float32 (n, 37) in the order of taxonomy.COLUMNS.
+
+    `sha256`: of the file. `warnings`: what is odd but usable, a sentence each.
+    """
+
+    galaxy_ids: np.ndarray
+    targets: np.ndarray
+    sha256: str
+    warnings: tuple[str, ...]
+
+
+def _galaxies(ids: np.ndarray) -> str:
+    shown = ", ".join(str(galaxy_id) for galaxy_id in ids[:3])
+    return f"{'galaxy' if len(ids) == 1 else 'galaxies'} {shown}" + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
+
+
+def _check_values(path: Path, ids: np.ndarray, values: np.ndarray) -> tuple[str, ...]:
+    """Raise SourceError for the first kind of fault found, naming galaxies; return the warnings."""
+    unique, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        raise SourceError(f"{path}: more than one row for {_galaxies(unique[counts > 1])}: keep one row per galaxy")
+    for fault, bad in (
+        ("missing or not finite", ~np.isfinite(values)),
+        ("outside 0 to 1", (values < 0) | (values > 1 + SUM_TOLERANCE_ERROR)),
+    ):
+        if bad.any():
+            column = COLUMNS[int(np.argwhere(bad)[0, 1])]
+            raise SourceError(f"{path}: values {fault} for {_galaxies(ids[bad.any(axis=1)])}, first in {column}: correct them")
+    warnings = []
+    deviation = tree_deviation(values)
+    for index, question in enumerate(QUESTIONS):
+        parent = "1" if question.parent is None else COLUMNS[question.parent]
+        rule = f"the columns of question {question.number} do not add up to {parent}"
+        if (wrong := deviation[:, index] > SUM_TOLERANCE_ERROR).any():
+            raise SourceError(f"{path}: {rule} for {_galaxies(ids[wrong])}: correct the table")
+        if (odd := deviation[:, index] > SUM_TOLERANCE_WARNING).any():
+            warnings.append(f"{path}: {rule} within {SUM_TOLERANCE_WARNING:g} for {_galaxies(ids[odd])}")
+    return tuple(warnings)
+
+
+def read(path: Path) -> Votes:
+    """The table of votes in the CSV file `path`: a column GalaxyID and the 37 of the decision tree, in any order.
+
+    Raises SourceError, naming columns or galaxies, for missing columns, ids that are no whole numbers, duplicates,
+    values that are missing, not finite or outside 0 to 1, and sums that break the decision tree by more than 1e-3.
+    """
+    import pandas as pd
+
+    try:
+        # Only the slow parser gives the nearest float64; the default one can be off in the last digit.
+        table = pd.read_csv(path, float_precision="round_trip")
+    except (ValueError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path}: not a readable CSV file ({' '.join(str(error).split())}): check it") from error
+    table = table.rename(columns={"GalaxyId": "GalaxyID"})
+    missing = [name for name in ("GalaxyID", *COLUMNS) if name not in table.columns]
+    if missing:
+        shown = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
+        raise SourceError(f"{path}: lacks {shown}: it must have GalaxyID and the 37 columns {COLUMNS[0]} to {COLUMNS[-1]}")
+    if not len(table):
+        raise SourceError(f"{path}: has no rows: it must have one per galaxy")
+    if not pd.api.types.is_integer_dtype(table["GalaxyID"].dtype):
+        raise SourceError(f"{path}: GalaxyID holds values that are no whole numbers: correct them")
+    values = table[list(COLUMNS)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    ids = table["GalaxyID"].to_numpy(np.int64)
+    return Votes(ids, values.astype(np.float32), sha256_file(path), _check_values(path, ids, values))

@@ -1,0 +1,48 @@
+"""The distribution: three import packages, two console commands."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (here / "tfrecords" / "__init__.py").read_text()).group(1)
+
+setup(
+    name="galaxy-zoo-vgg16",
+    version=version,
+    description="Galaxy images and volunteers' votes -> TFRecord shards -> a trained, honestly measured VGG16 regressor",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["tfrecords*", "preprocess*", "trainer*"]),
+    package_data={
+        "trainer.analysis": ["*.html"],
+        "tfrecords": ["py.typed"],
+        "preprocess": ["py.typed"],
+        "trainer": ["py.typed"],
+    },
+    entry_points={"console_scripts": ["preprocess = preprocess.cli:main", "trainer = trainer.cli:main"]},
+    # Lower bounds are versions that the test suite was run with; BUILD.md gives the reason for each package.
+    install_requires=[
+        "tensorflow>=2.21",
+        "keras>=3.15",
+        "tensorboard>=2.20",
+        "tensorflow-datasets>=4.9.10",
+        "numpy>=2.4",
+        "pandas>=3.0",
+        "absl-py>=2.4",
+        "google-crc32c>=1.8",
+        "jinja2>=3.1",
+        "matplotlib>=3.11",
+        "pillow>=13.0",
+        "protobuf>=7.0",
+        "tqdm>=4.68",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.21"],
+        "test": ["pytest>=9.0", "pytest-cov>=7.0", "hypothesis>=6.150", "ruff>=0.15", "mypy>=2.0"],
+    },
+)

@@ -1,0 +1,125 @@
+"""What both programs share on the command line: the choice of a command, exit codes, one line for an error.
+
+Exit status: 0 done; 1 the job failed; 2 bad usage; 130 and 143 interrupted by Ctrl-C and SIGTERM.
+"""
+
+import logging
+import signal
+import sys
+from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from absl import app, flags
+from absl import logging as absl_logging
+from absl.flags import argparse_flags
+
+from tfrecords import __version__
+from tfrecords.errors import GalaxyZooError, one_line
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; like KeyboardInterrupt no Exception, so that nothing swallows it."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a program: what it gives in a line, its flags, and the function that runs it.
+
+    `when_interrupted`: what the user is told after Ctrl-C or SIGTERM.
+    """
+
+    summary: str
+    add_flags: Callable[[Any], None]
+    run: Callable[[Any], None]
+    when_interrupted: str = "run the same command again"
+
+
+def fraction(text: str) -> float:
+    """A flag's value from 0 to 1, both included."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ArgumentTypeError(f"{text} is not a number from 0 to 1")
+    return value
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """The type of a flag that takes a whole number from `minimum` up."""
+
+    def whole_number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = minimum - 1
+        if value < minimum:
+            raise ArgumentTypeError(f"{text} is not a whole number from {minimum} up")
+        return value
+
+    return whole_number
+
+
+def _parser(program: str, name: str, commands: Mapping[str, Command], default: str) -> Any:
+    command = commands[name]
+    others = "\n".join(f"  {program} {other:<10} {commands[other].summary}" for other in commands if other != default)
+    parser = argparse_flags.ArgumentParser(
+        prog=program if name == default else f"{program} {name}",
+        description=command.summary,
+        epilog=f"other commands (each has its own --help):\n{others}" if name == default and others else None,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"galaxy-zoo-vgg16 {__version__}")
+    command.add_flags(parser)
+    return parser
+
+
+def _on_sigterm(signum: int, frame: object) -> NoReturn:
+    raise Terminated
+
+
+def _run(command: Command, args: Any) -> int:
+    """Run a command and turn what it raises into an exit status and one line on stderr."""
+    handler = absl_logging.get_absl_handler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    previous = signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        command.run(args)
+        return 0
+    except KeyboardInterrupt:
+        print(f"\ninterrupted by Ctrl-C: {command.when_interrupted}", file=sys.stderr)
+        return 130
+    except Terminated:
+        print(f"\ninterrupted by SIGTERM: {command.when_interrupted}", file=sys.stderr)
+        return 143
+    except (GalaxyZooError, OSError) as error:
+        if flags.FLAGS.verbosity >= 1:
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def run_program(program: str, commands: Mapping[str, Command], default: str) -> NoReturn:
+    """Run the command that the first argument names, or the default one, and exit with its status."""
+
+    def choose(argv: list[str]) -> tuple[Command, Any]:
+        name, rest = default, argv[1:]
+        if rest and not rest[0].startswith("-"):
+            name, rest = rest[0], rest[1:]
+        if name not in commands:
+            print(f"{program}: no command '{name}': choose from {', '.join(commands)}, see --help", file=sys.stderr)
+            sys.exit(2)
+        parser = _parser(program, name, commands, default)
+        try:
+            args = parser.parse_args(rest)
+        except flags.Error as error:  # of absl's own flags; argparse ends the program itself for the others
+            parser.error(str(error))
+        return commands[name], args
+
+    app.run(lambda chosen: _run(*chosen), flags_parser=choose)
+    raise AssertionError("app.run does not return")

@@ -1,0 +1,214 @@
+"""The dataset folder: shard names, manifest, TFDS metadata; open an existing one. No TensorFlow.
+
+    dataset_info.json  features.json                        what tensorflow-datasets reads
+    galaxy_zoo-train.tfrecord-00000-of-00024 ...            shards of train, validation, test, unlabelled
+    manifest.json                                           settings, source, checksums: what this project reads
+    rejected.csv                                            galaxy_id, source path, reason
+
+The metadata is written here as plain JSON and not by tfds.folder_dataset.write_metadata: that one imports
+TensorFlow, decodes a record, and does not write atomically. Its format is that of tensorflow_datasets 4.9
+(proto/dataset_info.proto and proto/feature.proto in that package).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tfrecords.errors import DatasetError
+from tfrecords.taxonomy import COLUMNS
+
+NAME = "galaxy_zoo"
+VERSION = "1.0.0"
+SPLITS = ("train", "validation", "test", "unlabelled")
+DATASET_INFO = "dataset_info.json"
+FEATURES = "features.json"
+MANIFEST = "manifest.json"
+REJECTED = "rejected.csv"
+SHARD_PATTERN = f"{NAME}-*.tfrecord-*-of-*"
+
+_DESCRIPTION = (
+    "Galaxy cutouts, cropped to their centre, with the 37 vote fractions of the Galaxy Zoo 2 decision tree. "
+    "crop_offset is the row and column at which the crop begins in the stored image."
+)
+_CITATION = "Willett et al. 2013, MNRAS 435, 2835; Lintott et al. 2008, MNRAS 389, 1179"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a split: its name, number of examples, size in bytes and SHA-256 (hex)."""
+
+    name: str
+    split: str
+    examples: int
+    bytes: int
+    sha256: str
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    """TFDS' name of a shard: galaxy_zoo-train.tfrecord-00000-of-00024."""
+    return f"{NAME}-{split}.tfrecord-{index:05d}-of-{count:05d}"
+
+
+def to_json(value: Any) -> str:
+    """JSON whose bytes depend on the value alone: sorted keys, fixed indent, one newline at the end."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def sha256_text(text: str) -> str:
+    """The SHA-256 of a text's UTF-8 bytes, in lower-case hex."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _tensor(dtype: str, shape: Sequence[int], encoding: str = "none") -> dict[str, Any]:
+    kind = "tensor_feature.Tensor" if shape else "scalar.Scalar"
+    dimensions = {"dimensions": [str(side) for side in shape]} if shape else {}
+    return {
+        "pythonClassName": f"tensorflow_datasets.core.features.{kind}",
+        "tensor": {"dtype": dtype, "encoding": encoding, "shape": dimensions},
+    }
+
+
+def features_json(encoding: str, shape: tuple[int, int] | None) -> str:
+    """TFDS' features.json. `shape`: height and width of the stored images when all share them, else None."""
+    height, width = shape or (-1, -1)
+    image: dict[str, Any]
+    if encoding == "raw":
+        image = _tensor("uint8", (height, width, 3), "bytes")
+    else:
+        dimensions = [str(side) for side in (height, width, 3)]
+        image = {
+            "image": {"dtype": "uint8", "encodingFormat": encoding, "shape": {"dimensions": dimensions}},
+            "pythonClassName": "tensorflow_datasets.core.features.image_feature.Image",
+        }
+    features = {
+        "crop_offset": _tensor("int64", (2,)),
+        "galaxy_id": _tensor("int64", ()),
+        "image": image,
+        "targets": _tensor("float32", (len(COLUMNS),)),
+    }
+    return to_json(
+        {
+            "featuresDict": {"features": features},
+            "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
+        }
+    )
+
+
+def dataset_info_json(shards: Sequence[Shard]) -> str:
+    """TFDS' dataset_info.json for these shards, which must be in the order of their names within a split."""
+    splits = [
+        {
+            "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+            "name": split,
+            "numBytes": str(sum(shard.bytes for shard in shards if shard.split == split)),
+            "shardLengths": [str(shard.examples) for shard in shards if shard.split == split],
+        }
+        for split in SPLITS
+        if any(shard.split == split for shard in shards)
+    ]
+    return to_json(
+        {
+            "citation": _CITATION,
+            "description": _DESCRIPTION,
+            "fileFormat": "tfrecord",
+            "location": {"urls": ["https://www.kaggle.com/c/galaxy-zoo-the-galaxy-challenge"]},
+            "name": NAME,
+            "splits": splits,
+            "supervisedKeys": {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "targets"}]}},
+            "version": VERSION,
+        }
+    )
+
+
+def manifest_json(
+    settings: Mapping[str, Any],
+    source: Mapping[str, Any],
+    tool: Mapping[str, str],
+    shards: Sequence[Shard],
+    files: Mapping[str, str],
+) -> str:
+    """manifest.json: provenance and integrity.
+
+    `files`: SHA-256 per other file. The manifest's own hash, "sha256", is that of `to_json` of all the rest.
+    """
+    content: dict[str, Any] = {
+        "dataset": NAME,
+        "version": VERSION,
+        "settings": dict(settings),
+        "source": dict(source),
+        "tool": dict(tool),
+        "shards": [asdict(shard) for shard in shards],
+        "files": dict(files),
+    }
+    return to_json({**content, "sha256": sha256_text(to_json(content))})
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A finished dataset folder: where it lies, how it was made (`settings`), its shards, and its fingerprint."""
+
+    folder: Path
+    settings: dict[str, Any]
+    source: dict[str, Any]
+    tool: dict[str, str]
+    shards: tuple[Shard, ...]
+    fingerprint: str
+
+    @property
+    def size(self) -> int:
+        """Side in pixels of every image that the reader gives."""
+        return int(self.settings["size"])
+
+    @property
+    def encoding(self) -> str:
+        return str(self.settings["encoding"])
+
+    def galaxies(self, split: str) -> int:
+        """Number of galaxies in a split; 0 where the split is absent."""
+        return sum(shard.examples for shard in self.shards if shard.split == split)
+
+    def paths(self, split: str) -> list[Path]:
+        """The shards of a split in order. Raises DatasetError, naming the splits there are, where it is absent."""
+        paths = [self.folder / shard.name for shard in self.shards if shard.split == split]
+        if not paths:
+            there = ", ".join(name for name in SPLITS if self.galaxies(name))
+            raise DatasetError(f"{self.folder}: has no galaxies in split '{split}': it has {there}")
+        return paths
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """The finished dataset in `folder`.
+
+    Raises DatasetError where the folder is missing, unfinished or no dataset, where the manifest was edited, and
+    where a shard is missing or has another size. The shards' contents are not read.
+    """
+    advice = "make one with `preprocess --src IMAGES --out FOLDER`"
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder: {advice}")
+    for name in (MANIFEST, DATASET_INFO):
+        if not (folder / name).is_file():
+            below = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}")) + sorted(
+                path.parent for path in folder.glob(f"*/*/{MANIFEST}")
+            )
+            hint = f"did you mean {below[0]}? Else {advice}" if below else advice
+            raise DatasetError(f"{folder}: not a finished dataset ({name} is missing): {hint}")
+    try:
+        content = json.loads((folder / MANIFEST).read_text("utf-8"))
+        fingerprint = content.pop("sha256")
+        intact = fingerprint == sha256_text(to_json(content))
+        shards = tuple(Shard(**shard) for shard in content["shards"])
+        dataset = Dataset(folder, content["settings"], content["source"], content["tool"], shards, fingerprint)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(f"{folder / MANIFEST}: damaged ({error}): build the dataset again") from error
+    if not intact:
+        raise DatasetError(f"{folder / MANIFEST}: edited since it was written: build the dataset again")
+    for shard in shards:
+        path = folder / shard.name
+        if not path.is_file():
+            raise DatasetError(f"{path}: this shard is missing: build the dataset again")
+        if path.stat().st_size != shard.bytes:
+            raise DatasetError(f"{path}: {path.stat().st_size} bytes where {shard.bytes} were written: build the dataset again")
+    return dataset

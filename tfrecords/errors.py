@@ -1,0 +1,43 @@
+"""The project's exceptions, and the one line that a command prints for them."""
+
+import errno
+
+
+class GalaxyZooError(Exception):
+    """Base of everything the project raises on purpose: the message says what, where, and what to do."""
+
+
+class SourceError(GalaxyZooError):
+    """The images or the table of votes cannot be used."""
+
+
+class ImageError(GalaxyZooError):
+    """One image cannot be decoded, cropped or encoded."""
+
+
+class DatasetError(GalaxyZooError):
+    """A folder is not a dataset, or does not hold what its manifest says."""
+
+
+class RecordError(DatasetError):
+    """The bytes of a shard are not intact records."""
+
+
+class ConfigError(GalaxyZooError):
+    """Settings contradict each other, or what is already in the output folder."""
+
+
+class RunError(GalaxyZooError):
+    """A training run cannot start, go on, or be read."""
+
+
+def one_line(error: BaseException) -> str:
+    """The line a command prints for `error`: no traceback, no line breaks, and for a full disk the way out."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" while writing {error.filename}" if error.filename else ""
+        return f"the disk is full{where}: free some space, or choose another --out, and run the same command again"
+    if isinstance(error, PermissionError):
+        return f"no permission for {error.filename}: choose a path you may use, or change its permissions"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror or error}: check the path and try again"
+    return " ".join(str(error).split()) or type(error).__name__
