@@ -1,0 +1,1 @@
+"""Looking at predictions: metrics, figures, and the report that holds both."""

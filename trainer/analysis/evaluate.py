@@ -1,0 +1,100 @@
+"""Measure a run on a split: predictions, metrics, report.
+
+`metrics.json` comes last: a run that has it is finished, one that was stopped before evaluates again.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrecords.dataset import Dataset, to_json
+from tfrecords.errors import RunError
+from tfrecords.files import sha256_file, write_text
+from tfrecords.taxonomy import COLUMNS, QUESTIONS
+from trainer.analysis import metrics
+from trainer.predict import Predictions, predict, write_csv
+from trainer.run import Run, best_epoch
+
+# Below this mean standard deviation per column the model has learnt nothing but the column means.
+CONSTANT_SPREAD = 0.01
+
+
+def metrics_path(folder: Path, split: str) -> Path:
+    """Where the metrics of a split lie in a run folder."""
+    return folder / ("metrics.json" if split == "test" else f"metrics-{split}.json")
+
+
+def _content(
+    run: Run, dataset: Dataset, split: str, predictions: Predictions, scores: metrics.Scores, baselines: dict[str, float]
+) -> dict[str, Any]:
+    history = run.history()
+    best = best_epoch(history) if history else None
+    return {
+        "split": split,
+        "galaxies": len(predictions.galaxy_ids),
+        "mse": scores.mse,
+        "rmse": scores.rmse,
+        "interval": list(scores.interval),
+        "per_class": {
+            name: {"mse": float(mse), "rmse": float(np.sqrt(mse))} for name, mse in zip(COLUMNS, scores.per_class, strict=True)
+        },
+        "per_question": {
+            str(question.number): {"title": question.title, "mse": float(mse), "rmse": float(np.sqrt(mse))}
+            for question, mse in zip(QUESTIONS, scores.per_question, strict=True)
+        },
+        "baselines": baselines,
+        "spread": float(predictions.predicted.std(axis=0).mean()),
+        "best_validation": None
+        if best is None or np.isnan(best.val_mse)
+        else {"mse": best.val_mse, "rmse": float(np.sqrt(best.val_mse)), "epoch": best.epoch},
+        "dataset": dataset.fingerprint,
+        "model": sha256_file(run.model_path),
+    }
+
+
+def evaluate(run: Run, dataset: Dataset, split: str = "test", limit: int = 0) -> dict[str, Any]:
+    """Predict a labelled split and write predictions-SPLIT.csv, the report and the metrics; returns the metrics.
+
+    The baseline of column means is that of the dataset's own `train`, where it has one.
+    """
+    predictions = predict(run, dataset, split, limit)
+    if np.isnan(predictions.targets).any():
+        raise RunError(f"{dataset.folder}: galaxies of split '{split}' have no votes to compare with: use trainer predict")
+    from tfrecords.reader import targets_of  # after predict(), which loads TensorFlow quietly
+    from trainer.analysis.report import write_report
+
+    means = targets_of(dataset, "train", limit).mean(axis=0) if dataset.galaxies("train") else None
+    scores = metrics.score(predictions.predicted, predictions.targets)
+    content = _content(run, dataset, split, predictions, scores, metrics.baselines(predictions.targets, means))
+    write_csv(predictions, run.folder / f"predictions-{split}.csv")
+    write_report(run, dataset, split, predictions, scores, means, content)
+    write_text(metrics_path(run.folder, split), to_json(content))
+    return content
+
+
+def summary(folder: Path, split: str) -> str:
+    """The metrics of a split beside the baselines, for a terminal."""
+    path = metrics_path(folder, split)
+    content = json.loads(path.read_text("utf-8"))
+    low, high = content["interval"]
+    rows = [
+        f"RMSE on {split} ({content['galaxies']:,} galaxies)",
+        f"  this model             {content['rmse']:.4f}   95 % interval {low:.4f} to {high:.4f}",
+    ]
+    for name, label in (("train_mean", "column means of train"), ("zeros", "all zeros")):
+        if name in content["baselines"]:
+            value = content["baselines"][name]
+            rows.append(f"  {label:<22} {value:.4f}   the model has {content['rmse'] / value:.3f} of it")
+    rows.append(f"  spread of predictions  {content['spread']:.4f}   standard deviation per column, on average")
+    if content["spread"] < CONSTANT_SPREAD:
+        rows.append("  the predictions hardly vary: raise --learning_rate, train longer, or start from --weights imagenet")
+    rows.append(f"metrics: {path}")
+    rows.append(f"report:  {report_path(folder, split)}")
+    return "\n".join(rows)
+
+
+def report_path(folder: Path, split: str) -> Path:
+    """Where the report on a split lies in a run folder."""
+    return folder / "report" / ("index.html" if split == "test" else f"{split}.html")

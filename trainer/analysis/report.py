@@ -1,0 +1,196 @@
+"""The report: one self-contained page with every figure, and the figures as files beside it."""
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import numpy as np
+from matplotlib.figure import Figure
+
+from tfrecords import __version__
+from tfrecords.dataset import Dataset
+from tfrecords.files import write_bytes, write_text
+from tfrecords.taxonomy import HUBBLE_CLASSES, QUESTIONS, hubble_score
+from trainer.analysis import figures, metrics
+from trainer.predict import Predictions
+from trainer.run import Run, best_epoch
+
+_GALLERY = 6
+_SCATTER = ("Class1.1", "Class2.1", "Class3.1", "Class4.1", "Class6.1")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A figure of the page: its file name without ending, a heading, what it shows, and the PNG as base64."""
+
+    name: str
+    title: str
+    text: str
+    png: str
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def _cutouts(dataset: Dataset, split: str, galaxy_ids: np.ndarray) -> dict[int, np.ndarray]:
+    """The stored crops of a few galaxies, uint8 (size, size, 3) each."""
+    from tfrecords import reader
+
+    wanted = {int(galaxy_id) for galaxy_id in galaxy_ids}
+    found: dict[int, np.ndarray] = {}
+    for example in reader.in_order(dataset, split):
+        galaxy_id = int(example["galaxy_id"])
+        if galaxy_id in wanted:
+            found[galaxy_id] = reader.decode(example, dataset.encoding, dataset.size).numpy()
+            if len(found) == len(wanted):
+                break
+    return found
+
+
+def _galleries(dataset: Dataset, split: str, predictions: Predictions) -> tuple[Figure, Figure]:
+    """Galaxies predicted most clearly in each Hubble class, and those predicted best and worst."""
+    errors = np.sqrt(metrics.squared_errors(predictions.predicted, predictions.targets).mean(axis=1))
+    by_error = np.argsort(errors, kind="stable")
+    chosen: dict[str, np.ndarray] = {}
+    for name in HUBBLE_CLASSES:
+        chosen[name] = np.argsort(-hubble_score(predictions.predicted, name), kind="stable")[:_GALLERY]
+    best, worst = by_error[:_GALLERY], by_error[::-1][:_GALLERY]
+    rows_used = np.concatenate([*chosen.values(), best, worst])
+    cutouts = _cutouts(dataset, split, predictions.galaxy_ids[rows_used])
+
+    def cells(rows: np.ndarray, caption: Any) -> list[tuple[np.ndarray, str]]:
+        return [(cutouts[int(predictions.galaxy_ids[row])], f"{predictions.galaxy_ids[row]}\n{caption(row)}") for row in rows]
+
+    hubble_rows = []
+    for name, rows in chosen.items():
+        predicted, voted = hubble_score(predictions.predicted, name), hubble_score(predictions.targets, name)
+        title = f"{name} ({' and '.join(HUBBLE_CLASSES[name])})"
+        hubble_rows.append(
+            (title, cells(rows, lambda row, p=predicted, v=voted: f"predicted {p[row]:.2f}, votes {v[row]:.2f}"))
+        )
+    extremes = [
+        ("closest to the votes", cells(best, lambda row: f"RMSE {errors[row]:.3f}")),
+        ("furthest from the votes", cells(worst, lambda row: f"RMSE {errors[row]:.3f}")),
+    ]
+    return figures.gallery(hubble_rows, _GALLERY), figures.gallery(extremes, _GALLERY)
+
+
+def _sections(
+    run: Run,
+    dataset: Dataset,
+    split: str,
+    predictions: Predictions,
+    scores: metrics.Scores,
+    means: np.ndarray | None,
+    baselines: dict[str, float],
+) -> list[tuple[str, str, str, Figure]]:
+    predicted, targets = predictions.predicted, predictions.targets
+    mean_mse = None if means is None else metrics.squared_errors(means, targets).mean(axis=0)
+    hubble, extremes = _galleries(dataset, split, predictions)
+    smaller = int((predicted.max(axis=0) < targets.max(axis=0)).sum())
+    correlation = np.corrcoef(scores.per_class, targets.var(axis=0))[0, 1]
+    clearest = QUESTIONS[int(np.argmin(scores.per_question))]
+    hardest = QUESTIONS[int(np.argmax(scores.per_question))]
+    history = run.history()
+    sections = [
+        (
+            "scores",
+            "How good it is",
+            "Root mean squared error over all galaxies and columns, with its 95 % interval (1,000 resamples of galaxies). "
+            "Filled bars are measured on the same galaxies; dashed ones are published scores on the challenge's test set.",
+            figures.scores(scores.rmse, scores.interval, baselines),
+        ),
+        (
+            "hubble",
+            "What it recognises",
+            "For each Hubble class the galaxies with the highest prediction, that is the smaller of the class's columns, "
+            "beside what the volunteers said.",
+            hubble,
+        ),
+        (
+            "per-class",
+            "Error per answer",
+            f"Lowest for question {clearest.number} ({clearest.title}), highest for question {hardest.number} "
+            f"({hardest.title}). Where the blue bar reaches the grey one, the model knows no more than the column's mean.",
+            figures.per_class(scores.per_class, mean_mse),
+        ),
+        (
+            "maximum-agreement",
+            "Maximum agreement",
+            f"The largest value of each column. The model's is below the votes' in {smaller} of 37 columns: a model trained "
+            "on squared error predicts the mean of what it cannot tell apart, so it seldom goes as far as single galaxies do.",
+            figures.maximum_agreement(predicted, targets),
+        ),
+        (
+            "error-against-mean",
+            "Error and mean",
+            "Columns with a higher mean have a higher error, because their votes spread more: the error follows the "
+            f"variance of a column (dashes; correlation {correlation:.2f}), and the gap from dash to dot is what was learnt.",
+            figures.error_against_mean(scores.per_class, targets),
+        ),
+        (
+            "predicted-against-voted",
+            "Galaxy by galaxy",
+            "Each dot is a galaxy; on the line, prediction and votes agree.",
+            figures.predicted_against_voted(predicted, targets, _SCATTER),
+        ),
+        (
+            "extremes",
+            "Best and worst",
+            "The galaxies whose 37 predictions are closest to and furthest from the votes.",
+            extremes,
+        ),
+    ]
+    if history:
+        best = best_epoch(history)
+        text = f"{len(history)} epochs in {sum(row.seconds for row in history) / 60:.1f} minutes. "
+        if not np.isnan(best.val_mse):
+            text += f"Lowest validation MSE {best.val_mse:.5f} in epoch {best.epoch}, whose weights are the ones kept."
+        sections.insert(1, ("history", "How it learnt", text, figures.history(history)))
+    return sections
+
+
+def _strongest(scores: metrics.Scores) -> list[dict[str, Any]]:
+    return [
+        {"number": question.number, "title": question.title, "rmse": float(np.sqrt(mse))}
+        for question, mse in zip(QUESTIONS, scores.per_question, strict=True)
+    ]
+
+
+def write_report(
+    run: Run,
+    dataset: Dataset,
+    split: str,
+    predictions: Predictions,
+    scores: metrics.Scores,
+    means: np.ndarray | None,
+    content: dict[str, Any],
+) -> None:
+    """Write report/index.html (or report/SPLIT.html) and report/figures/SPLIT-NAME.png. `content`: that of metrics.json."""
+    from trainer.analysis.evaluate import report_path
+
+    page = report_path(run.folder, split)
+    (page.parent / "figures").mkdir(parents=True, exist_ok=True)
+    sections = []
+    for name, title, text, figure in _sections(run, dataset, split, predictions, scores, means, content["baselines"]):
+        png = _png(figure)
+        write_bytes(page.parent / "figures" / f"{split}-{name}.png", png)
+        sections.append(Section(name, title, text, base64.b64encode(png).decode("ascii")))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("trainer.analysis", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    html = environment.get_template("report.html").render(
+        run=run,
+        dataset=dataset,
+        split=split,
+        metrics=content,
+        questions=_strongest(scores),
+        sections=sections,
+        version=__version__,
+    )
+    write_text(page, html)

@@ -1,0 +1,55 @@
+"""Every choice of a training run in one validated dataclass."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tfrecords.errors import ConfigError
+
+PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A run: what it reads, where it writes, and how it learns. Defaults are the article's, but for the batch.
+
+    learning_rate: Adam's, reached after `warmup_steps` steps of linear growth from near zero. weights: where the
+    convolutional base starts: "imagenet" (Keras downloads them), "none" (He initialisation), or a file.
+    patience: epochs without a better validation MSE until training stops. limit: galaxies per split, 0 for all.
+    """
+
+    tfrecords: Path
+    out: Path
+    epochs: int = 50
+    batch_size: int = 32
+    learning_rate: float = 1e-5
+    warmup_steps: int = 100
+    weights: str = "imagenet"
+    precision: str = "auto"
+    patience: int = 10
+    seed: int = 0
+    limit: int = 0
+    require_gpu: bool = False
+
+    def __post_init__(self) -> None:
+        for name, minimum in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("warmup_steps", 0),
+            ("patience", 1),
+            ("seed", 0),
+            ("limit", 0),
+        ):
+            if getattr(self, name) < minimum:
+                raise ConfigError(f"--{name} {getattr(self, name)}: must be at least {minimum}")
+        if not 0 < self.learning_rate <= 1:
+            raise ConfigError(f"--learning_rate {self.learning_rate}: must be above 0 and at most 1")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"--precision {self.precision}: choose from {', '.join(PRECISIONS)}")
+
+    def settings(self) -> dict[str, Any]:
+        """What makes a run this run and no other: all but where it reads and writes, and on what it must run."""
+        values = asdict(self)
+        for name in ("tfrecords", "out", "require_gpu"):
+            del values[name]
+        return values

@@ -1,0 +1,100 @@
+"""Backend, GPUs, precision: what hardware there is and how it is used."""
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from absl import logging
+
+from tfrecords.errors import RunError
+
+# The first NVIDIA generation with bfloat16 arithmetic (Ampere); older ones have float16 alone.
+_BFLOAT16_CAPABILITY = (8, 0)
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The hardware of a run. gpus: a name each; precision: a Keras dtype policy."""
+
+    gpus: tuple[str, ...]
+    precision: str
+
+    def describe(self) -> str:
+        """What is used, in a line."""
+        import keras
+
+        hardware = f"GPU {self.gpus[0]}" if self.gpus else f"CPU with {os.cpu_count()} cores, no GPU found"
+        idle = f" (of {len(self.gpus)} GPUs the first is used)" if len(self.gpus) > 1 else ""
+        return f"{hardware}{idle}; backend {keras.backend.backend()}, precision {self.precision}"
+
+
+@contextlib.contextmanager
+def _without_native_notes() -> Iterator[None]:
+    """Hold back what native code writes to stderr, and show it only where the block raises or --verbosity is 1.
+
+    TensorFlow's start-up notes come before its own log level counts, a screenful that would bury our lines.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held, contextlib.ExitStack() as on_exit:
+        stderr = os.dup(2)
+        on_exit.callback(os.close, stderr)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            on_exit.callback(_replay, held)
+            raise
+        finally:
+            os.dup2(stderr, 2)
+        if logging.get_verbosity() >= logging.DEBUG:
+            _replay(held)
+
+
+def _replay(held: Any) -> None:
+    held.seek(0)
+    with os.fdopen(os.dup(2), "wb") as stderr:
+        shutil.copyfileobj(held, stderr)
+
+
+def load_tensorflow() -> list[Any]:
+    """Import TensorFlow and Keras without their start-up notes; returns the GPUs that TensorFlow finds."""
+    with _without_native_notes():
+        import keras  # noqa: F401
+        import tensorflow as tf
+
+        found: list[Any] = tf.config.list_physical_devices("GPU")
+        if not found:
+            tf.zeros(1)  # the first tensor sets up the devices, with more notes
+    return found
+
+
+def choose(precision: str, require_gpu: bool) -> Devices:
+    """Find the GPUs, let them share their memory, and settle the precision.
+
+    precision "auto": bfloat16 on GPUs that have it, float16 (with loss scaling) on older ones, float32 on CPUs.
+    Raises RunError where a GPU is required and none is found.
+    """
+    found = load_tensorflow()
+    import tensorflow as tf
+
+    if require_gpu and not found:
+        raise RunError(
+            "no GPU found, and --require_gpu was given: check nvidia-smi, install with the gpu extra "
+            "(pip install '.[gpu]'), or leave the flag out"
+        )
+    names = []
+    capability = (0, 0)
+    for gpu in found:
+        tf.config.experimental.set_memory_growth(gpu, True)
+        details = tf.config.experimental.get_device_details(gpu)
+        names.append(str(details.get("device_name", gpu.name)))
+        capability = details.get("compute_capability", capability)
+    if precision == "auto":
+        mixed = "mixed_bfloat16" if capability >= _BFLOAT16_CAPABILITY else "mixed_float16"
+        precision = mixed if found else "float32"
+    return Devices(tuple(names), precision)

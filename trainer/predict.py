@@ -1,0 +1,63 @@
+"""A run + records -> a table of predictions."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrecords.dataset import Dataset
+from tfrecords.files import write_text
+from tfrecords.taxonomy import COLUMNS
+from trainer.run import Run
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One row per galaxy, sorted by id: `galaxy_ids` int64 (n,), `predicted` and `targets` float32 (n, 37).
+
+    `targets` is NaN for galaxies without votes.
+    """
+
+    galaxy_ids: np.ndarray
+    predicted: np.ndarray
+    targets: np.ndarray
+
+
+def predict(run: Run, dataset: Dataset, split: str, limit: int = 0) -> Predictions:
+    """Run the model of a run over a split, every galaxy once. Raises ConfigError for a dataset of another crop or size."""
+    from tqdm import tqdm
+
+    from trainer import devices
+
+    run.check_dataset(dataset)
+    dataset.paths(split)  # complains before anything slow begins
+    devices.load_tensorflow()
+    from tfrecords import reader
+
+    model = run.load_model()
+    total = min(dataset.galaxies(split), limit) if limit else dataset.galaxies(split)
+
+    def unpack(example: dict[str, Any]) -> tuple[Any, Any, Any]:
+        return example["galaxy_id"], reader.decode(example, dataset.encoding, dataset.size), example["targets"]
+
+    batches = reader.in_order(dataset, split, limit).map(unpack, num_parallel_calls=-1).batch(BATCH_SIZE).prefetch(2)
+    parts = []
+    with tqdm(total=total, desc=f"predicting {split}", unit=" galaxies") as bar:
+        for ids, images, targets in batches:
+            parts.append((ids.numpy(), np.asarray(model.predict_on_batch(images)), targets.numpy()))
+            bar.update(len(parts[-1][0]))
+    ids, predicted, targets = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(ids, kind="stable")
+    return Predictions(ids[order], predicted[order].astype(np.float32), targets[order])
+
+
+def write_csv(predictions: Predictions, path: Path) -> None:
+    """Kaggle's submission format: GalaxyID,Class1.1,...,Class11.6, nine decimals, sorted by GalaxyID; atomic."""
+    lines = ["GalaxyID," + ",".join(COLUMNS)]
+    for galaxy_id, row in zip(predictions.galaxy_ids, predictions.predicted, strict=True):
+        lines.append(f"{galaxy_id}," + ",".join(f"{value:.9f}" for value in row))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "\n".join(lines) + "\n")

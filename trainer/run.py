@@ -1,0 +1,237 @@
+"""The run folder: what a run is, its history, its checkpoint, its best model; what is saved where.
+
+config.json     settings, and the dataset's fingerprint, crop and size
+history.csv     one row per epoch
+checkpoint/     epoch-00007/{arrays.npz, progress.json}: all that training needs to go on exactly
+model.keras     the best model so far, for inference
+"""
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrecords import __version__
+from tfrecords.dataset import Dataset, to_json
+from tfrecords.errors import ConfigError, RunError
+from tfrecords.files import PARTIAL_SUFFIX, sync_folder, write_bytes, write_text
+
+CONFIG = "config.json"
+MODEL = "model.keras"
+HISTORY = "history.csv"
+CHECKPOINT = "checkpoint"
+_OURS = (CONFIG, MODEL, HISTORY, CHECKPOINT, "tensorboard", "report")
+_OUR_PATTERNS = ("metrics*.json", "predictions-*.csv", f"*{PARTIAL_SUFFIX}")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of the history. Epochs count from 1; mse and val_mse are the loss (val_mse NaN without validation).
+
+    seconds: wall time with validation and checkpoint; images_per_second: of the training part alone.
+    """
+
+    epoch: int
+    mse: float
+    val_mse: float
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+
+
+def best_epoch(history: Sequence[Epoch]) -> Epoch:
+    """The epoch whose model is kept: the lowest validation MSE, the first of equals; without validation the last."""
+    measured = [row for row in history if not np.isnan(row.val_mse)]
+    return min(measured, key=lambda row: row.val_mse) if measured else history[-1]
+
+
+def stops_early(history: Sequence[Epoch], patience: int) -> bool:
+    """Whether `patience` epochs have passed since the best one; never without validation."""
+    return bool(history) and history[-1].epoch - best_epoch(history).epoch >= patience
+
+
+def _dataset_summary(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "fingerprint": dataset.fingerprint,
+        "crop_fraction": dataset.settings["crop_fraction"],
+        "size": dataset.size,
+        "encoding": dataset.encoding,
+    }
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder: its path and the content of its config.json."""
+
+    folder: Path
+    config: dict[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.config["settings"])
+
+    @property
+    def model_path(self) -> Path:
+        return self.folder / MODEL
+
+    def load_model(self) -> Any:
+        """The best model, ready for prediction. Raises RunError where there is none yet or it is damaged."""
+        import keras
+
+        if not self.model_path.is_file():
+            raise RunError(f"{self.folder}: has no {MODEL} yet: train it first with the same trainer command")
+        try:
+            return keras.saving.load_model(self.model_path, compile=False)
+        except Exception as error:  # Keras raises many kinds for a damaged file
+            reason = " ".join(str(error).split())[:160]
+            raise RunError(f"{self.model_path}: cannot be loaded ({reason}): train again with --overwrite") from error
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        """Raise ConfigError where the dataset's crop or size is not the one the model was trained on."""
+        for name, now in (("crop_fraction", dataset.settings["crop_fraction"]), ("size", dataset.size)):
+            if self.config["dataset"][name] != now:
+                raise ConfigError(
+                    f"{dataset.folder}: its {name} is {now}, but {self.folder} was trained with "
+                    f"{self.config['dataset'][name]}: preprocess with the same --{name}"
+                )
+
+    def history(self) -> list[Epoch]:
+        """The finished epochs, from history.csv."""
+        import csv
+
+        path = self.folder / HISTORY
+        if not path.is_file():
+            return []
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [Epoch(int(row["epoch"]), *(float(row[field.name]) for field in fields(Epoch)[1:])) for row in rows]
+
+    def write_history(self, history: Sequence[Epoch]) -> None:
+        lines = [",".join(field.name for field in fields(Epoch))]
+        lines += [",".join(repr(value) for value in asdict(row).values()) for row in history]
+        write_text(self.folder / HISTORY, "\n".join(lines) + "\n")
+
+    def save_model(self, model: Any) -> None:
+        """Put an inference copy of the model under model.keras in one atomic step."""
+        from trainer.model import for_inference
+
+        partial = self.folder / f"partial-{MODEL}"  # Keras insists on the ending
+        try:
+            for_inference(model).save(partial)
+            os.replace(partial, self.model_path)
+        finally:
+            partial.unlink(missing_ok=True)
+        sync_folder(self.folder)
+
+    def save_checkpoint(self, model: Any, history: Sequence[Epoch]) -> None:
+        """Commit weights, random states, optimizer and history as one folder, and drop the one before."""
+        arrays = {f"{index:04d}": np.asarray(variable) for index, variable in enumerate(_state(model))}
+        parent = self.folder / CHECKPOINT
+        parent.mkdir(exist_ok=True)
+        final = parent / f"epoch-{history[-1].epoch:05d}"
+        partial = parent / (final.name + PARTIAL_SUFFIX)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        write_bytes(partial / "arrays.npz", buffer.getvalue())
+        write_text(partial / "progress.json", to_json([asdict(row) for row in history]))
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        sync_folder(parent)
+        for old in parent.iterdir():
+            if old != final:
+                shutil.rmtree(old)
+
+    def _latest_checkpoint(self) -> Path | None:
+        found = sorted((self.folder / CHECKPOINT).glob("epoch-*[0-9]"))
+        return found[-1] if found else None
+
+    def progress(self) -> list[Epoch]:
+        """The epochs that the checkpoint has behind it; empty without one."""
+        latest = self._latest_checkpoint()
+        if latest is None:
+            return []
+        try:
+            return [Epoch(**row) for row in json.loads((latest / "progress.json").read_text("utf-8"))]
+        except (ValueError, TypeError, OSError) as error:
+            raise RunError(f"{latest}: damaged ({error}): start again with --overwrite") from error
+
+    def restore_checkpoint(self, model: Any) -> None:
+        """Put the state of the latest checkpoint into a model that was built and compiled the same way."""
+        latest = self._latest_checkpoint()
+        assert latest is not None
+        variables = _state(model)
+        try:
+            with np.load(latest / "arrays.npz") as arrays:
+                loaded = [arrays[f"{index:04d}"] for index in range(len(variables))]
+            for variable, array in zip(variables, loaded, strict=True):
+                variable.assign(array)
+        except Exception as error:  # zip, pickle and shape errors of many kinds
+            raise RunError(f"{latest}: damaged ({error}): start again with --overwrite") from error
+
+
+def _state(model: Any) -> list[Any]:
+    """All variables that the next step depends on, the states of random generators included, each once.
+
+    Model and optimizer list them in the order of their making, which is the same for the same architecture.
+    """
+    return list({id(variable): variable for variable in (*model.variables, *model.optimizer.variables)}.values())
+
+
+def open_run(folder: Path) -> Run:
+    """An existing run. Raises RunError where `folder` is none."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise RunError(f"{folder}: not a run folder ({CONFIG} is missing): give --run the --out of a trainer command")
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        config["settings"], config["dataset"]["fingerprint"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: damaged ({error}): train again with --overwrite") from error
+    return Run(folder, config)
+
+
+def _clear(folder: Path) -> None:
+    for path in [folder / name for name in _OURS] + [path for pattern in _OUR_PATTERNS for path in folder.glob(pattern)]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def start(folder: Path, settings: dict[str, Any], dataset: Dataset, overwrite: bool) -> Run:
+    """The run in `folder`, new or to be continued.
+
+    Raises ConfigError, saying what differs, where the folder holds another run or files that are no run.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: is a file: choose another --out")
+    config = {"settings": settings, "dataset": _dataset_summary(dataset), "tool": {"galaxy-zoo-vgg16": __version__}}
+    if (folder / CONFIG).is_file():
+        if not overwrite:
+            run = open_run(folder)
+            changed = [
+                f"{name} was {run.settings.get(name)}, now {settings.get(name)}"
+                for name in sorted({*run.settings, *settings})
+                if run.settings.get(name) != settings.get(name)
+            ]
+            if run.config["dataset"]["fingerprint"] != dataset.fingerprint:
+                changed.append("the dataset is another one")
+            if changed:
+                raise ConfigError(
+                    f"{folder}: holds another run ({'; '.join(changed)}): choose another --out, or replace it with --overwrite"
+                )
+            return run
+        _clear(folder)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(f"{folder}: is not empty and no run: choose an --out that is empty or new")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / CONFIG, to_json(config))
+    return Run(folder, config)
