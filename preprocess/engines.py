@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any
 
@@ -33,11 +34,33 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
+def guard_worker() -> None:
+    """What every worker process does first: leave Ctrl-C to its parent, and end when that is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the work
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+@contextmanager
+def starting_workers() -> Iterator[None]:
+    """Hold back Ctrl-C while the block starts workers: they inherit that, and so do not see it before guard_worker."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(images_done: Any, stop: Any) -> None:
     global _link
     _link = (images_done, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the work
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    guard_worker()
+
+
+def worker_killed() -> GalaxyZooError:
+    """The error for a worker that ended without a word."""
+    return GalaxyZooError(
+        "a worker process was killed, most likely for lack of memory: run the same command again with fewer --workers"
+    )
 
 
 def _work(task: ShardTask) -> Receipt:
@@ -70,17 +93,17 @@ def run_local(tasks: Sequence[ShardTask], workers: int, on_images: Callable[[int
     executor = ProcessPoolExecutor(workers, context, _start_worker, (images_done, stop))
     try:
         longest_first = sorted(tasks, key=lambda task: -len(task.galaxy_ids))
-        pending: set[Future[Receipt]] = {executor.submit(_work, task) for task in longest_first}
+        with starting_workers():
+            pending: set[Future[Receipt]] = {executor.submit(_work, task) for task in longest_first}
         while pending:
             done, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
-            on_images(images_done.value - reported)
-            reported = images_done.value
+            so_far = images_done.get_obj().value  # without its lock, which a killed worker may have kept
+            on_images(so_far - reported)
+            reported = so_far
             for future in done:
                 yield future.result()
     except BrokenProcessPool as error:
-        raise GalaxyZooError(
-            "a worker process was killed, most likely for lack of memory: run the same command again with fewer --workers"
-        ) from error
+        raise worker_killed() from error
     finally:
         stop.value = 1
         executor.shutdown(wait=True, cancel_futures=True)

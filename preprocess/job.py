@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,14 @@ from preprocess.engines import run_local
 from preprocess.shard import Receipt, ShardTask
 from tfrecords import __version__, dataset
 from tfrecords.dataset import Dataset, Shard
-from tfrecords.errors import ConfigError, SourceError
+from tfrecords.errors import ConfigError, SettingError, SourceError
 from tfrecords.files import sha256_file, write_text
 from tfrecords.images import CropSettings
 from tfrecords.taxonomy import COLUMNS
 
 log = logging.getLogger("preprocess")
 _WORK = ".preprocess"
+_JOB = "job.json"
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class BuildSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.crop.crop_fraction <= 1:
-            raise ConfigError(f"--crop_fraction {self.crop.crop_fraction}: must be above 0 and at most 1")
+            raise SettingError(f"--crop_fraction {self.crop.crop_fraction}: must be above 0 and at most 1")
         if self.plan.validation_fraction + self.plan.test_fraction > 1:
-            raise ConfigError(
+            raise SettingError(
                 f"--validation_fraction {self.plan.validation_fraction} and --test_fraction {self.plan.test_fraction}: "
                 "together they must be at most 1"
             )
@@ -118,7 +119,13 @@ def _locked(folder: Path) -> Iterator[Path]:
             raise ConfigError(
                 f"{folder}: another preprocess job is writing here: wait for it, or choose another --out"
             ) from error
-        yield work
+        try:
+            yield work
+        finally:
+            if work.exists() and not (work / _JOB).exists():  # refused before it began: leave no trace
+                shutil.rmtree(work)
+                with suppress(OSError):
+                    folder.rmdir()
 
 
 def _ours(name: str) -> bool:
@@ -214,20 +221,21 @@ def build(
     if job["source"]["images_without_votes"] == len(source.images):
         raise SourceError(f"{src}: no image has a row in the table of votes: check that both belong together")
     with _locked(out) as work:
-        if overwrite:
+        begun = json.loads((work / _JOB).read_text("utf-8")) if (work / _JOB).exists() else None
+        if overwrite and (begun is None or _difference(begun, job)):  # an interrupted job of the same kind goes on
             _clear(out, work)
+            begun = None
         if (out / dataset.MANIFEST).exists():
             complete = dataset.open_dataset(out)
             before = {"settings": complete.settings, "source": complete.source, "tool": complete.tool}
             _refuse(out, "a dataset made differently", _difference(before, job))
             shutil.rmtree(work)
             return Result(complete, already_complete=True)
-        if (work / "job.json").exists():
-            before = json.loads((work / "job.json").read_text("utf-8"))
-            _refuse(out, "an unfinished job with other settings", _difference(before, job))
+        if begun is not None:
+            _refuse(out, "an unfinished job with other settings", _difference(begun, job))
         elif any(out.glob(dataset.SHARD_PATTERN)):
             raise ConfigError(f"{out}: holds shards without a manifest: choose another --out, or replace them with --overwrite")
-        write_text(work / "job.json", dataset.to_json(job))
+        write_text(work / _JOB, dataset.to_json(job))
         for warning in votes.warnings:
             log.warning("%s", warning)
         tasks = _tasks(out, work, source, votes, settings)

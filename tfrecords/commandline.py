@@ -16,7 +16,7 @@ from absl import logging as absl_logging
 from absl.flags import argparse_flags
 
 from tfrecords import __version__
-from tfrecords.errors import GalaxyZooError, one_line
+from tfrecords.errors import GalaxyZooError, SettingError, one_line
 
 
 class Terminated(BaseException):
@@ -99,7 +99,7 @@ def _run(command: Command, args: Any) -> int:
         if flags.FLAGS.verbosity >= 1:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, SettingError) else 1
     finally:
         signal.signal(signal.SIGTERM, previous)
 

@@ -202,13 +202,15 @@ def open_dataset(folder: Path) -> Dataset:
         shards = tuple(Shard(**shard) for shard in content["shards"])
         dataset = Dataset(folder, content["settings"], content["source"], content["tool"], shards, fingerprint)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(f"{folder / MANIFEST}: damaged ({error}): build the dataset again") from error
+        raise DatasetError(f"{folder / MANIFEST}: damaged ({error}): build the dataset again with --overwrite") from error
     if not intact:
-        raise DatasetError(f"{folder / MANIFEST}: edited since it was written: build the dataset again")
+        raise DatasetError(f"{folder / MANIFEST}: edited since it was written: build the dataset again with --overwrite")
     for shard in shards:
         path = folder / shard.name
         if not path.is_file():
-            raise DatasetError(f"{path}: this shard is missing: build the dataset again")
-        if path.stat().st_size != shard.bytes:
-            raise DatasetError(f"{path}: {path.stat().st_size} bytes where {shard.bytes} were written: build the dataset again")
+            raise DatasetError(f"{path}: this shard is missing: build the dataset again with --overwrite")
+        if (size := path.stat().st_size) != shard.bytes:
+            raise DatasetError(
+                f"{path}: {size} bytes where {shard.bytes} were written: build the dataset again with --overwrite"
+            )
     return dataset

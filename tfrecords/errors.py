@@ -2,6 +2,8 @@
 
 import errno
 
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
 
 class GalaxyZooError(Exception):
     """Base of everything the project raises on purpose: the message says what, where, and what to do."""
@@ -24,7 +26,11 @@ class RecordError(DatasetError):
 
 
 class ConfigError(GalaxyZooError):
-    """Settings contradict each other, or what is already in the output folder."""
+    """The settings do not go with what is already in the output folder, or with another input."""
+
+
+class SettingError(GalaxyZooError):
+    """A setting has an illegal value, or two contradict each other: bad usage."""
 
 
 class RunError(GalaxyZooError):
@@ -33,7 +39,7 @@ class RunError(GalaxyZooError):
 
 def one_line(error: BaseException) -> str:
     """The line a command prints for `error`: no traceback, no line breaks, and for a full disk the way out."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
         where = f" while writing {error.filename}" if error.filename else ""
         return f"the disk is full{where}: free some space, or choose another --out, and run the same command again"
     if isinstance(error, PermissionError):

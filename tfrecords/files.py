@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from tfrecords.errors import FULL_DISK
+
 PARTIAL_SUFFIX = ".partial"
 
 
@@ -35,8 +37,8 @@ def atomic_file(path: Path, beside: Path | None = None) -> Iterator[BinaryIO]:
         os.replace(partial, path)
     except BaseException as error:
         partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a failed write() does not know its file, and a full disk should be named
+        if isinstance(error, OSError) and error.filename is None and error.errno in FULL_DISK:
+            error.filename = str(path)  # a failed write() does not know its file
         raise
     sync_folder(path.parent)
 

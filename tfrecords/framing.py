@@ -40,7 +40,7 @@ def frame(data: bytes) -> bytes:
 def _exactly(file: BinaryIO, size: int, path: Path, number: int) -> bytes:
     data = file.read(size)
     if len(data) != size:
-        raise RecordError(f"{path}: record {number} is cut off: build the dataset again")
+        raise RecordError(f"{path}: record {number} is cut off: build the dataset again with --overwrite")
     return data
 
 
@@ -54,16 +54,16 @@ def read_records(path: Path) -> Iterator[bytes]:
         remaining = path.stat().st_size
         while header := file.read(_HEADER.size):
             if len(header) != _HEADER.size:
-                raise RecordError(f"{path}: record {number} is cut off: build the dataset again")
+                raise RecordError(f"{path}: record {number} is cut off: build the dataset again with --overwrite")
             length, crc = _HEADER.unpack(header)
             if crc != masked_crc(header[:8]):
-                raise RecordError(f"{path}: record {number} has a damaged length: build the dataset again")
+                raise RecordError(f"{path}: record {number} has a damaged length: build the dataset again with --overwrite")
             remaining -= RECORD_OVERHEAD + length
             if remaining < 0:
-                raise RecordError(f"{path}: record {number} is cut off: build the dataset again")
+                raise RecordError(f"{path}: record {number} is cut off: build the dataset again with --overwrite")
             data = _exactly(file, length, path, number)
             (crc,) = _FOOTER.unpack(_exactly(file, _FOOTER.size, path, number))
             if crc != masked_crc(data):
-                raise RecordError(f"{path}: record {number} has damaged data: build the dataset again")
+                raise RecordError(f"{path}: record {number} has damaged data: build the dataset again with --overwrite")
             yield data
             number += 1

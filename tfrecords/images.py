@@ -1,10 +1,11 @@
 """Centre crop, resize, encode, decode: the only place that touches pixels before training."""
 
 import io
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from tfrecords.errors import ImageError
 
@@ -37,7 +38,10 @@ def decode(data: bytes) -> Image.Image:
     if not data:
         raise ImageError("the file is empty")
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the next check says it better
+            opened = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+        with opened as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
             # Pillow reads 16-bit colour PNGs as 8-bit without a word; byte 24 of a PNG is its bit depth.
@@ -46,6 +50,8 @@ def decode(data: bytes) -> Image.Image:
             return image.convert("RGB")
     except ImageError:
         raise
+    except UnidentifiedImageError as error:  # its own text holds a memory address
+        raise ImageError("not a readable JPEG or PNG") from error
     except Exception as error:  # Pillow raises many kinds for damaged files: OSError, SyntaxError, ValueError, ...
         raise ImageError(f"not a readable JPEG or PNG ({' '.join(str(error).split())[:120]})") from error
 
@@ -80,11 +86,16 @@ def encode(pixels: np.ndarray, encoding: str, jpeg_quality: int = 95) -> bytes:
 
 
 def decode_stored(data: bytes, encoding: str, size: int, offset: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """A stored image as uint8 (size, size, 3), cut out at `offset` (row, column)."""
+    """A stored image as uint8 (size, size, 3), cut out at `offset` (row, column). Raises ImageError if it is too small."""
     if encoding == "raw":
+        if len(data) != size * size * 3:
+            raise ImageError(f"{len(data)} bytes are no raw image of {size} x {size} x 3")
         return np.frombuffer(data, np.uint8).reshape(size, size, 3)
     row, column = offset
-    return np.asarray(decode(data))[row : row + size, column : column + size]
+    pixels = np.asarray(decode(data))[row : row + size, column : column + size]
+    if pixels.shape != (size, size, 3):
+        raise ImageError(f"holds no crop of {size} x {size} at {row}, {column}")
+    return pixels
 
 
 @dataclass(frozen=True)

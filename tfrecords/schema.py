@@ -94,12 +94,14 @@ def parse(data: bytes) -> Example:
     try:
         message.ParseFromString(data)
     except DecodeError as error:
-        raise RecordError("a record is no tf.train.Example: build the dataset again") from error
+        raise RecordError("a record is no tf.train.Example: build the dataset again with --overwrite") from error
     feature = message.features.feature
     ids = feature["galaxy_id"].int64_list.value
     images = feature["image"].bytes_list.value
     offset = feature["crop_offset"].int64_list.value
     targets = feature["targets"].float_list.value
     if (len(ids), len(images), len(offset), len(targets)) != (1, 1, 2, len(COLUMNS)):
-        raise RecordError("a record lacks galaxy_id, image, crop_offset[2] or targets[37]: build the dataset again")
+        raise RecordError(
+            "a record lacks galaxy_id, image, crop_offset[2] or targets[37]: build the dataset again with --overwrite"
+        )
     return Example(ids[0], images[0], (offset[0], offset[1]), np.array(targets, np.float32))

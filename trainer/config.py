@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tfrecords.errors import ConfigError
+from tfrecords.errors import SettingError
 
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 
@@ -41,11 +41,11 @@ class TrainConfig:
             ("limit", 0),
         ):
             if getattr(self, name) < minimum:
-                raise ConfigError(f"--{name} {getattr(self, name)}: must be at least {minimum}")
+                raise SettingError(f"--{name} {getattr(self, name)}: must be at least {minimum}")
         if not 0 < self.learning_rate <= 1:
-            raise ConfigError(f"--learning_rate {self.learning_rate}: must be above 0 and at most 1")
+            raise SettingError(f"--learning_rate {self.learning_rate}: must be above 0 and at most 1")
         if self.precision not in PRECISIONS:
-            raise ConfigError(f"--precision {self.precision}: choose from {', '.join(PRECISIONS)}")
+            raise SettingError(f"--precision {self.precision}: choose from {', '.join(PRECISIONS)}")
 
     def settings(self) -> dict[str, Any]:
         """What makes a run this run and no other: all but where it reads and writes, and on what it must run."""

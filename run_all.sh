@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# From images to a trained model and its report, in a virtual environment of its own.
+#
+#   ./run_all.sh         kaggle/ if it exists, else synthetic galaxies: preprocess, trainer, metrics
+#   ./run_all.sh test    the test suite
+#
+# Settings, as environment variables:
+#   SRC      folder with images and votes          (kaggle/ if it exists, else demo/, drawn on the spot)
+#   SIZE     side of the stored images in pixels
+#   EPOCHS   passes over the training galaxies
+#   WEIGHTS  imagenet, none, or a file with the weights of VGG16's base
+#   OUT      folder for what is made                (the project's own: data/ and runs/ in it)
+#   PYTHON   interpreter that makes .venv           (the first of python3, python3.13, 3.12, 3.11 that is 3.11 or later)
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+venv="$here/.venv"
+
+say() { printf '\n== %s\n' "$*"; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      printf '%s\n' "$candidate"
+      return
+    fi
+  done
+  fail "no Python 3.11 or later found (tried ${PYTHON:-python3, python3.13, python3.12, python3.11}): install one, or name it with PYTHON=..."
+}
+
+has_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; }
+
+# prepare EXTRA...: again only when what setup.py asks for, or the extras, have changed.
+prepare() {
+  local extras wanted stamp="$venv/installed.txt"
+  if has_gpu; then set -- "$@" gpu; fi
+  extras=$(IFS=,; printf '%s' "$*")
+  wanted=$(cat "$here/setup.py" "$here/pyproject.toml" | cksum)
+  # An earlier install with the same setup.py that had all of these extras will do.
+  if [[ -f $stamp && $(head -n 1 "$stamp") == "$wanted" ]]; then
+    local missing="" extra
+    for extra in "$@"; do grep -qx "$extra" "$stamp" || missing=yes; done
+    [[ -z $missing ]] && return
+  fi
+  say "installing into .venv (several minutes the first time, none later)"
+  local python
+  [[ -x $venv/bin/python ]] || { python=$(find_python); "$python" -m venv "$venv" || fail "cannot make .venv: on Debian, apt-get install python3-venv"; }
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$here${extras:+[$extras]}" ||
+    fail "the install did not finish: check the connection to the package index and run the same command again"
+  { printf '%s\n' "$wanted"; [[ ! -f $stamp ]] || tail -n +2 "$stamp"; printf '%s\n' "$@"; } > "$stamp.new"
+  mv "$stamp.new" "$stamp"
+}
+
+run_tests() {
+  prepare test
+  say "tests"
+  cd "$here"
+  "$venv/bin/python" -m pytest --cov --cov-report=term "$@"
+}
+
+run_pipeline() {
+  prepare
+  local out="${OUT:-$here}" src="${SRC:-}" size="${SIZE:-}" epochs="${EPOCHS:-}" weights="${WEIGHTS:-}"
+  local rate warmup name=galaxies patience=10
+  if [[ -z $src && -d $here/kaggle ]]; then src="$here/kaggle"; fi
+  if [[ -z $src ]]; then
+    # From random weights a higher rate than for a pretrained base, and more epochs: chosen on these galaxies.
+    name=demo src="$out/demo" size="${size:-32}" epochs="${epochs:-16}" weights="${weights:-none}" rate=3e-4 warmup=40
+    if [[ -d $src ]]; then
+      say "taking the synthetic galaxies in $src"
+    else
+      say "no kaggle/ folder in $here and no SRC=...: drawing synthetic galaxies"
+      "$venv/bin/preprocess" demo --out "$src"
+    fi
+  elif has_gpu; then
+    size="${size:-212}" epochs="${epochs:-30}" weights="${weights:-imagenet}" rate=1e-4 warmup=100
+  else
+    size="${size:-64}" epochs="${epochs:-4}" weights="${weights:-imagenet}" rate=1e-4 warmup=100
+    say "no GPU here, so a small trial: $size x $size pixels, $epochs epochs (SIZE= and EPOCHS= change that; the article's are 212 and 50)"
+  fi
+  # One dataset per size and one run per setting, so that another setting never meets the folder of this one.
+  local data="$out/data/$name-$size/galaxy_zoo/1.0.0" run="$out/runs/$name-$size-$epochs-$(basename "$weights" | cut -d. -f1)"
+
+  say "preprocess: $src -> TFRecord shards of $size x $size crops"
+  "$venv/bin/preprocess" --src "$src" --out "$data" --size "$size"
+
+  say "trainer: $epochs epochs, weights $weights, learning rate $rate"
+  "$venv/bin/trainer" --tfrecords "$data" --out "$run" --epochs "$epochs" --weights "$weights" \
+    --learning_rate "$rate" --warmup_steps "$warmup" --patience "$patience"
+}
+
+case "${1:-}" in
+  "") run_pipeline ;;
+  test) shift; run_tests "$@" ;;
+  *) printf 'usage: ./run_all.sh [test]\n' >&2; exit 2 ;;
+esac

@@ -1,0 +1,187 @@
+"""The table of votes is taken to the last bit, and refused as a whole where it cannot be right."""
+
+import csv
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from preprocess import solutions
+from tfrecords.errors import SourceError
+from tfrecords.files import sha256_file
+from tfrecords.taxonomy import COLUMNS
+
+Table = list[dict[str, str]]
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def table(survey: Path) -> Table:
+    with (survey / "training_solutions_rev1.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """A function that writes a table of votes: write(rows, header=None)."""
+
+    def write(rows: Table, header: list[str] | None = None) -> Path:
+        path = tmp_path / "votes.csv"
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, header or list(rows[0]), extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        return path
+
+    return write
+
+
+def _refused(path: Path) -> str:
+    with pytest.raises(SourceError) as caught:
+        solutions.read(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ") and "\n" not in text
+    return text.removeprefix(f"{path}: ")
+
+
+def test_every_target_is_the_float32_nearest_to_its_text(kaggle: Path) -> None:
+    path = kaggle / "training_solutions_rev1.csv"
+    with path.open() as file:
+        rows = list(csv.reader(file))[1:]
+    votes = solutions.read(path)
+    assert votes.galaxy_ids.tolist() == [int(row[0]) for row in rows]
+    assert (votes.galaxy_ids.dtype, votes.targets.dtype) == (np.int64, np.float32)
+    expected = np.array([[np.float32(text) for text in row[1:]] for row in rows])
+    np.testing.assert_array_equal(votes.targets, expected)
+    assert votes.warnings == ()
+    assert votes.sha256 == sha256_file(path)
+
+
+def test_even_texts_halfway_between_two_float32_give_the_nearest(table: Table, write: Write) -> None:
+    # The hardest texts: the last digit of the float64 in between decides.
+    for row in table:
+        for name in COLUMNS:
+            below = np.float32(row[name])
+            row[name] = repr((float(below) + float(np.nextafter(below, np.float32(0)))) / 2)
+    votes = solutions.read(write(table))
+    np.testing.assert_array_equal(votes.targets, [[np.float32(row[name]) for name in COLUMNS] for row in table])
+
+
+def test_columns_are_matched_by_name_in_any_order(table: Table, write: Write) -> None:
+    expected = solutions.read(write(table))
+    shuffled = random.Random(0).sample(list(table[0]), len(table[0]))
+    assert shuffled != list(table[0])
+    votes = solutions.read(write(table, shuffled))
+    np.testing.assert_array_equal(votes.targets, expected.targets)
+    np.testing.assert_array_equal(votes.galaxy_ids, expected.galaxy_ids)
+
+
+def test_kaggles_other_spelling_and_columns_of_ones_own_are_taken(table: Table, write: Write) -> None:
+    rows = [{"GalaxyId" if name == "GalaxyID" else name: value for name, value in row.items()} for row in table]
+    votes = solutions.read(write([{**row, "redshift": "", "note": "good"} for row in rows]))
+    assert votes.galaxy_ids.tolist() == [int(row["GalaxyID"]) for row in table]
+    assert votes.targets.shape == (24, 37)
+
+
+def test_missing_columns_are_named(table: Table, write: Write) -> None:
+    rule = "it must have GalaxyID and the 37 columns Class1.1 to Class11.6"
+    without = [name for name in table[0] if name not in ("GalaxyID", "Class3.2")]
+    assert _refused(write(table, without)) == f"lacks GalaxyID, Class3.2: {rule}"
+    most = _refused(write(table, ["GalaxyID", "Class1.1"]))
+    assert most == f"lacks Class1.2, Class1.3, Class2.1, Class2.2 and 32 more: {rule}"
+
+
+def test_two_rows_for_one_galaxy_are_refused_with_the_galaxy(table: Table, write: Write) -> None:
+    assert _refused(write([*table, table[3]])) == "more than one row for galaxy 100021: keep one row per galaxy"
+    assert _refused(write(table + table)) == (
+        "more than one row for galaxies 100000, 100007, 100014 and 21 more: keep one row per galaxy"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "nan", "NA", "inf", "-inf", "many"])
+def test_a_value_that_is_no_number_is_refused_with_galaxy_and_column(table: Table, write: Write, text: str) -> None:
+    table[2]["Class4.1"] = text
+    assert _refused(write(table)) == "values missing or not finite for galaxy 100014, first in Class4.1: correct them"
+
+
+@pytest.mark.parametrize("text", ["-0.01", "-1e-9", "1.01", "57"])
+def test_a_value_outside_0_to_1_is_refused_with_galaxy_and_column(table: Table, write: Write, text: str) -> None:
+    table[2]["Class4.1"] = text
+    assert _refused(write(table)) == "values outside 0 to 1 for galaxy 100014, first in Class4.1: correct them"
+
+
+def _add(row: dict[str, str], column: str, change: float) -> None:
+    """Change a column, the other way round where it is too close to 1."""
+    value = float(row[column])
+    row[column] = repr(value + change if value < 0.9 else value - change)
+
+
+@pytest.mark.parametrize(("column", "question", "parent"), [("Class3.1", 3, "Class2.2"), ("Class6.2", 6, "1")])
+def test_broken_sums_are_refused_with_galaxy_and_question(
+    table: Table, write: Write, column: str, question: int, parent: str
+) -> None:
+    _add(table[2], column, 0.002)
+    expected = f"the columns of question {question} do not add up to {parent} for galaxy 100014: correct the table"
+    assert _refused(write(table)) == expected
+
+
+def test_sums_that_are_slightly_off_are_taken_with_a_warning(table: Table, write: Write) -> None:
+    for row in table[:5]:
+        _add(row, "Class11.6", 0.0005)
+    path = write(table)
+    votes = solutions.read(path)
+    galaxies = "galaxies 100000, 100007, 100014 and 2 more"
+    rule = "the columns of question 11 do not add up to Class4.1"
+    assert votes.warnings == (f"{path}: {rule} within 1e-05 for {galaxies}",)
+    assert votes.targets[0, -1] == np.float32(table[0]["Class11.6"])
+
+
+@pytest.mark.parametrize("text", ["100014.5", "spiral", "", "1e5", "True"])
+def test_an_id_that_is_no_whole_number_is_refused(table: Table, write: Write, text: str) -> None:
+    table[2]["GalaxyID"] = text
+    assert _refused(write(table)) == "GalaxyID holds values that are no whole numbers below 2^63: correct them"
+
+
+def test_an_id_beyond_64_bits_is_refused(table: Table, write: Write) -> None:
+    table[2]["GalaxyID"] = str(2**64)
+    assert _refused(write(table)) == "GalaxyID holds values that are no whole numbers below 2^63: correct them"
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64 - 1])
+def test_an_id_beyond_63_bits_never_gives_votes_to_an_image(table: Table, write: Write, number: int) -> None:
+    table[0]["GalaxyID"] = str(number)
+    try:
+        votes = solutions.read(write(table[:1]))
+    except SourceError:
+        return
+    assert (votes.galaxy_ids < 0).all()  # images have none below 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xd8\xff\xe0\x00\x10JFIF", b'a,b\n"1,2\n', b"a,b\n1,2\n1,2,3,4\n"],
+    ids=["empty", "JPEG", "quote", "ragged"],
+)
+def test_a_file_that_is_no_csv_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "votes.csv"
+    path.write_bytes(content)
+    assert _refused(path).startswith(("not a readable CSV file (", "lacks GalaxyID"))
+
+
+def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "votes.csv"
+    path.write_text(",".join(["GalaxyID", *COLUMNS]) + "\n")
+    assert _refused(path) == "has no rows: it must have one per galaxy"
+
+
+def test_both_spellings_of_the_id_at_once_are_refused(table: Table, write: Write) -> None:
+    assert "GalaxyID" in _refused(write([{**row, "GalaxyId": row["GalaxyID"]} for row in table]))
+
+
+def test_a_comma_too_many_in_every_row_is_refused(survey: Path, tmp_path: Path) -> None:
+    header, *rows = (survey / "training_solutions_rev1.csv").read_text().splitlines()
+    path = tmp_path / "votes.csv"
+    path.write_text("\n".join([header, *(f"{row}," for row in rows)]) + "\n")
+    _refused(path)

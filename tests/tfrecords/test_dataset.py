@@ -1,0 +1,166 @@
+"""The dataset folder is one that TFDS reads, and open_dataset takes no other for a finished one."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from preprocess.job import BuildSettings, build
+from tfrecords import dataset, framing, images, schema
+from tfrecords.dataset import Dataset, open_dataset
+from tfrecords.errors import DatasetError
+
+
+@pytest.fixture
+def copy(small_dataset: Dataset, tmp_path: Path) -> Path:
+    """A copy of the small dataset to damage, under the path that TFDS wants."""
+    folder = tmp_path / "data" / "galaxy_zoo" / "1.0.0"
+    shutil.copytree(small_dataset.folder, folder)
+    return folder
+
+
+def _examples(opened: Dataset, split: str) -> list[schema.Example]:
+    return [schema.parse(record) for path in opened.paths(split) for record in framing.read_records(path)]
+
+
+@pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
+def test_tfds_reads_the_same_galaxies_in_the_same_order(
+    small_survey: Path, build_settings: Callable[..., BuildSettings], tmp_path: Path, encoding: str
+) -> None:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    folder = tmp_path / "data" / "galaxy_zoo" / "1.0.0"
+    opened = build(small_survey, folder, build_settings(encoding=encoding, seed=1), workers=1).dataset
+    builder = tfds.builder_from_directory(folder)
+    loaded, info = tfds.load("galaxy_zoo", data_dir=tmp_path / "data", with_info=True)
+    assert info.full_name == builder.info.full_name == "galaxy_zoo/1.0.0"
+    assert set(loaded) == set(builder.info.splits) == {"train", "validation", "test", "unlabelled"}
+    assert info.features["image"].shape == (32, 32, 3)
+    assert info.supervised_keys == ("image", "targets")
+    for split in loaded:
+        ours = _examples(opened, split)
+        assert info.splits[split].num_examples == len(ours) == opened.galaxies(split)
+        assert info.splits[split].shard_lengths == [shard.examples for shard in opened.shards if shard.split == split]
+        assert info.splits[split].num_bytes == sum(path.stat().st_size for path in opened.paths(split))
+        theirs = list(builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator())
+        for galaxy, example in zip(theirs, ours, strict=True):
+            assert galaxy["galaxy_id"] == example.galaxy_id
+            assert tuple(galaxy["crop_offset"]) == example.crop_offset == (0, 0)
+            np.testing.assert_array_equal(galaxy["targets"], example.targets)
+            pixels = images.decode_stored(example.image, encoding, 32)
+            if (
+                encoding == "jpeg"
+            ):  # TFDS takes TensorFlow's default decoder, which is quick and not exact (noise shows it most)
+                assert np.abs(galaxy["image"].astype(int) - pixels).mean() < 3
+                pixels = tf.io.decode_jpeg(example.image).numpy()
+            assert galaxy["image"].dtype == np.uint8
+            np.testing.assert_array_equal(galaxy["image"], pixels)
+
+
+def test_tfds_gives_image_and_targets_as_a_supervised_pair(small_dataset: Dataset) -> None:
+    import tensorflow_datasets as tfds
+
+    pairs = tfds.builder_from_directory(small_dataset.folder).as_dataset(split="test", as_supervised=True)
+    image, targets = next(iter(pairs))
+    assert (image.shape, targets.shape) == ((32, 32, 3), (37,))
+
+
+def test_images_of_differing_shapes_are_declared_without_their_sides() -> None:
+    declared = json.loads(dataset.features_json("jpeg", None))["featuresDict"]["features"]["image"]
+    assert declared["image"]["shape"]["dimensions"] == ["-1", "-1", "3"]
+
+
+def test_a_finished_dataset_opens_with_what_it_was_made_of(small_dataset: Dataset) -> None:
+    opened = open_dataset(small_dataset.folder)
+    assert opened == small_dataset
+    assert (opened.size, opened.encoding) == (32, "png")
+    assert sum(opened.galaxies(split) for split in dataset.SPLITS) == 64
+    assert opened.galaxies("unlabelled") == 4
+    assert [path.name for path in opened.paths("unlabelled")] == ["galaxy_zoo-unlabelled.tfrecord-00000-of-00001"]
+
+
+def test_an_absent_split_is_refused_with_those_there_are(small_dataset: Dataset) -> None:
+    assert small_dataset.galaxies("all") == 0
+    with pytest.raises(DatasetError, match="no galaxies in split 'all': it has train, validation, test, unlabelled"):
+        small_dataset.paths("all")
+
+
+def test_a_missing_folder_is_refused_with_the_way_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="nothing: no such folder: make one with `preprocess --src"):
+        open_dataset(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("up", [1, 2])
+def test_a_folder_above_a_dataset_is_refused_with_the_one_that_was_meant(copy: Path, up: int) -> None:
+    with pytest.raises(DatasetError) as caught:
+        open_dataset(copy.parents[up - 1])
+    assert f"did you mean {copy}?" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "dataset_info.json"])
+def test_an_unfinished_dataset_is_refused(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(DatasetError, match=rf"not a finished dataset \({name} is missing\)"):
+        open_dataset(copy)
+
+
+@pytest.mark.parametrize(("old", "new"), [('"size": 32', '"size": 33'), ('"seed": 1', '"seed": 2'), ("sha256", "sha257")])
+def test_an_edited_manifest_is_refused(copy: Path, old: str, new: str) -> None:
+    path = copy / "manifest.json"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(DatasetError, match=r"manifest\.json: (edited|damaged).*build the dataset again"):
+        open_dataset(copy)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", "7", "{}", '{"sha256": 1, "shards": [{}]}', '{"sha256": "", "shards": 3}']
+)
+def test_a_damaged_manifest_is_refused(copy: Path, content: str) -> None:
+    (copy / "manifest.json").write_text(content)
+    with pytest.raises(DatasetError, match=r"manifest\.json: damaged"):
+        open_dataset(copy)
+
+
+def test_a_manifest_that_is_no_text_is_refused(copy: Path) -> None:
+    (copy / "manifest.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DatasetError, match=r"manifest\.json: damaged"):
+        open_dataset(copy)
+
+
+def test_a_missing_shard_is_refused_by_name(copy: Path) -> None:
+    shard = sorted(copy.glob("*train*"))[1]
+    shard.unlink()
+    with pytest.raises(DatasetError, match=f"{shard.name}: this shard is missing"):
+        open_dataset(copy)
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_shard_of_another_length_is_refused_by_name(copy: Path, change: int) -> None:
+    shard = sorted(copy.glob("*train*"))[1]
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1] if change < 0 else content + b"\0")
+    with pytest.raises(DatasetError, match=rf"{shard.name}: {len(content) + change} bytes where {len(content)} were written"):
+        open_dataset(copy)
+
+
+def test_the_manifest_holds_the_hash_of_every_other_file(small_dataset: Dataset) -> None:
+    from tfrecords.files import sha256_file
+
+    manifest = json.loads((small_dataset.folder / "manifest.json").read_text())
+    hashes = {**manifest["files"], **{shard["name"]: shard["sha256"] for shard in manifest["shards"]}}
+    there = {path.name: sha256_file(path) for path in small_dataset.folder.iterdir() if path.name != "manifest.json"}
+    assert hashes == there
+    for shard in small_dataset.shards:
+        path = small_dataset.folder / shard.name
+        assert (path.stat().st_size, len(list(framing.read_records(path)))) == (shard.bytes, shard.examples)
+
+
+def test_json_depends_on_the_value_alone() -> None:
+    expected = '{\n  "a": [\n    "ö"\n  ],\n  "b": 1\n}\n'
+    assert dataset.to_json({"b": 1, "a": ["ö"]}) == dataset.to_json({"a": ["ö"], "b": 1}) == expected

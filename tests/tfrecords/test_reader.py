@@ -1,0 +1,151 @@
+"""The reader gives every galaxy once, and its pixels exactly as Pillow decodes them."""
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from preprocess.job import BuildSettings, build
+from tfrecords import framing, schema
+from tfrecords.dataset import Dataset
+from tfrecords.errors import DatasetError
+from tfrecords.taxonomy import COLUMNS
+
+GALAXIES = 24
+VOTES = np.linspace(0, 1, 37, dtype=np.float32)
+
+
+def _stored(dataset: Dataset, split: str) -> list[schema.Example]:
+    """The records of a split without TensorFlow, in the order of the shards."""
+    return [schema.parse(data) for path in dataset.paths(split) for data in framing.read_records(path)]
+
+
+def _ids(examples: Any) -> list[int]:
+    return [int(example["galaxy_id"]) for example in examples]
+
+
+def _as_pillow_sees(example: schema.Example, encoding: str, size: int) -> np.ndarray:
+    if encoding == "raw":
+        return np.asarray(Image.frombytes("RGB", (size, size), example.image))
+    return np.asarray(Image.open(io.BytesIO(example.image)).convert("RGB"))
+
+
+@pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
+@pytest.mark.parametrize(("source", "size"), [("survey", 32), ("kaggle", 212), ("kaggle", 45)])
+def test_decoded_pixels_are_pillows_in_every_pixel(
+    source: str,
+    size: int,
+    encoding: str,
+    request: pytest.FixtureRequest,
+    build_settings: Callable[..., BuildSettings],
+    tmp_path: Path,
+) -> None:
+    from tfrecords import reader
+
+    folder: Path = request.getfixturevalue(source)
+    plan = build_settings(encoding=encoding, size=size, limit=GALAXIES, validation_fraction=0.0, test_fraction=0.0)
+    dataset = build(folder, tmp_path / "data", plan, workers=1).dataset
+    decoded = {
+        int(example["galaxy_id"]): reader.decode(example, encoding, size).numpy()
+        for example in reader.in_order(dataset, "train")
+    }
+    assert len(decoded) == GALAXIES
+    for example in _stored(dataset, "train"):
+        pixels = decoded[example.galaxy_id]
+        assert pixels.dtype == np.uint8 and pixels.shape == (size, size, 3)
+        np.testing.assert_array_equal(pixels, _as_pillow_sees(example, encoding, size))
+        if encoding != "jpeg" and size in (32, 212):  # nothing was resized or lost: the source's own pixels
+            original = Image.open(folder / "images_training_rev1" / f"{example.galaxy_id}.jpg")
+            begin = (original.width - size) // 2
+            centre = original.crop((begin, begin, begin + size, begin + size))
+            np.testing.assert_array_equal(pixels, np.asarray(centre))
+
+
+@given(st.integers(0, 12), st.integers(0, 12), st.sampled_from(["png", "jpeg"]))
+@settings(max_examples=25)
+def test_a_crop_offset_says_where_in_the_stored_image_the_crop_begins(row: int, column: int, encoding: str) -> None:
+    import tensorflow as tf
+
+    from tfrecords import reader
+
+    buffer = io.BytesIO()
+    whole = np.random.default_rng(0).integers(0, 256, (44, 44, 3), np.uint8)
+    Image.fromarray(whole).save(buffer, encoding)
+    record = schema.serialize(schema.Example(7, buffer.getvalue(), (row, column), VOTES))
+    example = reader.parse(tf.constant(record))
+    expected = np.asarray(Image.open(buffer))[row : row + 32, column : column + 32]
+    np.testing.assert_array_equal(reader.decode(example, encoding, 32), expected)
+    assert int(example["galaxy_id"]) == 7
+    np.testing.assert_array_equal(example["targets"], VOTES)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test", "unlabelled"])
+def test_in_order_gives_each_galaxy_once_as_stored(small_dataset: Dataset, split: str) -> None:
+    from tfrecords import reader
+
+    stored = [example.galaxy_id for example in _stored(small_dataset, split)]
+    assert len(set(stored)) == len(stored) == small_dataset.galaxies(split) > 0
+    assert _ids(reader.in_order(small_dataset, split)) == stored
+    assert _ids(reader.in_order(small_dataset, split)) == stored
+
+
+@pytest.mark.parametrize("limit", [1, 9, 10_000])
+def test_a_limit_takes_the_first_galaxies_as_stored(small_dataset: Dataset, limit: int) -> None:
+    from tfrecords import reader
+
+    stored = [example.galaxy_id for example in _stored(small_dataset, "train")]
+    assert _ids(reader.in_order(small_dataset, "train", limit)) == stored[:limit]
+    assert sorted(_ids(reader.shuffled(small_dataset, "train", np.int64(5), 100, limit))) == sorted(stored[:limit])
+    assert len(reader.targets_of(small_dataset, "train", limit)) == min(limit, len(stored))
+
+
+@pytest.mark.parametrize("buffer", [1, 4, 1000])
+def test_shuffled_gives_each_galaxy_once_in_an_order_that_follows_from_the_seed(small_dataset: Dataset, buffer: int) -> None:
+    from tfrecords import reader
+
+    stored = [example.galaxy_id for example in _stored(small_dataset, "train")]
+    orders = [_ids(reader.shuffled(small_dataset, "train", np.int64(seed), buffer)) for seed in range(6)]
+    again = [_ids(reader.shuffled(small_dataset, "train", np.int64(seed), buffer)) for seed in range(6)]
+    assert orders == again
+    assert all(sorted(order) == sorted(stored) for order in orders)
+    assert len(set(map(tuple, orders))) > (len(orders) - 1 if buffer > 1 else 1)
+
+
+def test_shuffled_examples_keep_their_own_image_and_votes(small_dataset: Dataset) -> None:
+    from tfrecords import reader
+
+    stored = {example.galaxy_id: example for example in _stored(small_dataset, "train")}
+    for example in reader.shuffled(small_dataset, "train", np.int64(1), 1000):
+        original = stored[int(example["galaxy_id"])]
+        assert example["image"].numpy() == original.image
+        np.testing.assert_array_equal(example["targets"], original.targets)
+
+
+def test_targets_are_those_of_the_table_of_votes(small_dataset: Dataset, small_survey: Path) -> None:
+    from tfrecords import reader
+
+    with (small_survey / "training_solutions_rev1.csv").open(newline="") as file:
+        table = {int(row["GalaxyID"]): [float(row[name]) for name in COLUMNS] for row in csv.DictReader(file)}
+    for split in ("train", "validation", "test"):
+        expected = np.array([table[example.galaxy_id] for example in _stored(small_dataset, split)], np.float32)
+        targets = reader.targets_of(small_dataset, split)
+        assert targets.dtype == np.float32
+        np.testing.assert_array_equal(targets, expected)
+    assert np.isnan(reader.targets_of(small_dataset, "unlabelled")).all()
+
+
+def test_a_split_that_is_absent_is_refused_by_name(
+    survey: Path, build_settings: Callable[..., BuildSettings], tmp_path: Path
+) -> None:
+    from tfrecords import reader
+
+    dataset = build(survey, tmp_path / "data", build_settings(validation_fraction=0.0), workers=1).dataset
+    with pytest.raises(DatasetError, match="no galaxies in split 'validation': it has train, test, unlabelled"):
+        reader.in_order(dataset, "validation")
