@@ -26,11 +26,9 @@ class Devices:
 
     def describe(self) -> str:
         """What is used, in a line."""
-        import keras
-
         hardware = f"GPU {self.gpus[0]}" if self.gpus else f"CPU with {os.cpu_count()} cores, no GPU found"
         idle = f" (of {len(self.gpus)} GPUs the first is used)" if len(self.gpus) > 1 else ""
-        return f"{hardware}{idle}; backend {keras.backend.backend()}, precision {self.precision}"
+        return f"{hardware}{idle}; precision {self.precision}"
 
 
 @contextlib.contextmanager
@@ -62,14 +60,21 @@ def _replay(held: Any) -> None:
 
 
 def load_tensorflow() -> list[Any]:
-    """Import TensorFlow and Keras without their start-up notes; returns the GPUs that TensorFlow finds."""
-    with _without_native_notes():
-        import keras  # noqa: F401
-        import tensorflow as tf
+    """Import TensorFlow and Keras without their start-up notes; returns the GPUs that TensorFlow finds.
 
+    Raises RunError where they cannot be imported, or Keras is set to another backend.
+    """
+    with _without_native_notes():
+        try:
+            import keras
+            import tensorflow as tf
+        except ImportError as error:
+            raise RunError(f"Keras on TensorFlow cannot be imported ({error}): unset KERAS_BACKEND or install again") from error
         found: list[Any] = tf.config.list_physical_devices("GPU")
         if not found:
             tf.zeros(1)  # the first tensor sets up the devices, with more notes
+    if (backend := keras.backend.backend()) != "tensorflow":
+        raise RunError(f"Keras is set to the {backend} backend, which is not supported: unset KERAS_BACKEND")
     return found
 
 

@@ -9,7 +9,6 @@ the mean is a Rescaling layer, the order is folded into the first kernel. The ou
 column means of `train` (zero kernel, bias = their logit): from any other start VGG16 easily collapses to a constant.
 """
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +38,9 @@ def _pretrained_base(weights: str) -> list[np.ndarray]:
                 f"the ImageNet weights cannot be downloaded ({reason}): connect this machine to the internet, fetch "
                 "them elsewhere and give --weights FILE, or start from --weights none"
             ) from error
-        damaged = not zipfile.is_zipfile(weights) and "signature" in reason
-        problem = "no HDF5 file" if damaged else f"does not hold the weights of VGG16's base ({reason})"
         raise RunError(
-            f"{weights}: {problem}: give --weights the file of keras.applications.VGG16(include_top=False)"
+            f"{weights}: does not hold the weights of VGG16's base ({reason}): "
+            "give --weights the file of keras.applications.VGG16(include_top=False)"
         ) from error
     arrays[0] = arrays[0][:, :, ::-1, :]
     return arrays

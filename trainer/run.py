@@ -206,32 +206,39 @@ def _clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def start(folder: Path, settings: dict[str, Any], dataset: Dataset, overwrite: bool) -> Run:
-    """The run in `folder`, new or to be continued.
+def start(folder: Path, settings: dict[str, Any], dataset: Dataset, overwrite: bool) -> tuple[Run, bool]:
+    """The run that belongs in `folder`, and whether it is new: then nothing is written before `create`.
 
-    Raises ConfigError, saying what differs, where the folder holds another run or files that are no run.
+    So a run that fails before its first step (weights that do not fit, no GPU) leaves no trace, and with `overwrite`
+    takes nothing away. Raises ConfigError, saying what differs, where the folder holds another run or is no run.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: is a file: choose another --out")
     config = {"settings": settings, "dataset": _dataset_summary(dataset), "tool": {"galaxy-zoo-vgg16": __version__}}
-    if (folder / CONFIG).is_file():
-        if not overwrite:
-            run = open_run(folder)
-            changed = [
-                f"{name} was {run.settings.get(name)}, now {settings.get(name)}"
-                for name in sorted({*run.settings, *settings})
-                if run.settings.get(name) != settings.get(name)
-            ]
-            if run.config["dataset"]["fingerprint"] != dataset.fingerprint:
-                changed.append("the dataset is another one")
-            if changed:
-                raise ConfigError(
-                    f"{folder}: holds another run ({'; '.join(changed)}): choose another --out, or replace it with --overwrite"
-                )
-            return run
-        _clear(folder)
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise ConfigError(f"{folder}: is not empty and no run: choose an --out that is empty or new")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / CONFIG, to_json(config))
-    return Run(folder, config)
+    new = Run(folder, config)
+    if not (folder / CONFIG).is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise ConfigError(f"{folder}: is not empty and no run: choose an --out that is empty or new")
+        return new, True
+    if overwrite:
+        return new, True
+    run = open_run(folder)
+    changed = [
+        f"{name} was {run.settings.get(name)}, now {settings.get(name)}"
+        for name in sorted({*run.settings, *settings})
+        if run.settings.get(name) != settings.get(name)
+    ]
+    if run.config["dataset"]["fingerprint"] != dataset.fingerprint:
+        changed.append("the dataset is another one")
+    if changed:
+        raise ConfigError(
+            f"{folder}: holds another run ({'; '.join(changed)}): choose another --out, or replace it with --overwrite"
+        )
+    return run, False
+
+
+def create(run: Run) -> None:
+    """Make the folder of a new run, in place of what another run left there."""
+    _clear(run.folder)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_text(run.folder / CONFIG, to_json(run.config))

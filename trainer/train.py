@@ -110,7 +110,7 @@ def _recorder(run: Run, config: TrainConfig, dataset: Dataset, steps: int, image
     return Recorder()
 
 
-def _fit(run: Run, config: TrainConfig, dataset: Dataset) -> None:
+def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset) -> None:
     from trainer import devices
 
     hardware = devices.choose(config.precision, config.require_gpu)
@@ -124,6 +124,8 @@ def _fit(run: Run, config: TrainConfig, dataset: Dataset) -> None:
     net = model.build(dataset.size, config.weights, means, hardware.precision, config.seed)
     net.compile(_optimizer(config), "mse")
     net.optimizer.build(net.trainable_variables)
+    if is_new:
+        runs.create(run)
     done = run.progress()
     if done:
         run.restore_checkpoint(net)
@@ -159,12 +161,12 @@ def train(config: TrainConfig, overwrite: bool = False) -> Run:
     dataset = datasets.open_dataset(config.tfrecords)
     if not dataset.galaxies("train"):
         raise RunError(f"{dataset.folder}: has no galaxies in split 'train': preprocess images together with their votes")
-    run = runs.start(config.out, config.settings(), dataset, overwrite)
-    history = run.progress()
+    run, is_new = runs.start(config.out, config.settings(), dataset, overwrite)
+    history = [] if is_new else run.progress()
     if len(history) == config.epochs or runs.stops_early(history, config.patience):
         print(f"{run.folder}: training is complete after {len(history)} epochs")
     else:
-        _fit(run, config, dataset)
+        _fit(run, is_new, config, dataset)
     if not dataset.galaxies("test"):
         print("no split 'test': no metrics")
     elif not (run.folder / "metrics.json").is_file():
