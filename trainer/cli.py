@@ -55,6 +55,7 @@ def _train_flags(parser: Any) -> None:
 
 
 def _train(args: Any) -> None:
+    from trainer.analysis.evaluate import summary
     from trainer.train import train
 
     config = TrainConfig(
@@ -72,14 +73,8 @@ def _train(args: Any) -> None:
         require_gpu=args.require_gpu,
     )
     run = train(config, args.overwrite)
-    _print_metrics(run.folder, "test")
-
-
-def _print_metrics(folder: Path, split: str) -> None:
-    from trainer.analysis.evaluate import metrics_path, summary
-
-    if metrics_path(folder, split).is_file():
-        print(summary(folder, split))
+    if run.metrics_path("test").is_file():
+        print(summary(run, "test"))
 
 
 def _evaluate_flags(parser: Any) -> None:
@@ -89,11 +84,12 @@ def _evaluate_flags(parser: Any) -> None:
 
 def _evaluate(args: Any) -> None:
     from tfrecords.dataset import open_dataset
-    from trainer.analysis.evaluate import evaluate
+    from trainer.analysis.evaluate import evaluate, summary
     from trainer.run import open_run
 
-    evaluate(open_run(args.run), open_dataset(args.tfrecords), args.split)
-    _print_metrics(args.run, args.split)
+    run = open_run(args.run)
+    evaluate(run, open_dataset(args.tfrecords), args.split)
+    print(summary(run, args.split))
 
 
 def _predict_flags(parser: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from tfrecords.errors import SettingError
 
+MAX_SEED = 2**32 - 1
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 
 
@@ -42,6 +43,8 @@ class TrainConfig:
         ):
             if getattr(self, name) < minimum:
                 raise SettingError(f"--{name} {getattr(self, name)}: must be at least {minimum}")
+        if self.seed > MAX_SEED:
+            raise SettingError(f"--seed {self.seed}: must be at most {MAX_SEED}")
         if not 0 < self.learning_rate <= 1:
             raise SettingError(f"--learning_rate {self.learning_rate}: must be above 0 and at most 1")
         if self.precision not in PRECISIONS:

@@ -9,6 +9,7 @@ the mean is a Rescaling layer, the order is folded into the first kernel. The ou
 column means of `train` (zero kernel, bias = their logit): from any other start VGG16 easily collapses to a constant.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from tfrecords.errors import RunError
 from tfrecords.taxonomy import COLUMNS
 
+_BASE = "keras.applications.VGG16(include_top=False)"
 MIN_SIZE = 32  # five poolings by two leave one pixel
 _IMAGENET_MEAN_RGB = (123.68, 116.779, 103.939)
 # Random weights want inputs of order one. Galaxies are dark: their mean square is about 30 levels.
@@ -29,8 +31,12 @@ def _pretrained_base(weights: str) -> list[np.ndarray]:
 
     if weights != "imagenet" and not Path(weights).is_file():
         raise RunError(f"{weights}: no such file: --weights takes imagenet, none, or a file with the weights of VGG16's base")
+    if Path(weights).suffix == ".keras":  # Keras would take its layers, whose first kernel is in RGB order already
+        raise RunError(f"{weights}: is a whole model: give --weights the file of {_BASE}")
     try:
-        arrays = keras.applications.VGG16(include_top=False, weights=weights).get_weights()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a dozen, one per layer that does not fit, before the error that counts
+            arrays = keras.applications.VGG16(include_top=False, weights=weights).get_weights()
     except Exception as error:  # Keras raises bare Exception for downloads, and many kinds for files
         reason = " ".join(str(error).split())[:160]
         if weights == "imagenet":
@@ -39,8 +45,7 @@ def _pretrained_base(weights: str) -> list[np.ndarray]:
                 "them elsewhere and give --weights FILE, or start from --weights none"
             ) from error
         raise RunError(
-            f"{weights}: does not hold the weights of VGG16's base ({reason}): "
-            "give --weights the file of keras.applications.VGG16(include_top=False)"
+            f"{weights}: does not hold the weights of VGG16's base ({reason}): give --weights the file of {_BASE}"
         ) from error
     arrays[0] = arrays[0][:, :, ::-1, :]
     return arrays

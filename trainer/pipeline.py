@@ -40,8 +40,8 @@ def training_batches(
     steps, batch_size = steps_per_epoch(dataset, batch_size, limit)
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        key = tf.random.experimental.stateless_fold_in(tf.constant([seed, 0], tf.int64), epoch)
-        examples = reader.shuffled(dataset, "train", key[0], SHUFFLE_BUFFER, limit)
+        key = tf.random.stateless_uniform([], [tf.constant(seed, tf.int64), epoch], minval=None, maxval=None, dtype=tf.int64)
+        examples = reader.shuffled(dataset, "train", key, SHUFFLE_BUFFER, limit)
         batches = _image_and_targets(dataset, examples).batch(batch_size, drop_remainder=True)
         return batches.take(steps)
 

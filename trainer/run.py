@@ -80,6 +80,17 @@ class Run:
     def model_path(self) -> Path:
         return self.folder / MODEL
 
+    def metrics_path(self, split: str) -> Path:
+        """metrics.json for the test split, metrics-SPLIT.json for others."""
+        return self.folder / ("metrics.json" if split == "test" else f"metrics-{split}.json")
+
+    def predictions_path(self, split: str) -> Path:
+        return self.folder / f"predictions-{split}.csv"
+
+    def report_path(self, split: str) -> Path:
+        """report/index.html for the test split, report/SPLIT.html for others."""
+        return self.folder / "report" / ("index.html" if split == "test" else f"{split}.html")
+
     def load_model(self) -> Any:
         """The best model, ready for prediction. Raises RunError where there is none yet or it is damaged."""
         import keras
@@ -192,7 +203,7 @@ def open_run(folder: Path) -> Run:
         raise RunError(f"{folder}: not a run folder ({CONFIG} is missing): give --run the --out of a trainer command")
     try:
         config = json.loads(path.read_text("utf-8"))
-        config["settings"], config["dataset"]["fingerprint"]
+        config["settings"], [config["dataset"][name] for name in ("fingerprint", "crop_fraction", "size")]
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: damaged ({error}): train again with --overwrite") from error
     return Run(folder, config)

@@ -78,14 +78,16 @@ def _recorder(run: Run, config: TrainConfig, dataset: Dataset, steps: int, image
                 self.started_steps = self.ended_steps
             elif self.steps_seen == ESTIMATE_AFTER_STEPS:
                 per_step = (self.ended_steps - self.started_steps) / (self.steps_seen - 1)
-                to_go = (config.epochs - len(self.history)) * steps - self.steps_seen
+                to_go = (config.epochs - len(self.history)) * steps - (batch + 1)
                 self.bar.write(time_to_end(per_step, to_go, dataset.size, has_gpu))
 
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             self.bar.close()
             logs = logs or {}
-            if not np.isfinite(logs["loss"]):
-                raise RunError(f"{run.folder}: the loss is {logs['loss']}: lower --learning_rate and start with --overwrite")
+            if not all(np.isfinite(value) for value in logs.values()):
+                raise RunError(
+                    f"{run.folder}: loss not finite in epoch {epoch + 1}: lower --learning_rate and start with --overwrite"
+                )
             row = Epoch(
                 epoch=epoch + 1,
                 mse=float(logs["loss"]),
@@ -169,6 +171,6 @@ def train(config: TrainConfig, overwrite: bool = False) -> Run:
         _fit(run, is_new, config, dataset)
     if not dataset.galaxies("test"):
         print("no split 'test': no metrics")
-    elif not (run.folder / "metrics.json").is_file():
+    elif not run.metrics_path("test").is_file():
         evaluate(run, dataset, "test", config.limit)
     return run

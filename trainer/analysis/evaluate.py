@@ -4,7 +4,6 @@
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,6 @@ from trainer.run import Run, best_epoch
 
 # Below this mean standard deviation per column the model has learnt nothing but the column means.
 CONSTANT_SPREAD = 0.01
-
-
-def metrics_path(folder: Path, split: str) -> Path:
-    """Where the metrics of a split lie in a run folder."""
-    return folder / ("metrics.json" if split == "test" else f"metrics-{split}.json")
 
 
 def _content(
@@ -63,20 +57,20 @@ def evaluate(run: Run, dataset: Dataset, split: str = "test", limit: int = 0) ->
     if np.isnan(predictions.targets).any():
         raise RunError(f"{dataset.folder}: galaxies of split '{split}' have no votes to compare with: use trainer predict")
     from tfrecords.reader import targets_of  # after predict(), which loads TensorFlow quietly
-    from trainer.analysis.report import write_report
+    from trainer.analysis.report import Evaluation, write_report
 
     means = targets_of(dataset, "train", limit).mean(axis=0) if dataset.galaxies("train") else None
     scores = metrics.score(predictions.predicted, predictions.targets)
     content = _content(run, dataset, split, predictions, scores, metrics.baselines(predictions.targets, means))
-    write_csv(predictions, run.folder / f"predictions-{split}.csv")
-    write_report(run, dataset, split, predictions, scores, means, content)
-    write_text(metrics_path(run.folder, split), to_json(content))
+    write_csv(predictions, run.predictions_path(split))
+    write_report(Evaluation(run, dataset, split, predictions, scores, means, content))
+    write_text(run.metrics_path(split), to_json(content))
     return content
 
 
-def summary(folder: Path, split: str) -> str:
+def summary(run: Run, split: str) -> str:
     """The metrics of a split beside the baselines, for a terminal."""
-    path = metrics_path(folder, split)
+    path = run.metrics_path(split)
     content = json.loads(path.read_text("utf-8"))
     low, high = content["interval"]
     rows = [
@@ -91,10 +85,5 @@ def summary(folder: Path, split: str) -> str:
     if content["spread"] < CONSTANT_SPREAD:
         rows.append("  the predictions hardly vary: raise --learning_rate, train longer, or start from --weights imagenet")
     rows.append(f"metrics: {path}")
-    rows.append(f"report:  {report_path(folder, split)}")
+    rows.append(f"report:  {run.report_path(split)}")
     return "\n".join(rows)
-
-
-def report_path(folder: Path, split: str) -> Path:
-    """Where the report on a split lies in a run folder."""
-    return folder / "report" / ("index.html" if split == "test" else f"{split}.html")

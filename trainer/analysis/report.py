@@ -22,6 +22,19 @@ _SCATTER = ("Class1.1", "Class2.1", "Class3.1", "Class4.1", "Class6.1")
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """What a report is about. means: column means of train (37,), None where there is no such split; content: metrics.json."""
+
+    run: Run
+    dataset: Dataset
+    split: str
+    predictions: Predictions
+    scores: metrics.Scores
+    means: np.ndarray | None
+    content: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Section:
     """A figure of the page: its file name without ending, a heading, what it shows, and the PNG as base64."""
 
@@ -80,30 +93,27 @@ def _galleries(dataset: Dataset, split: str, predictions: Predictions) -> tuple[
     return figures.gallery(hubble_rows, _GALLERY), figures.gallery(extremes, _GALLERY)
 
 
-def _sections(
-    run: Run,
-    dataset: Dataset,
-    split: str,
-    predictions: Predictions,
-    scores: metrics.Scores,
-    means: np.ndarray | None,
-    baselines: dict[str, float],
-) -> list[tuple[str, str, str, Figure]]:
+def _sections(evaluation: Evaluation) -> list[tuple[str, str, str, Figure]]:
+    """Name, title, text and figure of every section, in the order of the page."""
+    predictions, scores, means = evaluation.predictions, evaluation.scores, evaluation.means
     predicted, targets = predictions.predicted, predictions.targets
     mean_mse = None if means is None else metrics.squared_errors(means, targets).mean(axis=0)
-    hubble, extremes = _galleries(dataset, split, predictions)
+    hubble, extremes = _galleries(evaluation.dataset, evaluation.split, predictions)
     smaller = int((predicted.max(axis=0) < targets.max(axis=0)).sum())
-    correlation = np.corrcoef(scores.per_class, targets.var(axis=0))[0, 1]
+    variance = targets.var(axis=0)
+    follows = ""
+    if variance.any():  # not of a single galaxy
+        follows = f" (dashes; correlation {np.corrcoef(scores.per_class, variance)[0, 1]:.2f})"
     clearest = QUESTIONS[int(np.argmin(scores.per_question))]
     hardest = QUESTIONS[int(np.argmax(scores.per_question))]
-    history = run.history()
+    history = evaluation.run.history()
     sections = [
         (
             "scores",
             "How good it is",
             "Root mean squared error over all galaxies and columns, with its 95 % interval (1,000 resamples of galaxies). "
             "Filled bars are measured on the same galaxies; dashed ones are published scores on the challenge's test set.",
-            figures.scores(scores.rmse, scores.interval, baselines),
+            figures.scores(scores.rmse, scores.interval, evaluation.content["baselines"]),
         ),
         (
             "hubble",
@@ -130,7 +140,7 @@ def _sections(
             "error-against-mean",
             "Error and mean",
             "Columns with a higher mean have a higher error, because their votes spread more: the error follows the "
-            f"variance of a column (dashes; correlation {correlation:.2f}), and the gap from dash to dot is what was learnt.",
+            f"variance of a column{follows}, and the gap from dash to dot is what was learnt.",
             figures.error_against_mean(scores.per_class, targets),
         ),
         (
@@ -155,41 +165,31 @@ def _sections(
     return sections
 
 
-def _strongest(scores: metrics.Scores) -> list[dict[str, Any]]:
+def _per_question(scores: metrics.Scores) -> list[dict[str, Any]]:
     return [
         {"number": question.number, "title": question.title, "rmse": float(np.sqrt(mse))}
         for question, mse in zip(QUESTIONS, scores.per_question, strict=True)
     ]
 
 
-def write_report(
-    run: Run,
-    dataset: Dataset,
-    split: str,
-    predictions: Predictions,
-    scores: metrics.Scores,
-    means: np.ndarray | None,
-    content: dict[str, Any],
-) -> None:
-    """Write report/index.html (or report/SPLIT.html) and report/figures/SPLIT-NAME.png. `content`: that of metrics.json."""
-    from trainer.analysis.evaluate import report_path
-
-    page = report_path(run.folder, split)
+def write_report(evaluation: Evaluation) -> None:
+    """Write report/index.html (or report/SPLIT.html) and report/figures/SPLIT-NAME.png."""
+    page = evaluation.run.report_path(evaluation.split)
     (page.parent / "figures").mkdir(parents=True, exist_ok=True)
     sections = []
-    for name, title, text, figure in _sections(run, dataset, split, predictions, scores, means, content["baselines"]):
+    for name, title, text, figure in _sections(evaluation):
         png = _png(figure)
-        write_bytes(page.parent / "figures" / f"{split}-{name}.png", png)
+        write_bytes(page.parent / "figures" / f"{evaluation.split}-{name}.png", png)
         sections.append(Section(name, title, text, base64.b64encode(png).decode("ascii")))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("trainer.analysis", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     html = environment.get_template("report.html").render(
-        run=run,
-        dataset=dataset,
-        split=split,
-        metrics=content,
-        questions=_strongest(scores),
+        run=evaluation.run,
+        dataset=evaluation.dataset,
+        split=evaluation.split,
+        metrics=evaluation.content,
+        questions=_per_question(evaluation.scores),
         sections=sections,
         version=__version__,
     )

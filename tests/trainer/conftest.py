@@ -1,0 +1,121 @@
+"""One small trained run that many tests look at, and the program as its users run it."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from preprocess.job import BuildSettings, build
+from tfrecords.dataset import Dataset
+from tfrecords.taxonomy import COLUMNS, QUESTIONS
+from trainer.config import TrainConfig
+from trainer.run import Run, open_run
+
+Main = Callable[..., tuple[int, str, str]]
+
+
+def _votes(smooth: bool, generator: np.random.Generator) -> np.ndarray:
+    """Votes (37,) that obey the tree: each question has a favourite answer, the first for smooth galaxies, else the second."""
+    votes = np.zeros(len(COLUMNS))
+    for question in QUESTIONS:
+        wishes = np.full(question.stop - question.start, 1.0)
+        wishes[0 if smooth else min(1, len(wishes) - 1)] = 12.0
+        asked = 1.0 if question.parent is None else votes[question.parent]
+        votes[question.columns] = generator.dirichlet(wishes) * asked
+    return votes.round(9)
+
+
+def _picture(smooth: bool, generator: np.random.Generator) -> Image.Image:
+    """32 x 32 pixels: a large bright disk where smooth, a faint dot where not, on a noisy sky."""
+    y, x = np.mgrid[:32, :32] - 15.5
+    light = np.where(np.hypot(x, y) < (13 if smooth else 3), 220.0 if smooth else 60.0, 10.0)
+    return Image.fromarray((light[..., None] + generator.normal(0, 6, (32, 32, 3))).clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def plain_survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """80 galaxies of two kinds that anyone can tell apart, votes accordingly, and 5 without votes. Read-only."""
+    folder = tmp_path_factory.mktemp("plain") / "kaggle"
+    generator = np.random.default_rng(0)
+    rows = [",".join(["GalaxyID", *COLUMNS])]
+    (folder / "images_training_rev1").mkdir(parents=True)
+    (folder / "images_test_rev1").mkdir()
+    for galaxy_id in range(200_000, 200_080):
+        smooth = galaxy_id % 2 == 0
+        _picture(smooth, generator).save(folder / "images_training_rev1" / f"{galaxy_id}.jpg", quality=95)
+        rows.append(",".join([str(galaxy_id), *map(repr, _votes(smooth, generator).tolist())]))
+    for galaxy_id in range(300_000, 300_005):
+        _picture(galaxy_id % 2 == 0, generator).save(folder / "images_test_rev1" / f"{galaxy_id}.jpg", quality=95)
+    (folder / "training_solutions_rev1.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def plain_dataset(
+    plain_survey: Path, build_settings: Callable[..., BuildSettings], tmp_path_factory: pytest.TempPathFactory
+) -> Dataset:
+    """The plain survey as shards: 32 x 32 PNGs in four splits. Read-only."""
+    settings = build_settings(crop_fraction=1.0, examples_per_shard=16)
+    return build(plain_survey, tmp_path_factory.mktemp("plain_dataset") / "data", settings, workers=1).dataset
+
+
+TINY = {"epochs": 3, "batch_size": 8, "learning_rate": 3e-4, "warmup_steps": 4, "weights": "none", "seed": 3}
+
+
+@pytest.fixture(scope="session")
+def tiny_settings() -> dict[str, Any]:
+    """The settings of `tiny_run` that are not the defaults."""
+    return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(plain_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """A run on the plain dataset, from its first epoch to its report, undisturbed. Read-only."""
+    from trainer.train import train
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    train(TrainConfig(plain_dataset.folder, folder, **TINY))
+    yield open_run(folder)
+    shutil.rmtree(folder)  # pytest keeps the folders of three sessions, and a run has 260 MB
+
+
+@pytest.fixture(scope="session")
+def tiny_metrics(tiny_run: Run) -> dict[str, Any]:
+    """The metrics.json of `tiny_run`."""
+    content: dict[str, Any] = json.loads((tiny_run.folder / "metrics.json").read_text("utf-8"))
+    return content
+
+
+@pytest.fixture
+def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Main:
+    """A function that runs `trainer` in this process and gives its exit status, stdout and stderr."""
+    from trainer.cli import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        monkeypatch.setattr("sys.argv", ["trainer", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capfd.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, output.out, output.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def make_dataset(
+    plain_survey: Path, build_settings: Callable[..., BuildSettings], tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """A function that builds the plain survey with other settings."""
+
+    def make(**changes: Any) -> Dataset:
+        settings = build_settings(**{"crop_fraction": 1.0, **changes})
+        return build(plain_survey, tmp_path_factory.mktemp("other") / "data", settings, workers=1).dataset
+
+    return make

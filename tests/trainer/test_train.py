@@ -1,0 +1,203 @@
+"""Training learns, keeps what its contract names, and says what it does."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfrecords import framing, schema
+from tfrecords.dataset import Dataset
+from tfrecords.errors import ConfigError, DatasetError, RunError
+from trainer.config import TrainConfig
+from trainer.run import Run, open_run
+from trainer.train import time_to_end, train
+
+MakeDataset = Callable[..., Dataset]
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Iterator[Path]:
+    """A place for a run of this test alone; a checkpoint has 200 MB, so it goes at the end."""
+    yield tmp_path / "run"
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+
+def test_a_run_leaves_exactly_what_the_contract_names(tiny_run: Run) -> None:
+    assert sorted(path.name for path in tiny_run.folder.iterdir()) == [
+        "checkpoint", "config.json", "history.csv", "metrics.json", "model.keras", "predictions-test.csv", "report",
+        "tensorboard",
+    ]  # fmt: skip
+    assert [path.name for path in (tiny_run.folder / "checkpoint").iterdir()] == ["epoch-00003"]
+    assert {path.name for path in (tiny_run.folder / "tensorboard").iterdir()} == {"train", "validation"}
+    assert (tiny_run.folder / "report" / "index.html").is_file()
+
+
+def test_it_learns_what_anyone_can_see(tiny_metrics: dict[str, Any]) -> None:
+    assert tiny_metrics["rmse"] < 0.9 * tiny_metrics["baselines"]["train_mean"]
+    assert tiny_metrics["spread"] > 0.01
+
+
+def test_the_config_holds_all_that_prediction_needs(
+    tiny_run: Run, plain_dataset: Dataset, tiny_settings: dict[str, Any]
+) -> None:
+    content = json.loads((tiny_run.folder / "config.json").read_text("utf-8"))
+    assert tiny_settings.items() <= content["settings"].items()
+    assert content["dataset"]["fingerprint"] == plain_dataset.fingerprint
+    assert (content["dataset"]["size"], content["dataset"]["crop_fraction"]) == (32, 1.0)
+
+
+def test_the_history_has_a_row_per_epoch_that_agrees_with_the_checkpoint(tiny_run: Run) -> None:
+    history = tiny_run.history()
+    assert [row.epoch for row in history] == [1, 2, 3]
+    assert history == tiny_run.progress()
+    for row in history:
+        assert 0 < row.mse < 1 and 0 < row.val_mse < 1 and row.seconds > 0 and row.images_per_second > 0
+        assert row.learning_rate == pytest.approx(3e-4)  # after four steps of warm-up
+
+
+def test_the_kept_model_is_that_of_the_best_epoch(tiny_run: Run, plain_dataset: Dataset) -> None:
+    from trainer.analysis.metrics import score
+    from trainer.predict import predict
+
+    predictions = predict(tiny_run, plain_dataset, "validation")
+    best = min(row.val_mse for row in tiny_run.history())
+    assert score(predictions.predicted, predictions.targets).mse == pytest.approx(best, rel=1e-4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bare:
+    """A run of 2 epochs of 12 steps on a dataset that has neither validation nor test, and what was said."""
+
+    run: Run
+    said: str
+
+
+@pytest.fixture(scope="module")
+def bare(make_dataset: MakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
+    dataset = make_dataset(validation_fraction=0.0, test_fraction=0.0)
+    folder = tmp_path_factory.mktemp("bare") / "run"
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        run = train(TrainConfig(dataset.folder, folder, epochs=2, batch_size=1, limit=12, weights="none", patience=1))
+    yield Bare(run, said.getvalue())
+    shutil.rmtree(folder)
+
+
+def test_without_validation_there_is_no_early_stopping_and_the_last_model_is_kept(bare: Bare) -> None:
+    assert "no split 'validation': no early stopping, and the last model is kept" in bare.said
+    assert [math.isnan(row.val_mse) for row in bare.run.history()] == [True, True]
+    assert "epoch 2/2: MSE " in bare.said and "validation MSE" not in bare.said
+    assert bare.run.model_path.is_file()
+
+
+def test_without_test_there_are_no_metrics_and_that_is_said(bare: Bare) -> None:
+    assert "no split 'test': no metrics" in bare.said
+    assert not [path.name for path in bare.run.folder.iterdir() if path.name.startswith(("metrics", "predictions", "report"))]
+
+
+def test_the_expected_time_counts_the_steps_that_are_really_left(bare: Bare) -> None:
+    line = next(line for line in bare.said.splitlines() if line.startswith("expected time to the end:"))
+    assert line.endswith(" s a step, 4 steps to go at most)")  # said after 20 of 24 steps
+
+
+def test_training_stops_after_patience_epochs_without_progress(
+    plain_dataset: Dataset, run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = TrainConfig(
+        plain_dataset.folder, run_folder, epochs=9, patience=1, limit=8, weights="none", learning_rate=1e-30, warmup_steps=0
+    )
+    history = train(config).history()
+    assert len(history) == 2 and len({row.val_mse for row in history}) == 1
+    said = capsys.readouterr().out
+    assert "stopped early: no better validation MSE for 1 epochs" in said
+    assert "epoch 1/9" in said and "(best so far)" in said and "(best is epoch 1)" in said
+    train(config)
+    assert capsys.readouterr().out == f"{run_folder}: training is complete after 2 epochs\n"
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_the_way_out(make_dataset: MakeDataset, run_folder: Path) -> None:
+    dataset = make_dataset(validation_fraction=0.0, test_fraction=0.0)
+    for path in dataset.paths("train"):
+        examples = map(schema.parse, list(framing.read_records(path)))
+        broken = (dataclasses.replace(example, targets=example.targets * np.float32(np.nan)) for example in examples)
+        path.write_bytes(b"".join(framing.frame(schema.serialize(example)) for example in broken))
+    config = TrainConfig(dataset.folder, run_folder, epochs=2, limit=8, weights="none")
+    with pytest.raises(RunError, match="loss not finite in epoch 1: lower --learning_rate and start with --overwrite"):
+        train(config)
+    assert [path.name for path in run_folder.iterdir() if path.name != "tensorboard"] == ["config.json"]
+
+
+def test_a_first_command_that_failed_does_not_stand_in_the_way_of_the_right_one(
+    plain_dataset: Dataset, run_folder: Path
+) -> None:
+    with pytest.raises(RunError, match="no such file"):
+        train(TrainConfig(plain_dataset.folder, run_folder, weights=str(run_folder / "typo.h5")))
+    with pytest.raises(RunError, match="no such file"):
+        train(TrainConfig(plain_dataset.folder, run_folder, weights=str(run_folder / "another_typo.h5")))
+    assert not run_folder.exists()
+
+
+def test_overwrite_spares_the_old_run_where_the_new_one_cannot_start(plain_dataset: Dataset, run_folder: Path) -> None:
+    run_folder.mkdir()
+    (run_folder / "config.json").write_text('{"settings": {}, "dataset": {"fingerprint": ""}}')
+    (run_folder / "model.keras").write_text("two days of work")
+    with pytest.raises(RunError, match="no such file"):
+        train(TrainConfig(plain_dataset.folder, run_folder, weights=str(run_folder / "typo.h5")), overwrite=True)
+    assert (run_folder / "model.keras").is_file()
+
+
+def test_other_settings_on_a_finished_run_are_refused(
+    tiny_run: Run, plain_dataset: Dataset, tiny_settings: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=r"holds another run \(batch_size was 8, now 4\)"):
+        train(TrainConfig(plain_dataset.folder, tiny_run.folder, **{**tiny_settings, "batch_size": 4}))
+    assert open_run(tiny_run.folder) == tiny_run
+
+
+def test_a_dataset_without_galaxies_to_train_on_is_refused(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    dataset = make_dataset(validation_fraction=0.0, test_fraction=1.0)
+    with pytest.raises(RunError, match="has no galaxies in split 'train': preprocess images together with their votes"):
+        train(TrainConfig(dataset.folder, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_no_dataset_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no such folder"):
+        train(TrainConfig(tmp_path / "nowhere", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1, "1 s"), (89, "89 s"), (90, "2 min"), (5340, "89 min"), (5400, "1.5 h"), (12 * 3600, "12.0 h")],
+)
+def test_the_expected_time_is_in_seconds_minutes_or_hours(seconds: float, text: str) -> None:
+    assert time_to_end(seconds / 100, 100, 212, has_gpu=False) == (
+        f"expected time to the end: {text} ({seconds / 100:.2f} s a step, 100 steps to go at most)"
+    )
+
+
+def test_above_12_hours_the_advice_fits_the_hardware_and_the_images() -> None:
+    first, advice = time_to_end(23.0, 87_500, 212, has_gpu=False).splitlines()
+    assert first == "expected time to the end: 559.0 h (23.00 s a step, 87,500 steps to go at most)"
+    assert advice == (
+        "that is more than 12 hours: use a machine with a GPU, smaller images (`preprocess --size 70` takes about a ninth), "
+        "fewer --epochs, or --limit"
+    )
+    small = time_to_end(1.0, 87_500, 64, has_gpu=True).splitlines()[1]
+    assert small == "that is more than 12 hours: use a faster GPU, fewer --epochs, or --limit"
+
+
+@given(st.floats(1e-6, 1e3), st.integers(0, 10**7), st.integers(32, 1000), st.booleans())
+def test_advice_comes_exactly_above_12_hours(per_step: float, steps: int, size: int, has_gpu: bool) -> None:
+    lines = time_to_end(per_step, steps, size, has_gpu).splitlines()
+    assert len(lines) == 1 + (per_step * steps > 12 * 3600)
