@@ -26,7 +26,7 @@ from preprocess.shard import Receipt, ShardTask
 from tfrecords import __version__, dataset
 from tfrecords.dataset import Dataset, Shard
 from tfrecords.errors import ConfigError, SettingError, SourceError
-from tfrecords.files import sha256_file, write_text
+from tfrecords.files import PARTIAL_SUFFIX, sha256_file, write_text
 from tfrecords.images import CropSettings
 from tfrecords.taxonomy import COLUMNS
 
@@ -130,7 +130,7 @@ def _locked(folder: Path) -> Iterator[Path]:
 
 def _ours(name: str) -> bool:
     known = {_WORK, dataset.DATASET_INFO, dataset.FEATURES, dataset.MANIFEST, dataset.REJECTED}
-    return name in known or name.startswith(f"{dataset.NAME}-")
+    return name.removesuffix(PARTIAL_SUFFIX) in known or name.startswith(f"{dataset.NAME}-")
 
 
 def _clear(folder: Path, work: Path) -> None:

@@ -6,7 +6,6 @@ checkpoint/     epoch-00007/{arrays.npz, progress.json}: all that training needs
 model.keras     the best model so far, for inference
 """
 
-import io
 import json
 import os
 import shutil
@@ -20,21 +19,25 @@ import numpy as np
 from tfrecords import __version__
 from tfrecords.dataset import Dataset, to_json
 from tfrecords.errors import ConfigError, RunError
-from tfrecords.files import PARTIAL_SUFFIX, sync_folder, write_bytes, write_text
+from tfrecords.files import PARTIAL_SUFFIX, atomic_file, sync_folder, write_text
 
 CONFIG = "config.json"
 MODEL = "model.keras"
 HISTORY = "history.csv"
 CHECKPOINT = "checkpoint"
-_OURS = (CONFIG, MODEL, HISTORY, CHECKPOINT, "tensorboard", "report")
-_OUR_PATTERNS = ("metrics*.json", "predictions-*.csv", f"*{PARTIAL_SUFFIX}")
+_PARTIAL_MODEL = f"partial-{MODEL}"  # Keras insists on the ending
+# What --overwrite removes; config.json last, because without it the folder is no run.
+_OURS = (
+    *("metrics*.json", "predictions-*.csv", MODEL, HISTORY, CHECKPOINT, "tensorboard", "report"),
+    *(f"*{PARTIAL_SUFFIX}", _PARTIAL_MODEL, CONFIG),
+)
 
 
 @dataclass(frozen=True)
 class Epoch:
     """One row of the history. Epochs count from 1; mse and val_mse are the loss (val_mse NaN without validation).
 
-    seconds: wall time with validation and checkpoint; images_per_second: of the training part alone.
+    seconds: wall time with validation, without saving; images_per_second: of the training part alone.
     """
 
     epoch: int
@@ -132,7 +135,7 @@ class Run:
         """Put an inference copy of the model under model.keras in one atomic step."""
         from trainer.model import for_inference
 
-        partial = self.folder / f"partial-{MODEL}"  # Keras insists on the ending
+        partial = self.folder / _PARTIAL_MODEL
         try:
             for_inference(model).save(partial)
             os.replace(partial, self.model_path)
@@ -149,9 +152,8 @@ class Run:
         partial = parent / (final.name + PARTIAL_SUFFIX)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)
-        write_bytes(partial / "arrays.npz", buffer.getvalue())
+        with atomic_file(partial / "arrays.npz") as file:
+            np.savez(file, allow_pickle=False, **arrays)
         write_text(partial / "progress.json", to_json([asdict(row) for row in history]))
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
@@ -210,7 +212,7 @@ def open_run(folder: Path) -> Run:
 
 
 def _clear(folder: Path) -> None:
-    for path in [folder / name for name in _OURS] + [path for pattern in _OUR_PATTERNS for path in folder.glob(pattern)]:
+    for path in [path for pattern in _OURS for path in folder.glob(pattern)]:
         if path.is_dir():
             shutil.rmtree(path)
         else:

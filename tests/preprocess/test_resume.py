@@ -204,3 +204,13 @@ def test_an_unfinished_job_refuses_other_settings_and_another_source_and_stays_r
     assert contents(unfinished) == before
     build(small_survey, unfinished, long_settings, workers=2)
     assert contents(unfinished) == undisturbed
+
+
+def test_metadata_that_a_killed_job_did_not_finish_is_replaced(
+    small_survey: Path, build_settings: Callable[..., BuildSettings], contents: Contents, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json.partial").write_text("{")
+    cut = build(small_survey, tmp_path / "out", build_settings()).dataset.folder
+    whole = build(small_survey, tmp_path / "whole", build_settings()).dataset.folder
+    assert contents(cut) == contents(whole)
