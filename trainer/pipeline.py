@@ -22,6 +22,7 @@ def steps_per_epoch(dataset: Dataset, batch_size: int, limit: int = 0) -> tuple[
 
 
 def _image_and_targets(dataset: Dataset, examples: tf.data.Dataset) -> tf.data.Dataset:
+    @tf.autograph.experimental.do_not_convert
     def decode(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         return reader.decode(example, dataset.encoding, dataset.size), example["targets"]
 
@@ -39,6 +40,7 @@ def training_batches(
     """
     steps, batch_size = steps_per_epoch(dataset, batch_size, limit)
 
+    @tf.autograph.experimental.do_not_convert
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.random.stateless_uniform([], [tf.constant(seed, tf.int64), epoch], minval=None, maxval=None, dtype=tf.int64)
         examples = reader.shuffled(dataset, "train", key, SHUFFLE_BUFFER, limit)

@@ -35,11 +35,14 @@ def predict(run: Run, dataset: Dataset, split: str, limit: int = 0) -> Predictio
     run.check_dataset(dataset)
     dataset.paths(split)  # complains before anything slow begins
     devices.load_tensorflow()
+    import tensorflow as tf
+
     from tfrecords import reader
 
     model = run.load_model()
     total = min(dataset.galaxies(split), limit) if limit else dataset.galaxies(split)
 
+    @tf.autograph.experimental.do_not_convert
     def unpack(example: dict[str, Any]) -> tuple[Any, Any, Any]:
         return example["galaxy_id"], reader.decode(example, dataset.encoding, dataset.size), example["targets"]
 

@@ -104,22 +104,19 @@ def maximum_agreement(predicted: np.ndarray, targets: np.ndarray) -> Figure:
 
 
 def error_against_mean(mse: np.ndarray, targets: np.ndarray) -> Figure:
-    """MSE per column over the column's mean, the largest named."""
+    """MSE per column over the column's mean, the ten largest named."""
     figure = _figure(8, 4.2)
     axes = _axes(figure)
     means = targets.mean(axis=0)
     axes.scatter(means, mse, color=PREDICTED, s=28, label="this model")
     axes.scatter(means, targets.var(axis=0), color=QUIET, s=18, marker="_", label="variance of the votes")
-    free = np.inf
-    for column in np.argsort(mse)[::-1][:10]:  # from the top, and only where the label above leaves room
-        if mse[column] < free:
-            label = f"{COLUMNS[column].removeprefix('Class')} {describe(column)}"
-            axes.annotate(label, (means[column], mse[column]), xytext=(6, -3), textcoords="offset points", fontsize=8)
-            free = mse[column] - 0.045 * mse.max()
+    for column in np.argsort(mse)[-10:]:
+        name = COLUMNS[column].removeprefix("Class")
+        axes.annotate(name, (means[column], mse[column]), xytext=(0, 5), textcoords="offset points", fontsize=8, ha="center")
     axes.set_xlabel("mean vote fraction of the column")
     axes.set_ylabel("mean squared error")
     axes.set_ylim(bottom=0)
-    axes.set_xlim(-0.02, 1.12)
+    axes.set_xlim(-0.02, 1)
     axes.legend(frameon=False)
     return figure
 
@@ -141,7 +138,8 @@ def predicted_against_voted(predicted: np.ndarray, targets: np.ndarray, columns:
 
 def gallery(rows: Sequence[tuple[str, Sequence[tuple[np.ndarray, str]]]], columns: int) -> Figure:
     """Cutouts in titled rows of `columns`: (title, [(uint8 image, caption), ...])."""
-    figure = _figure(11, len(rows) * (11 / columns + 0.55))
+    figure = _figure(11, len(rows) * (11 / columns + 0.7))
+    figure.set_layout_engine("constrained", h_pad=0.1)
     parts = figure.subfigures(len(rows), 1, squeeze=False)
     for part, (title, cells) in zip(parts[:, 0], rows, strict=True):
         part.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")

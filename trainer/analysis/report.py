@@ -100,10 +100,10 @@ def _sections(evaluation: Evaluation) -> list[tuple[str, str, str, Figure]]:
     mean_mse = None if means is None else metrics.squared_errors(means, targets).mean(axis=0)
     hubble, extremes = _galleries(evaluation.dataset, evaluation.split, predictions)
     smaller = int((predicted.max(axis=0) < targets.max(axis=0)).sum())
-    variance = targets.var(axis=0)
-    follows = ""
-    if variance.any():  # not of a single galaxy
-        follows = f" (dashes; correlation {np.corrcoef(scores.per_class, variance)[0, 1]:.2f})"
+    follows = "of a column (dashes)"
+    if (variance := targets.var(axis=0)).any():  # not of a single galaxy
+        with_mean, with_variance = (np.corrcoef(scores.per_class, other)[0, 1] for other in (targets.mean(axis=0), variance))
+        follows += f" with a correlation of {with_variance:.2f}, its mean with {with_mean:.2f}"
     clearest = QUESTIONS[int(np.argmin(scores.per_question))]
     hardest = QUESTIONS[int(np.argmax(scores.per_question))]
     history = evaluation.run.history()
@@ -139,8 +139,8 @@ def _sections(evaluation: Evaluation) -> list[tuple[str, str, str, Figure]]:
         (
             "error-against-mean",
             "Error and mean",
-            "Columns with a higher mean have a higher error, because their votes spread more: the error follows the "
-            f"variance of a column{follows}, and the gap from dash to dot is what was learnt.",
+            "Answers that are given often have higher errors than rare ones, because their votes spread more. The error "
+            f"follows the variance {follows}; the gap from dash to dot is what was learnt.",
             figures.error_against_mean(scores.per_class, targets),
         ),
         (
