@@ -61,13 +61,14 @@ run_tests() {
 }
 
 run_pipeline() {
+  [[ -z ${SRC:-} || -d $SRC ]] || fail "SRC=$SRC: no such folder: give the one that holds the images and the table of votes"
   prepare
   local out="${OUT:-$here}" src="${SRC:-}" size="${SIZE:-}" epochs="${EPOCHS:-}" weights="${WEIGHTS:-}"
-  local rate warmup name=galaxies patience=10
+  local rate warmup patience=10
   if [[ -z $src && -d $here/kaggle ]]; then src="$here/kaggle"; fi
   if [[ -z $src ]]; then
     # From random weights a higher rate than for a pretrained base, and more epochs: chosen on these galaxies.
-    name=demo src="$out/demo" size="${size:-32}" epochs="${epochs:-16}" weights="${weights:-none}" rate=3e-4 warmup=40
+    src="$out/demo" size="${size:-32}" epochs="${epochs:-16}" weights="${weights:-none}" rate=3e-4 warmup=40
     if [[ -d $src ]]; then
       say "taking the synthetic galaxies in $src"
     else
@@ -80,7 +81,9 @@ run_pipeline() {
     size="${size:-64}" epochs="${epochs:-4}" weights="${weights:-imagenet}" rate=1e-4 warmup=100
     say "no GPU here, so a small trial: $size x $size pixels, $epochs epochs (SIZE= and EPOCHS= change that; the article's are 212 and 50)"
   fi
-  # One dataset per size and one run per setting, so that another setting never meets the folder of this one.
+  # One dataset per source and size, one run per setting, so that another setting never meets the folder of this one.
+  local name
+  name=$(basename "$(cd "$src" && pwd)")
   local data="$out/data/$name-$size/galaxy_zoo/1.0.0" run="$out/runs/$name-$size-$epochs-$(basename "$weights" | cut -d. -f1)"
 
   say "preprocess: $src -> TFRecord shards of $size x $size crops"
