@@ -46,7 +46,7 @@ prepare() {
   fi
   say "installing into .venv (several minutes the first time, none later)"
   local python
-  [[ -x $venv/bin/python ]] || { python=$(find_python); "$python" -m venv "$venv" || fail "cannot make .venv: on Debian, apt-get install python3-venv"; }
+  "$venv/bin/python" -m pip --version >/dev/null 2>&1 || { python=$(find_python); "$python" -m venv --clear "$venv" || fail "cannot make .venv: on Debian, apt-get install python3-venv"; }
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$here${extras:+[$extras]}" ||
     fail "the install did not finish: check the connection to the package index and run the same command again"
   { printf '%s\n' "$wanted"; [[ ! -f $stamp ]] || tail -n +2 "$stamp"; printf '%s\n' "$@"; } > "$stamp.new"
@@ -64,11 +64,11 @@ run_pipeline() {
   [[ -z ${SRC:-} || -d $SRC ]] || fail "SRC=$SRC: no such folder: give the one that holds the images and the table of votes"
   prepare
   local out="${OUT:-$here}" src="${SRC:-}" size="${SIZE:-}" epochs="${EPOCHS:-}" weights="${WEIGHTS:-}"
-  local rate warmup patience=10
+  local rate=1e-4 warmup=100 given="${SIZE:-}${EPOCHS:-}"
+  local -a gpu_flag=()
   if [[ -z $src && -d $here/kaggle ]]; then src="$here/kaggle"; fi
   if [[ -z $src ]]; then
-    # From random weights a higher rate than for a pretrained base, and more epochs: chosen on these galaxies.
-    src="$out/demo" size="${size:-32}" epochs="${epochs:-16}" weights="${weights:-none}" rate=3e-4 warmup=40
+    src="$out/demo" size="${size:-32}" epochs="${epochs:-16}" weights="${weights:-none}"
     if [[ -d $src ]]; then
       say "taking the synthetic galaxies in $src"
     else
@@ -76,11 +76,15 @@ run_pipeline() {
       "$venv/bin/preprocess" demo --out "$src"
     fi
   elif has_gpu; then
-    size="${size:-212}" epochs="${epochs:-30}" weights="${weights:-imagenet}" rate=1e-4 warmup=100
+    size="${size:-212}" epochs="${epochs:-30}" weights="${weights:-imagenet}" gpu_flag=(--require_gpu)
+    say "a GPU is here: $size x $size pixels, $epochs epochs (SIZE= and EPOCHS= change that)"
   else
-    size="${size:-64}" epochs="${epochs:-4}" weights="${weights:-imagenet}" rate=1e-4 warmup=100
-    say "no GPU here, so a small trial: $size x $size pixels, $epochs epochs (SIZE= and EPOCHS= change that; the article's are 212 and 50)"
+    size="${size:-64}" epochs="${epochs:-4}" weights="${weights:-imagenet}"
+    say "no GPU here${given:+, and that may take long}: $size x $size pixels, epochs: $epochs (SIZE= and EPOCHS= change that; the article's are 212 and 50)"
+    [[ -n $given ]] || say "this is a small trial"
   fi
+  # From random weights a higher rate than from a pretrained base: chosen on the synthetic galaxies.
+  if [[ $weights == none ]]; then rate=3e-4 warmup=40; fi
   # One dataset per source and size, one run per setting, so that another setting never meets the folder of this one.
   local name
   name=$(basename "$(cd "$src" && pwd)")
@@ -91,7 +95,7 @@ run_pipeline() {
 
   say "trainer: $epochs epochs, weights $weights, learning rate $rate"
   "$venv/bin/trainer" --tfrecords "$data" --out "$run" --epochs "$epochs" --weights "$weights" \
-    --learning_rate "$rate" --warmup_steps "$warmup" --patience "$patience"
+    --learning_rate "$rate" --warmup_steps "$warmup" ${gpu_flag[@]+"${gpu_flag[@]}"}
 }
 
 case "${1:-}" in

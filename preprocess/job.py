@@ -84,11 +84,11 @@ def _source_summary(source: sources.Source, votes: solutions.Votes) -> dict[str,
     }
 
 
-def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """What differs between two jobs, in words; empty if nothing does."""
+def _difference(before: dict[str, Any], now: dict[str, Any], parts: tuple[str, ...] = ("settings", "tool")) -> str:
+    """What differs between two jobs in these parts and the source, in words; empty if nothing does."""
     changed = [
         f"{name} was {before[part].get(name)}, now {now[part].get(name)}"
-        for part in ("settings", "tool")
+        for part in parts
         for name in sorted({*before[part], *now[part]})
         if before[part].get(name) != now[part].get(name)
     ]
@@ -228,11 +228,12 @@ def build(
         if (out / dataset.MANIFEST).exists():
             complete = dataset.open_dataset(out)
             before = {"settings": complete.settings, "source": complete.source, "tool": complete.tool}
-            _refuse(out, "a dataset made differently", _difference(before, job))
+            # A finished dataset stays good when a codec is upgraded; only shards of one job must not mix versions.
+            _refuse(out, "a dataset made differently", _difference(before, job, ("settings",)))
             shutil.rmtree(work)
             return Result(complete, already_complete=True)
         if begun is not None:
-            _refuse(out, "an unfinished job with other settings", _difference(begun, job))
+            _refuse(out, "an unfinished job with other settings or source", _difference(begun, job))
         elif any(out.glob(dataset.SHARD_PATTERN)):
             raise ConfigError(f"{out}: holds shards without a manifest: choose another --out, or replace them with --overwrite")
         write_text(work / _JOB, dataset.to_json(job))

@@ -52,7 +52,9 @@ def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
             try:
                 stored = images.store((task.source / path).read_bytes(), task.crop)
             except ImageError as error:
-                raise SourceError(f"{task.source / path}: {error}: replace or remove this image") from error
+                raise SourceError(
+                    f"{task.source / path}: {error}: replace or remove this image, then run again with --overwrite"
+                ) from error
             record = framing.frame(schema.serialize(schema.Example(galaxy_id, stored.data, stored.offset, targets)))
             file.write(record)
             digest.update(record)

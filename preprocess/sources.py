@@ -95,7 +95,8 @@ def solutions_path(source: Source, given: Path | None) -> Path:
     """The table of votes: the one `given`, else the only one in the source. Raises SourceError otherwise."""
     if given is not None:
         if not given.is_file():
-            raise SourceError(f"{given}: no such file: give --solutions the table of votes, a CSV file")
+            what = "is a folder" if given.is_dir() else "no such file"
+            raise SourceError(f"{given}: {what}: give --solutions the table of votes, a CSV file")
         return given
     if not source.solutions:
         raise SourceError(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tfrecords.commandline import Command, at_least, run_program
+from tfrecords.errors import ConfigError
 from trainer.config import PRECISIONS, TrainConfig
 
 _ON = "(default: %(default)s)"
@@ -103,6 +104,8 @@ def _predict(args: Any) -> None:
     from trainer.predict import predict, write_csv
     from trainer.run import open_run
 
+    if args.out.is_dir():
+        raise ConfigError(f"{args.out}: is a folder: give --out a file, like {args.out / 'submission.csv'}")
     predictions = predict(open_run(args.run), open_dataset(args.tfrecords), args.split)
     write_csv(predictions, args.out)
     print(f"{args.out}: predictions for {len(predictions.galaxy_ids):,} galaxies of split '{args.split}'")

@@ -1,17 +1,21 @@
 """Backend, GPUs, precision: what hardware there is and how it is used."""
 
 import contextlib
+import functools
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from absl import logging
 
-from tfrecords.errors import RunError
+from tfrecords.errors import DatasetError, RunError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # The first NVIDIA generation with bfloat16 arithmetic (Ampere); older ones have float16 alone.
 _BFLOAT16_CAPABILITY = (8, 0)
@@ -78,6 +82,27 @@ def load_tensorflow() -> list[Any]:
     return found
 
 
+def explained(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn what TensorFlow raises in `function` into the project's errors, one line with the next step."""
+
+    @functools.wraps(function)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            tf = sys.modules.get("tensorflow")
+            if tf is None or not isinstance(error, tf.errors.OpError):
+                raise
+            reason = " ".join(str(error.message).split())[:200]
+            if isinstance(error, tf.errors.DataLossError):
+                raise DatasetError(f"a shard is damaged ({reason}): run preprocess again with --overwrite") from error
+            if isinstance(error, tf.errors.ResourceExhaustedError):
+                raise RunError(f"out of memory or disk ({reason}): take a smaller --batch_size, or free some disk") from error
+            raise RunError(f"TensorFlow failed ({reason}): see the traceback with --verbosity=1") from error
+
+    return inner
+
+
 def choose(precision: str, require_gpu: bool) -> Devices:
     """Find the GPUs, let them share their memory, and settle the precision.
 
@@ -92,14 +117,12 @@ def choose(precision: str, require_gpu: bool) -> Devices:
             "no GPU found, and --require_gpu was given: check nvidia-smi, install with the gpu extra "
             "(pip install '.[gpu]'), or leave the flag out"
         )
-    names = []
-    capability = (0, 0)
     for gpu in found:
         tf.config.experimental.set_memory_growth(gpu, True)
-        details = tf.config.experimental.get_device_details(gpu)
-        names.append(str(details.get("device_name", gpu.name)))
-        capability = details.get("compute_capability", capability)
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in found]
+    names = [str(detail.get("device_name", gpu.name)) for detail, gpu in zip(details, found, strict=True)]
     if precision == "auto":
+        capability = details[0].get("compute_capability", (0, 0)) if details else (0, 0)
         mixed = "mixed_bfloat16" if capability >= _BFLOAT16_CAPABILITY else "mixed_float16"
         precision = mixed if found else "float32"
     return Devices(tuple(names), precision)

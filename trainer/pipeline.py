@@ -1,7 +1,8 @@
 """Examples -> shuffled, decoded, batched, prefetched tensors.
 
-Training shuffles encoded bytes, never pixels: 8,192 encoded crops are 90 MB, decoded 1.1 GB. Prefetching is bounded for
-the same reason: two batches of 32 at 212 x 212 are 9 MB, while AUTOTUNE may hold as many as fit in memory.
+Training shuffles examples as stored: 8,192 crops of 212 x 212 are 90 MB as JPEG, 1.1 GB decoded or stored raw.
+Prefetching is bounded for the same reason: two batches of 32 at 212 x 212 are 9 MB, while AUTOTUNE may hold as many
+as fit in memory.
 """
 
 import tensorflow as tf

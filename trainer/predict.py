@@ -9,6 +9,7 @@ import numpy as np
 from tfrecords.dataset import Dataset
 from tfrecords.files import write_text
 from tfrecords.taxonomy import COLUMNS
+from trainer.devices import explained
 from trainer.run import Run
 
 BATCH_SIZE = 64
@@ -26,6 +27,7 @@ class Predictions:
     targets: np.ndarray
 
 
+@explained
 def predict(run: Run, dataset: Dataset, split: str, limit: int = 0) -> Predictions:
     """Run the model of a run over a split, every galaxy once. Raises ConfigError for a dataset of another crop or size."""
     from tqdm import tqdm

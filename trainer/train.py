@@ -2,7 +2,7 @@
 
 Reads like the recipe: dataset, run folder, devices, column means, model, resume, fit, evaluate. One epoch is
 the unit of resuming: after each, in this order, the best model, history.csv, and the checkpoint are committed. A
-kill between them repeats the epoch, which gives the same model again.
+kill between them repeats the epoch, which on a CPU gives the same model again.
 """
 
 import time
@@ -15,6 +15,7 @@ from tfrecords.dataset import Dataset
 from tfrecords.errors import RunError
 from trainer import run as runs
 from trainer.config import TrainConfig
+from trainer.devices import explained
 from trainer.run import Epoch, Run
 
 ESTIMATE_AFTER_STEPS = 20
@@ -62,22 +63,22 @@ def _recorder(run: Run, config: TrainConfig, dataset: Dataset, steps: int, image
         def __init__(self) -> None:
             super().__init__()
             self.history = run.progress()
-            self.started_steps = 0.0
+            self.step_seconds: list[float] = []
             self.steps_seen = 0
             self.bar: Any = None
 
         def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-            self.started_epoch = time.monotonic()
+            self.started_epoch = self.ended_steps = time.monotonic()
             self.bar = tqdm(total=steps, desc=f"epoch {epoch + 1}/{config.epochs}", unit=" steps", leave=False)
 
         def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
             self.bar.update()
+            before, self.ended_steps = self.ended_steps, time.monotonic()
             self.steps_seen += 1
-            self.ended_steps = time.monotonic()
-            if self.steps_seen == 1:  # the first step includes tracing and compilation
-                self.started_steps = self.ended_steps
-            elif self.steps_seen == ESTIMATE_AFTER_STEPS:
-                per_step = (self.ended_steps - self.started_steps) / (self.steps_seen - 1)
+            if batch > 0 or steps == 1:  # the first of an epoch waits for the pipeline, and once for compilation
+                self.step_seconds.append(self.ended_steps - before)
+            if self.steps_seen == ESTIMATE_AFTER_STEPS:
+                per_step = sum(self.step_seconds) / len(self.step_seconds)
                 to_go = (config.epochs - len(self.history)) * steps - (batch + 1)
                 self.bar.write(time_to_end(per_step, to_go, dataset.size, has_gpu))
 
@@ -112,6 +113,7 @@ def _recorder(run: Run, config: TrainConfig, dataset: Dataset, steps: int, image
     return Recorder()
 
 
+@explained
 def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset) -> None:
     from trainer import devices
 
@@ -122,14 +124,18 @@ def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset) -> None:
     from tfrecords.reader import targets_of
     from trainer import model, pipeline
 
-    means = targets_of(dataset, "train", config.limit).mean(axis=0)
-    net = model.build(dataset.size, config.weights, means, hardware.precision, config.seed)
+    resumes = not is_new and bool(run.progress())
+    if resumes:  # every weight comes from the checkpoint: the file it once started from may be gone
+        net = model.architecture(dataset.size, config.weights != "none", hardware.precision, config.seed)
+    else:
+        means = targets_of(dataset, "train", config.limit).mean(axis=0)
+        net = model.build(dataset.size, config.weights, means, hardware.precision, config.seed)
     net.compile(_optimizer(config), "mse")
     net.optimizer.build(net.trainable_variables)
     if is_new:
         runs.create(run)
     done = run.progress()
-    if done:
+    if resumes:
         run.restore_checkpoint(net)
         print(f"{run.folder}: going on after epoch {len(done)} of {config.epochs}", flush=True)
     steps, batch_size = pipeline.steps_per_epoch(dataset, config.batch_size, config.limit)
@@ -158,7 +164,7 @@ def train(config: TrainConfig, overwrite: bool = False) -> Run:
 
     A finished run is left as it is. Raises DatasetError, ConfigError or RunError with the next step in the message.
     """
-    from trainer.analysis.evaluate import evaluate
+    from trainer.analysis.evaluate import evaluate, is_current
 
     dataset = datasets.open_dataset(config.tfrecords)
     if not dataset.galaxies("train"):
@@ -170,7 +176,10 @@ def train(config: TrainConfig, overwrite: bool = False) -> Run:
     else:
         _fit(run, is_new, config, dataset)
     if not dataset.galaxies("test"):
+        from trainer.analysis.report import write_history_plot
+
+        write_history_plot(run)
         print("no split 'test': no metrics")
-    elif not run.metrics_path("test").is_file():
+    elif not is_current(run, dataset, "test"):
         evaluate(run, dataset, "test", config.limit)
     return run

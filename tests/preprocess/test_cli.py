@@ -137,7 +137,7 @@ def test_an_unreadable_image_fails_with_one_line_that_names_it(run: Run, survey:
     ended = run("--src", src, *SMALL)
     errors = [line for line in ended.stderr.replace("\r", "\n").splitlines() if line and not line.startswith("writing shards")]
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert errors == [f"error: {galaxy}: the file is empty: replace or remove this image"]
+    assert errors == [f"error: {galaxy}: the file is empty: replace or remove this image, then run again with --overwrite"]
 
 
 def test_a_full_disk_fails_with_one_line_that_names_the_file_and_leaves_no_partial_one(

@@ -198,13 +198,15 @@ def test_an_unreadable_image_is_named_and_leaves_no_dataset(
     with pytest.raises(SourceError) as caught:
         build(own_survey, out, build_settings(examples_per_shard=4), workers=workers)
     assert str(caught.value).startswith(f"{galaxy}: not a readable JPEG or PNG (")
-    assert str(caught.value).endswith(": replace or remove this image")
+    assert str(caught.value).endswith(": replace or remove this image, then run again with --overwrite")
     assert not {"manifest.json", "dataset_info.json", "features.json"} & set(contents(out))
     assert not list(out.rglob("*.partial"))
     with pytest.raises(DatasetError, match="not a finished dataset"):
         open_dataset(out)
     galaxy.write_bytes(whole)
-    with pytest.raises(ConfigError, match=r"an unfinished job with other settings \(the source has changed\).*--overwrite"):
+    with pytest.raises(
+        ConfigError, match=r"an unfinished job with other settings or source \(the source has changed\).*--overwrite"
+    ):
         build(own_survey, out, build_settings(examples_per_shard=4))
     build(own_survey, out, build_settings(examples_per_shard=4), overwrite=True)
     assert contents(out) == contents(build(own_survey, tmp_path / "2", build_settings(examples_per_shard=4)).dataset.folder)

@@ -134,3 +134,16 @@ def test_a_run_that_was_stopped_before_its_metrics_evaluates_without_training(
     assert (folder / "metrics.json").read_bytes() == before
     assert (folder / "report" / "index.html").is_file()
     assert open_run(folder) == disturbed.run
+
+
+def test_a_resumed_run_does_not_need_the_weights_it_started_from(
+    plain_dataset: Dataset, imagenet_weights: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "base.weights.h5"
+    shutil.copy(imagenet_weights, weights)
+    settings: dict[str, Any] = {"epochs": 4, "batch_size": 8, "limit": 8, "weights": str(weights)}
+    _stop_at("epoch 1/4:", signal.SIGKILL, _flags(plain_dataset, tmp_path / "run", settings))
+    weights.unlink()
+    run = train(TrainConfig(plain_dataset.folder, tmp_path / "run", **settings))
+    assert [row.epoch for row in run.history()] == [1, 2, 3, 4]
+    shutil.rmtree(run.folder)

@@ -101,7 +101,8 @@ def test_without_validation_there_is_no_early_stopping_and_the_last_model_is_kep
 
 def test_without_test_there_are_no_metrics_and_that_is_said(bare: Bare) -> None:
     assert "no split 'test': no metrics" in bare.said
-    assert not [path.name for path in bare.run.folder.iterdir() if path.name.startswith(("metrics", "predictions", "report"))]
+    assert not [path.name for path in bare.run.folder.iterdir() if path.name.startswith(("metrics", "predictions"))]
+    assert [path.name for path in bare.run.folder.glob("report/**/*.*")] == ["history.png"]
 
 
 def test_the_expected_time_counts_the_steps_that_are_really_left(bare: Bare) -> None:

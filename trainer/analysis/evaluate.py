@@ -1,6 +1,6 @@
 """Measure a run on a split: predictions, metrics, report.
 
-`metrics.json` comes last: a run that has it is finished, one that was stopped before evaluates again.
+`metrics.json` comes last and names model and dataset: a run that was stopped before, or has learnt since, evaluates again.
 """
 
 import json
@@ -13,6 +13,7 @@ from tfrecords.errors import RunError
 from tfrecords.files import sha256_file, write_text
 from tfrecords.taxonomy import COLUMNS, QUESTIONS
 from trainer.analysis import metrics
+from trainer.devices import explained
 from trainer.predict import Predictions, predict, write_csv
 from trainer.run import Run, best_epoch
 
@@ -48,6 +49,7 @@ def _content(
     }
 
 
+@explained
 def evaluate(run: Run, dataset: Dataset, split: str = "test", limit: int = 0) -> dict[str, Any]:
     """Predict a labelled split and write predictions-SPLIT.csv, the report and the metrics; returns the metrics.
 
@@ -66,6 +68,15 @@ def evaluate(run: Run, dataset: Dataset, split: str = "test", limit: int = 0) ->
     write_report(Evaluation(run, dataset, split, predictions, scores, means, content))
     write_text(run.metrics_path(split), to_json(content))
     return content
+
+
+def is_current(run: Run, dataset: Dataset, split: str) -> bool:
+    """Whether the metrics of a split are those of the run's present model on this dataset."""
+    path = run.metrics_path(split)
+    if not path.is_file():
+        return False
+    content = json.loads(path.read_text("utf-8"))
+    return bool(content["model"] == sha256_file(run.model_path) and content["dataset"] == dataset.fingerprint)
 
 
 def summary(run: Run, split: str) -> str:

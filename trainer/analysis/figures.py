@@ -11,7 +11,7 @@ from tfrecords.taxonomy import COLUMN_INDEX, COLUMNS, QUESTIONS, describe
 from trainer.run import Epoch, best_epoch
 
 PREDICTED, VOTED, QUIET = "#2a6f97", "#e07a5f", "#9aa5b1"
-# Published on the challenge's own test set, so they stand beside our scores only as marks.
+# Published on other test sets (the challenge's; the article's own), so they stand beside our scores only as marks.
 PUBLISHED = (("central pixel (Kaggle)", 0.1619), ("the article", 0.0970), ("Kaggle 2014, 1st", 0.0749))
 
 

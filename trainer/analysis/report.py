@@ -112,7 +112,7 @@ def _sections(evaluation: Evaluation) -> list[tuple[str, str, str, Figure]]:
             "scores",
             "How good it is",
             "Root mean squared error over all galaxies and columns, with its 95 % interval (1,000 resamples of galaxies). "
-            "Filled bars are measured on the same galaxies; dashed ones are published scores on the challenge's test set.",
+            "Filled bars are measured on the same galaxies; dashed ones are published scores on other sets of real galaxies.",
             figures.scores(scores.rmse, scores.interval, evaluation.content["baselines"]),
         ),
         (
@@ -170,6 +170,13 @@ def _per_question(scores: metrics.Scores) -> list[dict[str, Any]]:
         {"number": question.number, "title": question.title, "rmse": float(np.sqrt(mse))}
         for question, mse in zip(QUESTIONS, scores.per_question, strict=True)
     ]
+
+
+def write_history_plot(run: Run) -> None:
+    """Write report/figures/history.png: all there is to show where no split was measured."""
+    folder = run.report_path("test").parent / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / "history.png", _png(figures.history(run.history())))
 
 
 def write_report(evaluation: Evaluation) -> None:
