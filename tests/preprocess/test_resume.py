@@ -195,7 +195,9 @@ def test_an_unfinished_job_refuses_other_settings_and_another_source_and_stays_r
     before = contents(unfinished)
     job = json.loads(before[".preprocess/job.json"])
     assert job["settings"] == long_settings.flat()
-    with pytest.raises(ConfigError, match=r"an unfinished job with other settings \(seed was 0, now 5\): choose another --out"):
+    with pytest.raises(
+        ConfigError, match=r"an unfinished job with other settings or source \(seed was 0, now 5\): choose another --out"
+    ):
         build(small_survey, unfinished, build_settings(size=SIZE, examples_per_shard=PER_SHARD, seed=5))
     other = Path(shutil.copytree(small_survey, tmp_path / "other"))
     (other / "images_test_rev1" / "900000.jpg").unlink()
