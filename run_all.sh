@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # From images to a trained model and its report, in a virtual environment of its own.
 #
-#   ./run_all.sh         kaggle/ if it exists, else synthetic galaxies: preprocess, trainer, metrics
+#   ./run_all.sh         kaggle/ if it exists, else synthetic galaxies: preprocess, verify, trainer, metrics
 #   ./run_all.sh test    the test suite
 #
 # Settings, as environment variables:
-#   SRC      folder with images and votes          (kaggle/ if it exists, else demo/, drawn on the spot)
+#   SRC      folder or zip with images and votes   (kaggle/ if it exists, else demo/, drawn on the spot)
 #   SIZE     side of the stored images in pixels
 #   EPOCHS   passes over the training galaxies
 #   WEIGHTS  imagenet, none, or a file with the weights of VGG16's base
@@ -61,7 +61,7 @@ run_tests() {
 }
 
 run_pipeline() {
-  [[ -z ${SRC:-} || -d $SRC ]] || fail "SRC=$SRC: no such folder: give the one that holds the images and the table of votes"
+  [[ -z ${SRC:-} || -e $SRC ]] || fail "SRC=$SRC: no such folder or zip: give the one that holds the images and the table of votes"
   prepare
   local out="${OUT:-$here}" src="${SRC:-}" size="${SIZE:-}" epochs="${EPOCHS:-}" weights="${WEIGHTS:-}"
   local rate=1e-4 warmup=100 given="${SIZE:-}${EPOCHS:-}"
@@ -87,11 +87,12 @@ run_pipeline() {
   if [[ $weights == none ]]; then rate=3e-4 warmup=40; fi
   # One dataset per source and size, one run per setting, so that another setting never meets the folder of this one.
   local name
-  name=$(basename "$(cd "$src" && pwd)")
+  name=$(basename "$(realpath "$src")" .zip)
   local data="$out/data/$name-$size/galaxy_zoo/1.0.0" run="$out/runs/$name-$size-$epochs-$(basename "$weights" | cut -d. -f1)"
 
   say "preprocess: $src -> TFRecord shards of $size x $size crops"
   "$venv/bin/preprocess" --src "$src" --out "$data" --size "$size"
+  "$venv/bin/preprocess" verify --tfrecords "$data" --src "$src"
 
   say "trainer: $epochs epochs, weights $weights, learning rate $rate"
   "$venv/bin/trainer" --tfrecords "$data" --out "$run" --epochs "$epochs" --weights "$weights" \

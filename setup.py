@@ -40,9 +40,21 @@ setup(
         "pillow>=11.0",
         "protobuf>=6.31.1",
         "tqdm>=4.66",
+        # No wheel for 64-bit Arm Linux, Intel Macs and Python 3.14 yet: there the install goes on without it.
+        "turbojpeg>=0.0.2; python_version < '3.14' and (sys_platform == 'win32' or platform_machine == 'x86_64' "
+        "and sys_platform == 'linux' or platform_machine == 'arm64' and sys_platform == 'darwin')",
     ],
     extras_require={
+        "dask": ["distributed>=2025.1"],
         "gpu": ["tensorflow[and-cuda]>=2.21"],
-        "test": ["pytest>=8.3", "pytest-cov>=6.0", "hypothesis>=6.120", "ruff>=0.15", "mypy>=2.0"],
+        "test": [
+            "pytest>=8.3",
+            "pytest-cov>=6.0",
+            "hypothesis>=6.120",
+            "psutil>=6.0",
+            "distributed>=2025.1",
+            "ruff>=0.15",
+            "mypy>=2.0",
+        ],
     },
 )

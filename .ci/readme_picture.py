@@ -18,7 +18,7 @@ images = [decode((source / "images_training_rev1" / f"{galaxy_id}.jpg").read_byt
 figure = Figure(figsize=(2 * len(images), 4.3), layout="constrained")
 panels = figure.subplots(2, len(images))
 for column, image in enumerate(images):
-    row, left, side = crop_box(image.height, image.width, 0.5)
+    row, left, side = crop_box(image.shape[0], image.shape[1], 0.5)
     panels[0, column].imshow(image)
     panels[0, column].add_patch(Rectangle((left, row), side, side, fill=False, color="white", linewidth=0.8))
     panels[1, column].imshow(crop(image, 0.5, side))

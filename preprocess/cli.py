@@ -1,4 +1,4 @@
-"""The command line of `preprocess`: build (the default command) and demo."""
+"""The command line of `preprocess`: build (the default command), verify and demo."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,14 @@ from typing import Any, NoReturn
 from tfrecords.commandline import Command, at_least, fraction, run_program
 
 
+def _workers_flag(add: Any) -> None:
+    cores = os.cpu_count() or 1
+    add("--workers", type=at_least(1), default=cores, metavar="N", help="processes (default: the %(default)s cores)")
+
+
 def _build_flags(parser: Any) -> None:
     add = parser.add_argument
-    add("--src", type=Path, required=True, metavar="PATH", help="folder that holds the images and the table of votes")
+    add("--src", type=Path, required=True, metavar="PATH", help="folder or zip that holds the images and the table of votes")
     add("--out", type=Path, default=Path("data/galaxy_zoo/1.0.0"), metavar="DIR", help="dataset folder (default: %(default)s)")
     add(
         "--solutions",
@@ -39,12 +44,12 @@ def _build_flags(parser: Any) -> None:
     add("--test_fraction", type=fraction, default=0.1, metavar="F", help="of the labelled galaxies (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="of the split and the order (default: %(default)s)")
     add("--examples_per_shard", type=at_least(1), default=2048, metavar="N", help="at most (default: %(default)s)")
+    _workers_flag(add)
     add(
-        "--workers",
-        type=at_least(1),
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="processes (default: the %(default)s cores)",
+        "--dask",
+        metavar="ADDRESS",
+        default="",
+        help="write on this Dask cluster, like HOST:8786, whose workers see the same files (default: on this machine)",
     )
     add(
         "--limit",
@@ -53,20 +58,34 @@ def _build_flags(parser: Any) -> None:
         metavar="N",
         help="take N galaxies, labelled ones if there are any (default: all)",
     )
+    add(
+        "--on_bad_image",
+        choices=("skip", "fail"),
+        default="skip",
+        help="leave unreadable images out and list them in rejected.csv, or stop at the first (default: %(default)s)",
+    )
+    add(
+        "--max_bad_fraction",
+        type=fraction,
+        default=0.01,
+        metavar="F",
+        help="unreadable images that may be skipped, of all (default: %(default)s)",
+    )
     add("--overwrite", action="store_true", help="replace the dataset or unfinished job in --out")
 
 
 def _build(args: Any) -> None:
-    from preprocess.job import BuildSettings, build
+    from preprocess.job import BadImages, BuildSettings, build
     from preprocess.plan import PlanSettings
-    from tfrecords.dataset import SPLITS
+    from tfrecords.dataset import REJECTED, SPLITS
     from tfrecords.images import CropSettings
 
     settings = BuildSettings(
         CropSettings(args.crop_fraction, args.size, args.encoding, args.jpeg_quality),
         PlanSettings(args.validation_fraction, args.test_fraction, args.seed, args.examples_per_shard, args.limit or 0),
     )
-    result = build(args.src, args.out, settings, args.solutions, args.workers, args.overwrite)
+    bad = BadImages(args.on_bad_image == "skip", args.max_bad_fraction)
+    result = build(args.src, args.out, settings, args.solutions, args.workers, args.overwrite, bad, args.dask)
     dataset = result.dataset
     print(f"{dataset.folder}: {'already complete, nothing to do' if result.already_complete else 'complete'}")
     for split in SPLITS:
@@ -74,9 +93,44 @@ def _build(args: Any) -> None:
         if shards:
             megabytes = sum(shard.bytes for shard in shards) / 1e6
             print(f"  {split:<11}{dataset.galaxies(split):>8,} galaxies {len(shards):>5} shards {megabytes:>10,.1f} MB")
-    if without := dataset.source["votes_without_image"]:
-        print(f"  {without:,} rows of votes have no image and were left out")
+    for count, what in (
+        ("rejected", f"images could not be used: see {dataset.folder / REJECTED}"),
+        ("images_without_votes", "images have no votes"),
+        ("votes_without_image", "rows of votes have no image and were left out"),
+        ("kept_splits", "images keep the split of their folder"),
+    ):
+        if dataset.source[count]:
+            print(f"  {dataset.source[count]:,} {what}")
     print(f"next: trainer --tfrecords {dataset.folder}")
+
+
+def _verify_flags(parser: Any) -> None:
+    add = parser.add_argument
+    add("--tfrecords", type=Path, required=True, metavar="DIR", help="dataset folder")
+    add("--src", type=Path, metavar="PATH", help="the folder or zip it was made from: compare every galaxy with it too")
+    add("--solutions", type=Path, metavar="FILE", help="table of votes (default: the one in --src)")
+    _workers_flag(add)
+
+
+def _verify(args: Any) -> None:
+    from preprocess.verify import verify
+    from tfrecords.errors import DatasetError, SettingError
+
+    if args.solutions and not args.src:
+        raise SettingError("--solutions is the table of votes of a source: give --src too")
+    report = verify(args.tfrecords, args.src, args.solutions, args.workers)
+    if report.findings:
+        width = max(len(finding.where) for finding in report.findings)
+        print(f"{'level':<8} {'where':<{width}} what")
+        for finding in report.findings:
+            print(f"{finding.level:<8} {finding.where:<{width}} {finding.what}")
+    if report.errors:
+        errors = f"{report.errors} error{'s' * (report.errors > 1)}"
+        raise DatasetError(f"{args.tfrecords}: {errors} found, listed above: build the dataset again with --overwrite")
+    assert report.dataset is not None
+    galaxies = sum(shard.examples for shard in report.dataset.shards)
+    against = f", and agrees with {args.src}" if args.src else ""
+    print(f"{args.tfrecords}: intact: {galaxies:,} galaxies in {len(report.dataset.shards)} shards{against}")
 
 
 def _demo_flags(parser: Any) -> None:
@@ -90,13 +144,7 @@ def _demo_flags(parser: Any) -> None:
         help="with votes; a tenth as many without (default: %(default)s)",
     )
     add("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
-    add(
-        "--workers",
-        type=at_least(1),
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="processes (default: the %(default)s cores)",
-    )
+    _workers_flag(add)
 
 
 def _demo(args: Any) -> None:
@@ -109,6 +157,7 @@ def _demo(args: Any) -> None:
 
 COMMANDS = {
     "build": Command("Images and votes -> cropped TFRecord shards (the default command).", _build_flags, _build),
+    "verify": Command("Check a dataset from end to end, and against its source.", _verify_flags, _verify),
     "demo": Command("Synthetic galaxies in Kaggle's layout, to try everything without a download.", _demo_flags, _demo),
 }
 

@@ -1,17 +1,11 @@
-"""Run a plan: skip what is done, write, commit, sum up.
+"""Run a plan: skip what is done, write, commit, sum up."""
 
-While a job is under way its folder `.preprocess/` holds the lock, the settings and a receipt per finished shard;
-the same settings go on from there, others are refused. The folder goes when the dataset is complete.
-"""
-
-import fcntl
-import json
 import logging
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +14,18 @@ from PIL import __version__ as pillow_version
 from PIL import features as pillow_features
 from tqdm import tqdm
 
-from preprocess import plan, solutions, sources
-from preprocess.engines import run_local
-from preprocess.shard import Receipt, ShardTask
+from preprocess import plan, state, surveys
+from preprocess.engines import run_dask, run_local
+from preprocess.listing import Listing
+from preprocess.shard import Receipt, Rejected, ShardTask, write_shard
+from preprocess.surveys import Survey
 from tfrecords import __version__, dataset
-from tfrecords.dataset import Dataset, Shard
+from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, SettingError, SourceError
-from tfrecords.files import PARTIAL_SUFFIX, sha256_file, write_text
-from tfrecords.images import CropSettings
-from tfrecords.taxonomy import COLUMNS
+from tfrecords.files import atomic_file, sha256_file, write_text
+from tfrecords.images import CropSettings, require_codec
 
 log = logging.getLogger("preprocess")
-_WORK = ".preprocess"
-_JOB = "job.json"
 
 
 @dataclass(frozen=True)
@@ -56,6 +49,14 @@ class BuildSettings:
 
 
 @dataclass(frozen=True)
+class BadImages:
+    """What to do with unreadable images: leave them out (`skip`), up to a fraction of all in 0..1, or stop at the first."""
+
+    skip: bool = True
+    max_fraction: float = 0.01
+
+
+@dataclass(frozen=True)
 class Result:
     """The dataset, and whether this call found it already complete."""
 
@@ -64,187 +65,203 @@ class Result:
 
 
 def _tool_versions() -> dict[str, str]:
+    try:
+        turbojpeg = metadata.version("turbojpeg")
+    except metadata.PackageNotFoundError:
+        turbojpeg = "none"
     return {
         "galaxy-zoo-vgg16": __version__,
         "pillow": pillow_version,
         "jpeg": str(pillow_features.version("libjpeg_turbo") or pillow_features.version("jpg")),
+        "turbojpeg": turbojpeg,
         "zlib": str(pillow_features.version("zlib")),
     }
 
 
-def _source_summary(source: sources.Source, votes: solutions.Votes) -> dict[str, Any]:
-    listing = "".join(f"{image.path}\t{image.bytes}\n" for image in source.images)
-    with_image = np.isin(votes.galaxy_ids, [image.galaxy_id for image in source.images])
-    return {
-        "fingerprint": dataset.sha256_text(f"{listing}votes\t{votes.sha256}\n"),
-        "images": len(source.images),
-        "votes": len(votes.galaxy_ids),
-        "votes_without_image": int((~with_image).sum()),
-        "images_without_votes": len(source.images) - int(with_image.sum()),
-    }
+def _seen_by_a_worker(work: Path) -> dict[str, Any]:
+    """What must be the same for every worker of a cluster: versions, and the files."""
+    return {**_tool_versions(), str(work): "there" if work.is_dir() else "missing"}
 
 
-def _difference(before: dict[str, Any], now: dict[str, Any], parts: tuple[str, ...] = ("settings", "tool")) -> str:
-    """What differs between two jobs in these parts and the source, in words; empty if nothing does."""
-    changed = [
-        f"{name} was {before[part].get(name)}, now {now[part].get(name)}"
-        for part in parts
-        for name in sorted({*before[part], *now[part]})
-        if before[part].get(name) != now[part].get(name)
-    ]
-    if before["source"]["fingerprint"] != now["source"]["fingerprint"]:
-        changed.append("the source has changed")
-    return "; ".join(changed)
+def _planned(shards: list[plan.ShardPlan]) -> np.ndarray:
+    return np.sort(np.concatenate([shard.rows for shard in shards]))
 
 
-def _refuse(folder: Path, state: str, difference: str) -> None:
-    if difference:
-        raise ConfigError(f"{folder}: holds {state} ({difference}): choose another --out, or replace it with --overwrite")
+def _complete(folder: Path, work: Path, job: dict[str, Any], images: Listing, shards: list[plan.ShardPlan]) -> Dataset:
+    """The finished dataset in `folder`; refused where it was made from anything else.
+
+    A dataset stays good when a codec is upgraded; only shards of one job must not mix versions.
+    """
+    complete = dataset.open_dataset(folder)
+    before = {"settings": complete.settings, "source": complete.source}
+    state.refuse(folder, "a dataset made differently", state.difference(before, job, ("settings",)))
+    rows = _planned(shards)
+    if len(surveys.touched(images, rows, (folder / dataset.MANIFEST).stat().st_mtime_ns)):
+        crcs = np.fromiter(tqdm(surveys.content_crcs(images, rows), "checking the source", len(rows), disable=None), np.uint32)
+        changed = surveys.fingerprint(job["source"]["listing"], crcs) != complete.source.get("fingerprint")
+        state.refuse(folder, "a dataset made differently", "an image of the source has changed" if changed else "")
+    state.remove(work)
+    return complete
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[Path]:
-    """The job's work folder, held by this process alone; the lock ends with the process, however that ends."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder}: is a file: choose another --out")
-    foreign = [] if not folder.is_dir() else [name for name in os.listdir(folder) if not _ours(name)]
-    if foreign:
-        raise ConfigError(f"{folder}: holds other files ({sorted(foreign)[0]}): choose an --out that is empty or new")
-    work = folder / _WORK
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                f"{folder}: another preprocess job is writing here: wait for it, or choose another --out"
-            ) from error
-        try:
-            yield work
-        finally:
-            if work.exists() and not (work / _JOB).exists():  # refused before it began: leave no trace
-                shutil.rmtree(work)
-                with suppress(OSError):
-                    folder.rmdir()
+def _changed_since(work: Path, images: Listing, shard: plan.ShardPlan, receipt: Receipt) -> str:
+    """The first image of a finished shard that is another than when it was written; empty where none is."""
+    crcs = dict(zip(shard.rows.tolist(), receipt.crcs().tolist(), strict=True))
+    touched = surveys.touched(images, shard.rows, state.begun_at(work))
+    for row, crc in zip(touched.tolist(), surveys.content_crcs(images, touched), strict=True):
+        if crc != crcs[row]:
+            return images.shown(row)
+    return ""
 
 
-def _ours(name: str) -> bool:
-    known = {_WORK, dataset.DATASET_INFO, dataset.FEATURES, dataset.MANIFEST, dataset.REJECTED}
-    return name.removesuffix(PARTIAL_SUFFIX) in known or name.startswith(f"{dataset.NAME}-")
+def _task(shard: plan.ShardPlan, survey: Survey, folder: Path, work: Path, crop: CropSettings, skip_bad: bool) -> ShardTask:
+    images = survey.images.part(shard.rows)
+    return ShardTask(shard.name, shard.split, images, survey.votes.of(images.galaxy_id), folder, work, crop, skip_bad)
 
 
-def _clear(folder: Path, work: Path) -> None:
-    """Remove a dataset or unfinished job: first what makes it count as complete; never a file of somebody else."""
-    for name in (dataset.MANIFEST, dataset.DATASET_INFO, dataset.FEATURES, dataset.REJECTED):
-        (folder / name).unlink(missing_ok=True)
-    for path in folder.glob(dataset.SHARD_PATTERN):
-        path.unlink()
-    for path in work.iterdir():
-        if path.name != "lock":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _receipts(folder: Path, work: Path) -> dict[str, Receipt]:
-    """The finished shards of an interrupted job that are still intact."""
-    found: dict[str, Receipt] = {}
-    for path in sorted((work / "receipts").glob("*.json")):
-        content = json.loads(path.read_text("utf-8"))
-        shard = Shard(**content["shard"])
-        if (folder / shard.name).is_file() and sha256_file(folder / shard.name) == shard.sha256:
-            found[shard.name] = Receipt(shard, content["enlarged"])
-    return found
-
-
-def _tasks(
-    folder: Path, work: Path, source: sources.Source, votes: solutions.Votes, settings: BuildSettings
-) -> list[ShardTask]:
-    paths = {image.galaxy_id: image.path for image in source.images}
-    rows = {int(galaxy_id): row for row, galaxy_id in enumerate(votes.galaxy_ids)}
-    targets = np.concatenate([votes.targets, np.full((1, len(COLUMNS)), np.nan, np.float32)])
-    return [
-        ShardTask(
-            name=shard.name,
-            split=shard.split,
-            source=source.folder,
-            folder=folder,
-            work=work,
-            galaxy_ids=shard.galaxy_ids,
-            paths=tuple(paths[galaxy_id] for galaxy_id in shard.galaxy_ids),
-            targets=targets[[rows.get(galaxy_id, -1) for galaxy_id in shard.galaxy_ids]],
-            crop=settings.crop,
+def _too_many(rejected: list[Rejected], total: int, bad: BadImages) -> None:
+    """Raise SourceError where more images are unreadable than may be."""
+    if rejected and (not bad.skip or len(rejected) > bad.max_fraction * total):
+        limit = f"above --max_bad_fraction {bad.max_fraction:g}" if bad.skip else "and --on_bad_image is fail"
+        raise SourceError(
+            f"{len(rejected):,} of {total:,} images could not be used, {limit}; first {rejected[0].path}: "
+            f"{rejected[0].reason}: replace these images and run again with --overwrite, or allow for more of them"
         )
-        for shard in plan.make(paths, rows.keys(), settings.plan)
-    ]
 
 
-def _write_shards(folder: Path, work: Path, tasks: list[ShardTask], workers: int) -> list[Receipt]:
-    receipts = _receipts(folder, work)
-    todo = [task for task in tasks if task.name not in receipts]
-    total = sum(len(task.galaxy_ids) for task in tasks)
-    done = total - sum(len(task.galaxy_ids) for task in todo)
-    (work / "receipts").mkdir(exist_ok=True)
+def _write_shards(
+    folder: Path,
+    work: Path,
+    survey: Survey,
+    shards: list[plan.ShardPlan],
+    crop: CropSettings,
+    bad: BadImages,
+    unfinished: Path,
+    overwrite: bool,
+    run: Callable[[Iterator[ShardTask], Callable[[int], object]], Iterator[Receipt]],
+) -> list[Receipt]:
+    """Write the shards that have no receipt yet with `run`, an engine; return the receipts of all."""
+    receipts = state.receipts(folder, work)
+    for shard in shards:
+        if shard.name in receipts and (changed := _changed_since(work, survey.images, shard, receipts[shard.name])):
+            if not overwrite:
+                state.refuse(folder, "an unfinished job", f"{changed} has changed since it was written")
+            del receipts[shard.name]
+    total = sum(len(shard.rows) for shard in shards)
+    rejected = [entry for receipt in receipts.values() for entry in receipt.rejected]
+    _too_many(rejected, total, bad)
+    # The longest first, so that no worker is left alone with one at the end.
+    todo = sorted((shard for shard in shards if shard.name not in receipts), key=lambda shard: -len(shard.rows))
+    tasks = (_task(shard, survey, folder, unfinished, crop, bad.skip) for shard in todo)
+    done = total - sum(len(shard.rows) for shard in todo)
     with tqdm(total=total, initial=done, unit=" galaxies", desc="writing shards", dynamic_ncols=True) as bar:
-        for receipt in run_local(todo, workers, bar.update):
-            write_text(work / "receipts" / f"{receipt.shard.name}.json", dataset.to_json(asdict(receipt)))
+        for receipt in run(tasks, bar.update):
+            state.save_receipt(work, receipt)
             receipts[receipt.shard.name] = receipt
-    return [receipts[task.name] for task in tasks]
+            rejected += receipt.rejected
+            _too_many(rejected, total, bad)
+    return [receipts[shard.name] for shard in shards]
 
 
-def _commit(folder: Path, job: dict[str, Any], shards: list[Shard]) -> None:
-    """Write the metadata, each file atomically, those that make the folder a dataset last."""
-    size = int(job["settings"]["size"])
-    files = {
-        dataset.REJECTED: "galaxy_id,source path,reason\n",
-        dataset.FEATURES: dataset.features_json(job["settings"]["encoding"], (size, size)),
-        dataset.DATASET_INFO: dataset.dataset_info_json(shards),
-    }
-    for name, text in files.items():
-        write_text(folder / name, text)
-    hashes = {name: dataset.sha256_text(text) for name, text in files.items()}
-    write_text(
-        folder / dataset.MANIFEST,
-        dataset.manifest_json(job["settings"], job["source"], job["tool"], shards, hashes),
+def _write_csv(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
+    with atomic_file(path) as file:
+        for row in rows:
+            file.write(dataset.csv_line(row))
+
+
+def _commit(
+    folder: Path, job: dict[str, Any], survey: Survey, shards: list[plan.ShardPlan], receipts: list[Receipt], begun_at: int
+) -> list[Rejected]:
+    """Write the metadata, each file atomically, those that make the folder a dataset last; return the rejected images."""
+    rejected = sorted((entry for receipt in receipts for entry in receipt.rejected), key=lambda entry: entry.galaxy_id)
+    there = {receipt.shard.split for receipt in receipts if receipt.shard.examples}
+    if not there:
+        raise SourceError(f"{survey.source.path}: not one image could be used; first {rejected[0].path}: {rejected[0].reason}")
+    for receipt in receipts:
+        if receipt.shard.split not in there:  # every image of the split was rejected: a split without galaxies is absent
+            (folder / receipt.shard.name).unlink(missing_ok=True)
+    written = [receipt.shard for receipt in receipts if receipt.shard.split in there]
+    shapes = {receipt.shape for receipt in receipts if receipt.shard.examples}
+    rows = np.concatenate([shard.rows for shard in shards])
+    crcs = np.concatenate([receipt.crcs() for receipt in receipts])[np.argsort(rows)]
+    _write_csv(
+        folder / dataset.REJECTED,
+        [dataset.REJECTED_HEADER, *((entry.galaxy_id, entry.path, entry.reason) for entry in rejected)],
     )
+    names = [dataset.REJECTED, dataset.FEATURES, dataset.DATASET_INFO]
+    images = survey.images
+    if len(named := np.sort(rows)[images.named[np.sort(rows)] == 1]):
+        names.append(dataset.NAMES)
+        lines = ((images.galaxy_id[row], images.path(row)) for row in named)
+        _write_csv(folder / dataset.NAMES, (line for part in ([dataset.NAMES_HEADER], lines) for line in part))
+    shape = shapes.pop() if len(shapes) == 1 else None
+    write_text(folder / dataset.FEATURES, dataset.features_json(job["settings"]["encoding"], shape))
+    write_text(folder / dataset.DATASET_INFO, dataset.dataset_info_json(written))
+    source = {
+        **job["source"],
+        "fingerprint": surveys.fingerprint(job["source"]["listing"], crcs),
+        "rejected": len(rejected),
+        "enlarged": sum(receipt.enlarged for receipt in receipts),
+    }
+    hashes = {name: sha256_file(folder / name) for name in names}
+    manifest = dataset.manifest_json(job["settings"], source, job["tool"], written, hashes)
+    write_text(folder / dataset.MANIFEST, manifest)
+    # Images that change from now on, or did while the job ran, are younger than the manifest.
+    os.utime(folder / dataset.MANIFEST, ns=(begun_at, begun_at))
+    return rejected
 
 
 def build(
-    src: Path, out: Path, settings: BuildSettings, solutions_file: Path | None = None, workers: int = 1, overwrite: bool = False
+    src: Path,
+    out: Path,
+    settings: BuildSettings,
+    solutions_file: Path | None = None,
+    workers: int = 1,
+    overwrite: bool = False,
+    bad: BadImages = BadImages(),
+    dask: str = "",
 ) -> Result:
     """Turn the images and votes in `src` into a dataset in `out`, or go on where an interrupted job stopped.
 
-    Raises SourceError for images or votes that cannot be used, and ConfigError where `out` holds something else.
-    The output's bytes follow from the source's content and the settings alone, not from `workers`.
+    workers: processes on this machine; or dask: the address of a cluster whose workers see the same files. Raises
+    SourceError for images or votes that cannot be used, and ConfigError where `out` holds something else. The
+    output's bytes follow from the source's content and the settings alone, not from how it is run. As processes are
+    spawned, a script must call this below `if __name__ == "__main__":`.
     """
-    source = sources.find(src)
-    votes = solutions.read(sources.solutions_path(source, solutions_file))
-    job = {"settings": settings.flat(), "source": _source_summary(source, votes), "tool": _tool_versions()}
-    if job["source"]["images_without_votes"] == len(source.images):
-        raise SourceError(f"{src}: no image has a row in the table of votes: check that both belong together")
-    with _locked(out) as work:
-        begun = json.loads((work / _JOB).read_text("utf-8")) if (work / _JOB).exists() else None
-        if overwrite and (begun is None or _difference(begun, job)):  # an interrupted job of the same kind goes on
-            _clear(out, work)
+    require_codec(settings.crop.encoding)
+    if dask:
+        src, out = src.resolve(), out.resolve()  # workers elsewhere have another current folder
+
+    def run(tasks: Iterator[ShardTask], on_images: Callable[[int], object]) -> Iterator[Receipt]:
+        if dask:
+            return run_dask(write_shard, tasks, dask, partial(_seen_by_a_worker, out / state.WORK), on_images)
+        return run_local(write_shard, tasks, workers, on_images)
+
+    with state.locked(out) as work:
+        survey = surveys.survey_of(src, work, solutions_file)
+        job = {"settings": settings.flat(), "source": surveys.summary(survey), "tool": _tool_versions()}
+        shards = plan.make(survey.galaxies, settings.plan)
+        begun = state.begun(work)
+        if overwrite and (begun is None or state.difference(begun, job)):  # an interrupted job of the same kind goes on
+            state.clear(out, work)
             begun = None
         if (out / dataset.MANIFEST).exists():
-            complete = dataset.open_dataset(out)
-            before = {"settings": complete.settings, "source": complete.source, "tool": complete.tool}
-            # A finished dataset stays good when a codec is upgraded; only shards of one job must not mix versions.
-            _refuse(out, "a dataset made differently", _difference(before, job, ("settings",)))
-            shutil.rmtree(work)
-            return Result(complete, already_complete=True)
+            return Result(_complete(out, work, job, survey.images, shards), already_complete=True)
         if begun is not None:
-            _refuse(out, "an unfinished job with other settings or source", _difference(begun, job))
+            state.refuse(out, "an unfinished job with other settings or source", state.difference(begun, job))
         elif any(out.glob(dataset.SHARD_PATTERN)):
             raise ConfigError(f"{out}: holds shards without a manifest: choose another --out, or replace them with --overwrite")
-        write_text(work / _JOB, dataset.to_json(job))
-        for warning in votes.warnings:
-            log.warning("%s", warning)
-        tasks = _tasks(out, work, source, votes, settings)
-        if not any(task.split == "train" for task in tasks):
-            log.warning("split 'train' is empty: a model needs labelled galaxies in it")
-        receipts = _write_shards(out, work, tasks, workers)
+        unfinished = state.begin(work, job)
+        surveys.warn(survey, shards)
+        receipts = _write_shards(out, work, survey, shards, settings.crop, bad, unfinished, overwrite, run)
+        rejected = _commit(out, job, survey, shards, receipts, state.begun_at(work))
+        if rejected:
+            log.warning(
+                "%s of %s images could not be used and are listed in %s; first %s: %s",
+                f"{len(rejected):,}", f"{sum(len(shard.rows) for shard in shards):,}", out / dataset.REJECTED,
+                rejected[0].path, rejected[0].reason,
+            )  # fmt: skip
         if enlarged := sum(receipt.enlarged for receipt in receipts):
             log.warning("%d crops had fewer pixels than --size %d and were enlarged", enlarged, settings.crop.size)
-        _commit(out, job, [receipt.shard for receipt in receipts])
-        shutil.rmtree(work)
+        state.remove(work)
     return Result(dataset.open_dataset(out), already_complete=False)

@@ -1,12 +1,14 @@
 """Pure: which galaxy goes to which split and shard, in which order.
 
-Everything follows from SHA-256 of seed and GalaxyID, so adding galaxies never moves one to another split.
+Everything follows from SHA-256 of seed and GalaxyID, so adding galaxies never moves one to another split. A source
+that is already split keeps its splits.
 """
 
 import hashlib
 import itertools
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from tfrecords.dataset import SPLITS, shard_name
 
@@ -23,52 +25,77 @@ class PlanSettings:
 
 
 @dataclass(frozen=True)
+class Galaxies:
+    """What a plan is made from, one row per galaxy: `ids` int64, `labelled` bool, `kept` int8.
+
+    kept: the split (row of SPLITS) that the galaxy's folder gives it, -1 where the hash decides.
+    """
+
+    ids: np.ndarray
+    labelled: np.ndarray
+    kept: np.ndarray
+
+
+@dataclass(frozen=True)
 class ShardPlan:
-    """The galaxies of one shard in the order in which they are written."""
+    """One shard: `rows` of the galaxies, int64, in the order in which they are written."""
 
     name: str
     split: str
-    galaxy_ids: tuple[int, ...]
+    rows: np.ndarray
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("ascii")).digest()
+def _keys(text: str, ids: np.ndarray) -> np.ndarray:
+    """First 8 bytes of sha256("TEXT:GalaxyID") of each galaxy as uint64, big-endian."""
+    prefix = hashlib.sha256(f"{text}:".encode("ascii"))
+
+    def key(galaxy_id: int) -> int:
+        digest = prefix.copy()
+        digest.update(b"%d" % galaxy_id)
+        return int.from_bytes(digest.digest()[:8], "big")
+
+    return np.fromiter((key(galaxy_id) for galaxy_id in ids.tolist()), np.uint64, len(ids))
 
 
-def split_of(galaxy_id: int, settings: PlanSettings) -> str:
-    """The split of a labelled galaxy.
+def _in_order(text: str, ids: np.ndarray) -> np.ndarray:
+    """The rows of `ids` in the order of their keys; equal keys, if there ever are any, in that of their ids."""
+    return np.lexsort((ids, _keys(text, ids)))
+
+
+def splits_of(ids: np.ndarray, settings: PlanSettings) -> np.ndarray:
+    """The split of each labelled galaxy as its row of SPLITS, int8.
 
     u = the first 8 bytes of sha256("SEED:GalaxyID") as a fraction of 2^64; test below test_fraction, then
     validation below test_fraction + validation_fraction, else train.
     """
-    u = int.from_bytes(_digest(f"{settings.seed}:{galaxy_id}")[:8], "big") / 2**64
-    if u < settings.test_fraction:
-        return "test"
-    return "validation" if u < settings.test_fraction + settings.validation_fraction else "train"
+    u = _keys(str(settings.seed), ids) / 2**64
+    bounds = (u < settings.test_fraction, u < settings.test_fraction + settings.validation_fraction)
+    return np.select(bounds, (SPLITS.index("test"), SPLITS.index("validation")), SPLITS.index("train")).astype(np.int8)
 
 
-def choose(galaxy_ids: Collection[int], labelled: Collection[int], settings: PlanSettings) -> list[int]:
-    """All galaxies, or with a limit N those of smallest sha256("limit:SEED:GalaxyID"), labelled ones if there are any."""
+def _chosen(galaxies: Galaxies, settings: PlanSettings) -> np.ndarray:
+    """All rows, or with a limit N those of smallest sha256("limit:SEED:GalaxyID"), labelled ones if there are any."""
+    rows = np.arange(len(galaxies.ids))
     if not settings.limit:
-        return list(galaxy_ids)
-    pool = [galaxy_id for galaxy_id in galaxy_ids if galaxy_id in labelled] or list(galaxy_ids)
-    return sorted(pool, key=lambda galaxy_id: _digest(f"limit:{settings.seed}:{galaxy_id}"))[: settings.limit]
+        return rows
+    pool = rows[galaxies.labelled] if galaxies.labelled.any() else rows
+    order = _in_order(f"limit:{settings.seed}", galaxies.ids[pool])
+    return pool[order[: settings.limit]]
 
 
-def _shards(split: str, galaxy_ids: Sequence[int], settings: PlanSettings) -> list[ShardPlan]:
-    """Shuffle a split by sha256("order:SEED:GalaxyID") and cut it into shards of nearly equal length."""
-    ordered = sorted(galaxy_ids, key=lambda galaxy_id: _digest(f"order:{settings.seed}:{galaxy_id}"))
-    count = -(-len(ordered) // settings.examples_per_shard)
-    cuts = [len(ordered) * index // count for index in range(count + 1)] if count else [0]
-    return [
-        ShardPlan(shard_name(split, index, count), split, tuple(ordered[start:stop]))
-        for index, (start, stop) in enumerate(itertools.pairwise(cuts))
-    ]
+def make(galaxies: Galaxies, settings: PlanSettings) -> list[ShardPlan]:
+    """The shards of a dataset in the order of SPLITS.
 
-
-def make(galaxy_ids: Collection[int], labelled: Collection[int], settings: PlanSettings) -> list[ShardPlan]:
-    """The shards of a dataset in the order of SPLITS. `labelled`: the galaxies with votes (a set or a dict's keys)."""
-    members: Mapping[str, list[int]] = {split: [] for split in SPLITS}
-    for galaxy_id in choose(galaxy_ids, labelled, settings):
-        members[split_of(galaxy_id, settings) if galaxy_id in labelled else "unlabelled"].append(galaxy_id)
-    return [shard for split in SPLITS for shard in _shards(split, members[split], settings)]
+    A split is shuffled by sha256("order:SEED:GalaxyID") and cut into shards of nearly equal length.
+    """
+    rows = _chosen(galaxies, settings)
+    split = np.where(galaxies.kept[rows] >= 0, galaxies.kept[rows], splits_of(galaxies.ids[rows], settings))
+    split[~galaxies.labelled[rows]] = SPLITS.index("unlabelled")
+    shards: list[ShardPlan] = []
+    for index, name in enumerate(SPLITS):
+        members = rows[split == index]
+        members = members[_in_order(f"order:{settings.seed}", galaxies.ids[members])]
+        count = -(-len(members) // settings.examples_per_shard)
+        cuts = itertools.pairwise(len(members) * cut // count for cut in range(count + 1)) if count else ()
+        shards += [ShardPlan(shard_name(name, i, count), name, members[start:stop]) for i, (start, stop) in enumerate(cuts)]
+    return shards

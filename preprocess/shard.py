@@ -7,58 +7,92 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrecords import framing, images, schema
+from preprocess.listing import ImageReader, Listing
+from tfrecords import framing, schema
 from tfrecords.dataset import Shard
 from tfrecords.errors import ImageError, SourceError
 from tfrecords.files import atomic_file
+from tfrecords.images import CropSettings, store
 
 
 @dataclass(frozen=True)
 class ShardTask:
     """All that a worker needs to write one shard.
 
-    `paths`: images relative to `source`, one per galaxy; `targets`: float32 (galaxies, 37), NaN without votes;
-    `folder`: where the shard appears when complete; `work`: where it lies until then, on the same file system.
+    `images`: in the order in which they are written; `targets`: float32 (images, 37), NaN without votes;
+    `folder`: where the shard appears when complete; `work`: where it lies until then, on the same file system;
+    `skip_bad`: leave unreadable images out and list them, else stop at the first.
     """
 
     name: str
     split: str
-    source: Path
+    images: Listing
+    targets: np.ndarray
     folder: Path
     work: Path
-    galaxy_ids: tuple[int, ...]
-    paths: tuple[str, ...]
-    targets: np.ndarray
-    crop: images.CropSettings
+    crop: CropSettings
+    skip_bad: bool
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An image that could not be used: its galaxy, its path in the source, and why."""
+
+    galaxy_id: int
+    path: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What was written: the shard, and how many of its images had fewer pixels than the stored size."""
+    """What was written.
+
+    enlarged: how many images had fewer pixels than the stored size. shape: height and width of the stored images,
+    None where they differ or there are none. crc: CRC-32 of every image of the task as 8 hex digits, one after the
+    other: what the shard was made from.
+    """
 
     shard: Shard
     enlarged: int
+    shape: tuple[int, int] | None
+    rejected: tuple[Rejected, ...]
+    crc: str
+
+    def crcs(self) -> np.ndarray:
+        """CRC-32 of every image of the task, uint32, in its order."""
+        return np.frombuffer(bytes.fromhex(self.crc), ">u4").astype(np.uint32)
 
 
 def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
     """Write the shard in one atomic step; `on_image` is called after each image and may raise to stop the work.
 
-    Raises SourceError, naming the image, where one is unreadable.
+    Raises SourceError, naming the image, where one is unreadable and must not be skipped.
     """
     digest = hashlib.sha256()
     size = enlarged = 0
-    with atomic_file(task.folder / task.name, beside=task.work) as file:
-        for galaxy_id, path, targets in zip(task.galaxy_ids, task.paths, task.targets, strict=True):
+    rejected: list[Rejected] = []
+    shapes: set[tuple[int, int]] = set()
+    crcs = task.images.known_crcs().astype(">u4")
+    with atomic_file(task.folder / task.name, beside=task.work) as file, ImageReader() as reader:
+        for row, (galaxy_id, targets) in enumerate(zip(task.images.galaxy_id.tolist(), task.targets, strict=True)):
             try:
-                stored = images.store((task.source / path).read_bytes(), task.crop)
+                data, crcs[row] = reader.read(task.images, row)
+                stored = store(data, task.crop)
             except ImageError as error:
-                raise SourceError(
-                    f"{task.source / path}: {error}: replace or remove this image, then run again with --overwrite"
-                ) from error
-            record = framing.frame(schema.serialize(schema.Example(galaxy_id, stored.data, stored.offset, targets)))
-            file.write(record)
-            digest.update(record)
-            size += len(record)
-            enlarged += stored.enlarged
+                if not task.skip_bad:
+                    raise SourceError(
+                        f"{task.images.shown(row)}: {error}: replace or remove this image, "
+                        "then run again with --overwrite, or leave such images out with --on_bad_image skip"
+                    ) from error
+                rejected.append(Rejected(galaxy_id, task.images.path(row), str(error)))
+            else:
+                example = schema.Example(galaxy_id, stored.data, stored.offset, targets)
+                record = framing.frame(schema.serialize(example))
+                file.write(record)
+                digest.update(record)
+                size += len(record)
+                enlarged += stored.enlarged
+                shapes.add(stored.shape)
             on_image()
-    return Receipt(Shard(task.name, task.split, len(task.galaxy_ids), size, digest.hexdigest()), enlarged)
+    shard = Shard(task.name, task.split, len(task.images) - len(rejected), size, digest.hexdigest())
+    return Receipt(shard, enlarged, shapes.pop() if len(shapes) == 1 else None, tuple(rejected), crcs.tobytes().hex())

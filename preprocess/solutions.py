@@ -1,20 +1,20 @@
 """Read and check the table of votes, as a whole, before any work is done."""
 
+import hashlib
+import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from tfrecords.errors import SourceError
-from tfrecords.files import sha256_file
 from tfrecords.taxonomy import COLUMNS, QUESTIONS, SUM_TOLERANCE_ERROR, SUM_TOLERANCE_WARNING, tree_deviation
 
 
 @dataclass(frozen=True)
 class Votes:
-    """The table: `galaxy_ids` int64 (n,), `targets` float32 (n, 37) in the order of taxonomy.COLUMNS.
+    """The table: `galaxy_ids` int64 (n,), ascending; `targets` float32 (n, 37) in the order of taxonomy.COLUMNS.
 
-    `sha256`: of the file. `warnings`: what is odd but usable, a sentence each.
+    `sha256`: of the CSV file. `warnings`: what is odd but usable, a sentence each.
     """
 
     galaxy_ids: np.ndarray
@@ -22,13 +22,32 @@ class Votes:
     sha256: str
     warnings: tuple[str, ...]
 
+    def rows(self, galaxy_ids: np.ndarray) -> np.ndarray:
+        """Row of each galaxy in the table, int64 (n,); -1 where it has none."""
+        if not len(self.galaxy_ids):
+            return np.full(len(galaxy_ids), -1)
+        rows = np.searchsorted(self.galaxy_ids, galaxy_ids).clip(max=len(self.galaxy_ids) - 1)
+        return np.where(self.galaxy_ids[rows] == galaxy_ids, rows, -1)
+
+    def of(self, galaxy_ids: np.ndarray) -> np.ndarray:
+        """The targets of these galaxies, float32 (n, 37); NaN without votes."""
+        rows = self.rows(galaxy_ids)
+        targets = np.full((len(rows), len(COLUMNS)), np.nan, np.float32)
+        targets[rows >= 0] = self.targets[rows[rows >= 0]]
+        return targets
+
+
+def none() -> Votes:
+    """The table of a source without votes."""
+    return Votes(np.zeros(0, np.int64), np.zeros((0, len(COLUMNS)), np.float32), "", ())
+
 
 def _galaxies(ids: np.ndarray) -> str:
     shown = ", ".join(str(galaxy_id) for galaxy_id in ids[:3])
     return f"{'galaxy' if len(ids) == 1 else 'galaxies'} {shown}" + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
 
 
-def _check_values(path: Path, ids: np.ndarray, values: np.ndarray) -> tuple[str, ...]:
+def _check_values(path: str, ids: np.ndarray, values: np.ndarray) -> tuple[str, ...]:
     """Raise SourceError for the first kind of fault found, naming galaxies; return the warnings."""
     unique, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
@@ -52,8 +71,10 @@ def _check_values(path: Path, ids: np.ndarray, values: np.ndarray) -> tuple[str,
     return tuple(warnings)
 
 
-def read(path: Path) -> Votes:
-    """The table of votes in the CSV file `path`: a column GalaxyID and the 37 of the decision tree, in any order.
+def read(path: str, content: bytes) -> Votes:
+    """The table of votes in a CSV file: a column GalaxyID and the 37 of the decision tree, in any order.
+
+    path: what messages call the file; content: its bytes.
 
     Raises SourceError, naming columns or galaxies, for missing columns, ids that are no whole numbers, duplicates,
     values that are missing, not finite or outside 0 to 1, and sums that break the decision tree by more than 1e-3.
@@ -62,7 +83,7 @@ def read(path: Path) -> Votes:
 
     try:
         # The one parser that promises the nearest float64.
-        table = pd.read_csv(path, float_precision="round_trip")
+        table = pd.read_csv(io.BytesIO(content), float_precision="round_trip")
     except (ValueError, UnicodeDecodeError) as error:
         raise SourceError(f"{path}: not a readable CSV file ({' '.join(str(error).split())}): check it") from error
     if {"GalaxyId", "GalaxyID"} <= {*table.columns}:
@@ -78,4 +99,6 @@ def read(path: Path) -> Votes:
         raise SourceError(f"{path}: GalaxyID holds values that are no whole numbers below 2^63: correct them")
     values = table[list(COLUMNS)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     ids = table["GalaxyID"].to_numpy(np.int64)
-    return Votes(ids, values.astype(np.float32), sha256_file(path), _check_values(path, ids, values))
+    warnings = _check_values(path, ids, values)
+    order = np.argsort(ids)
+    return Votes(ids[order], values[order].astype(np.float32), hashlib.sha256(content).hexdigest(), warnings)

@@ -1,109 +1,255 @@
-"""Find the images and the table of votes in a folder.
+"""Find the images and the table of votes: in a folder, a zip, zips in a zip, or any mixture of them.
 
-A galaxy's id is its file's name; the path relative to the source tells files apart and goes into the fingerprint,
-so that a dataset does not depend on where its source lay.
+A galaxy's id is its file's name. Its path is relative to the innermost folder or zip that was given, so that a
+dataset does not depend on where its source lay or whether it was packed.
 """
 
+import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+import numpy as np
+
+from preprocess import archives
+from preprocess.listing import PLAIN, ImageReader, Listing, ListingBuilder, Place
 from tfrecords.errors import SourceError
+from tfrecords.images import MAX_BYTES
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SOLUTIONS_NAMES = ("training_solutions_rev1.csv", "target_data/targets.csv")
-_NUMBER = re.compile(r"\d+", re.ASCII)
+# A source that is already split, as the article's: its galaxies stay where they are.
+SPLIT_FOLDERS = {"train_images": "train", "validation_images": "validation", "test_images": "test"}
+TRAINING_FOLDERS = ("train_images", "validation_images", "images_training_rev1", "images_train_rev1")
+_NUMBER = re.compile(rb"0*(\d{1,19})")
+_ARTICLES_NUMBER = re.compile(rb"(?:data)?0*(\d{1,19})")
+_MAX_DEPTH = 4
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFile:
-    """One image: its galaxy, its path relative to the source with forward slashes, its size in bytes."""
+@dataclass(frozen=True)
+class Table:
+    """A table of votes: a file, or an `entry` of the zip `archive`. `path`: as a message shows it."""
 
-    galaxy_id: int
     path: str
-    bytes: int
+    archive: archives.Zip
+    entry: archives.Entry | None = None
+
+    def read(self) -> bytes:
+        """Its bytes, unpacked. Raises SourceError where it is damaged in its zip."""
+        if self.entry is None:
+            return self.archive.path.read_bytes()
+        return archives.read_entry(self.archive, self.entry)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A folder's images in the order of their galaxies, one each, and its tables of votes (relative paths)."""
+    """The images in the order of their galaxies, one each, and the tables of votes. `path`: what the user named."""
 
-    folder: Path
-    images: tuple[ImageFile, ...]
-    solutions: tuple[str, ...]
+    path: Path
+    images: Listing
+    solutions: tuple[Table, ...]
 
 
-def _walk(folder: Path, relative: str = "") -> Iterator[tuple[str, int]]:
-    """Relative path and size of every file below `folder`, without hidden ones and macOS' shadow folder."""
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
+def hashed_id(path: bytes) -> int:
+    """The id of an image whose name is no number: the top 63 bits of the SHA-256 of its relative path."""
+    return int.from_bytes(hashlib.sha256(path).digest()[:8], "big") >> 1
+
+
+def _visible(part: str) -> bool:
+    return not part.startswith(".") and part != "__MACOSX"
+
+
+class _Finder:
+    """One walk through a source: collects images and tables."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.images = ListingBuilder()
+        self.tables: list[Table] = []
+        self._scratch = scratch
+        self._here: tuple[Path, str, bytes] = (Path(), "", b"")
+        self._numbers = _NUMBER
+
+    def _place(self, container: Path, shown: str, above: tuple[str, ...], folder: bytes) -> None:
+        """Say where the next images lie. `above`: names of the folders and zips around it, as if each were a folder."""
+        if (container, shown, folder) == self._here:
+            return
+        self._here = (container, shown, folder)
+        parts = {*above, *PurePosixPath(os.fsdecode(folder)).parts}
+        split = next((SPLIT_FOLDERS[part] for part in SPLIT_FOLDERS if part in parts), "")
+        self._numbers = _ARTICLES_NUMBER if split else _NUMBER
+        self.images.enter(Place(container, shown, folder, split, not parts.isdisjoint(TRAINING_FOLDERS)))
+
+    def _add(self, name: bytes, position: int, stored: int, size: int, crc: int, method: int) -> None:
+        found = self._numbers.fullmatch(name.rpartition(b".")[0])
+        galaxy_id = int(found[1]) if found else 2**63
+        named = galaxy_id >= 2**63
+        if named:
+            galaxy_id = hashed_id(self._here[2] + name)
+        self.images.add(galaxy_id, name, position, stored, size, crc, method, named)
+
+    def folder(self, root: Path) -> None:
+        """Everything below a folder on disk."""
+        for folder, name, status in _walk(root):
+            if name.lower().endswith(IMAGE_SUFFIXES):
+                self._place(root, str(root), (), os.fsencode(folder))
+                self._add(os.fsencode(name), status.st_ctime_ns, 0, status.st_size, 0, PLAIN)
+            elif name.lower().endswith(".zip"):
+                archive = archives.Zip(root / folder / name, f"{root}/{folder}{name}", 0, status.st_size)
+                self.zip(archive, (*PurePosixPath(folder).parts, name[:-4]))
+            elif _is_solutions((), f"{folder}{name}"):
+                archive = archives.Zip(root / folder / name, name, 0, status.st_size)
+                self.tables.append(Table(f"{root}/{folder}{name}", archive))
+
+    def zip(self, archive: archives.Zip, above: tuple[str, ...], depth: int = 1) -> None:
+        """Everything in a zip, and in the zips in it."""
+        if depth > _MAX_DEPTH:
+            raise SourceError(f"{archive.name}: zips within zips, {depth} deep: unzip the outer ones first")
+        for entry in archives.entries(archive):
+            path = entry.name.removeprefix("./")
+            if not all(map(_visible, path.split("/"))):
                 continue
-            if entry.is_dir():
-                yield from _walk(Path(entry.path), f"{relative}{entry.name}/")
-            elif entry.is_file():
-                yield f"{relative}{entry.name}", entry.stat().st_size
+            folder, slash, name = path.rpartition("/")
+            if name.lower().endswith(IMAGE_SUFFIXES):
+                self._place(archive.path, archive.name, above, _in_zip(folder + slash))
+                self._add(_in_zip(name), entry.header, entry.stored, entry.size, entry.crc, entry.method)
+            elif name.lower().endswith(".zip"):
+                inner = (
+                    archives.window(archive, entry)
+                    if entry.method == archives.STORED
+                    else archives.unpack(archive, entry, self._scratch)
+                )
+                self.zip(inner, (*above, *PurePosixPath(path).with_suffix("").parts), depth + 1)
+            elif _is_solutions(above, path):
+                self.tables.append(Table(f"{archive.name}/{path}", archive, entry))
 
 
-def _galaxy_id(folder: Path, path: str) -> int:
-    stem = Path(path).stem
-    if not _NUMBER.fullmatch(stem) or int(stem) >= 2**63:
-        raise SourceError(f"{folder / path}: the name is no GalaxyID: name each image by its number, like 100008.jpg")
-    return int(stem)
+def _in_zip(name: str) -> bytes:
+    """A name in a zip as bytes that do not depend on the machine's locale."""
+    return name.encode("utf-8", "surrogateescape")
 
 
-def _one_each(folder: Path, images: list[ImageFile]) -> Iterator[ImageFile]:
-    """One file per galaxy: copies with the same bytes count once, others are an error that names both."""
-    kept: ImageFile | None = None
-    for image in sorted(images, key=lambda image: (image.galaxy_id, image.path)):
-        if kept is None or image.galaxy_id != kept.galaxy_id:
-            kept = image
-            yield image
-        elif (folder / image.path).read_bytes() != (folder / kept.path).read_bytes():
-            raise SourceError(
-                f"{folder}: galaxy {image.galaxy_id} has two different images, {kept.path} and {image.path}: remove one of them"
-            )
+def _is_solutions(above: tuple[str, ...], path: str) -> bool:
+    whole = "/".join(("", *above, path))
+    return any(whole.endswith(f"/{name}") for name in SOLUTIONS_NAMES)
 
 
-def find(folder: Path) -> Source:
-    """The images (JPEG, PNG) and tables of votes anywhere below `folder`.
+def _walk(root: Path) -> Iterator[tuple[str, str, os.stat_result]]:
+    """Folder (relative to `root`, with a slash at its end), name and status of every file; hidden ones are left out.
 
-    Raises SourceError where the folder is missing or has no images, a name is no number, or two different images
-    carry the same id.
+    One at a time, however many a folder has. A link to a folder is followed, but not one to a folder around it.
     """
-    if not folder.is_dir():
-        what = "not a folder" if folder.exists() else "no such folder"
-        raise SourceError(f"{folder}: {what}: give --src the folder that holds the images and the table of votes")
-    images: list[ImageFile] = []
-    solutions: list[str] = []
-    zipped = False
-    for path, size in _walk(folder):
-        if path.lower().endswith(IMAGE_SUFFIXES):
-            images.append(ImageFile(_galaxy_id(folder, path), path, size))
-        elif any(f"/{path}".endswith(f"/{name}") for name in SOLUTIONS_NAMES):
-            solutions.append(path)
-        zipped |= path.lower().endswith(".zip")
-    if not images:
-        hint = "unzip the archives in it first" if zipped else "give --src the folder that holds them"
-        raise SourceError(f"{folder}: no JPEG or PNG images in it: {hint}")
-    return Source(folder, tuple(_one_each(folder, images)), tuple(solutions))
+    pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
+    while pending:
+        folder, around = pending.pop()
+        status = os.stat(root / folder)
+        here = (status.st_dev, status.st_ino)
+        if here in around:
+            continue
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                if not _visible(entry.name):
+                    continue
+                try:
+                    found = entry.stat()
+                except OSError:
+                    if entry.is_symlink() and not entry.name.lower().endswith((*IMAGE_SUFFIXES, ".zip", ".csv")):
+                        continue  # a link to nowhere that is nothing to us
+                    raise
+                if stat.S_ISDIR(found.st_mode):
+                    pending.append((f"{folder}{entry.name}/", (*around, here)))
+                elif stat.S_ISREG(found.st_mode):
+                    yield folder, entry.name, found
 
 
-def solutions_path(source: Source, given: Path | None) -> Path:
-    """The table of votes: the one `given`, else the only one in the source. Raises SourceError otherwise."""
+def _same_bytes(images: Listing, first: int, second: int, reader: ImageReader) -> bool:
+    if images.size[first] != images.size[second] or images.size[first] > MAX_BYTES:
+        return False
+    crcs = [reader.read(images, row)[1] if images.method[row] == PLAIN else int(images.crc[row]) for row in (first, second)]
+    return crcs[0] == crcs[1]
+
+
+def _one_each(source: Path, images: Listing) -> Listing:
+    """The images sorted by galaxy, one per galaxy.
+
+    Copies with the same bytes count once, the one that lies in no zip first; others are an error that names both.
+    """
+    order = np.argsort(images.galaxy_id, kind="stable")
+    ids = images.galaxy_id[order]
+    again = np.flatnonzero(ids[1:] == ids[:-1]) + 1
+    if not len(again):
+        return images.rows(order)
+    drop = np.zeros(len(order), bool)
+    starts = np.unique(np.searchsorted(ids, ids[again]))
+    with ImageReader() as reader:
+        for start in starts:
+            stop = int(np.searchsorted(ids, ids[start], "right"))
+            group = sorted(map(int, order[start:stop]), key=lambda row: (images.method[row] != PLAIN, images.path(row)))
+            for other in group[1:]:
+                both = sorted((images.shown(group[0]), images.shown(other)))
+                if not _same_bytes(images, group[0], other, reader):
+                    raise SourceError(
+                        f"{source}: galaxy {ids[start]} has two different images, {both[0]} and {both[1]}: remove one of them"
+                    )
+                if images.places[images.place[group[0]]].split != images.places[images.place[other]].split:
+                    raise SourceError(
+                        f"{source}: galaxy {ids[start]} lies in two splits, {both[0]} and {both[1]}: remove one of them"
+                    )
+            order[start] = group[0]
+            drop[start + 1 : stop] = True
+    return images.rows(order[~drop])
+
+
+def find(path: Path, scratch: Path) -> Source:
+    """The images (JPEG, PNG) and tables of votes in a folder or zip, at any depth, and in the zips in it.
+
+    `scratch`: a folder for copies of zips that are packed inside another zip; all others are read where they lie.
+    Raises SourceError where `path` is missing or has no images, a zip cannot be read, or two different images carry
+    the same id.
+    """
+    finder = _Finder(scratch)
+    if path.is_dir():
+        finder.folder(path)
+    elif path.is_file() and path.suffix.lower() == ".zip":
+        finder.zip(archives.open_zip(path), ())
+    else:
+        what = "no folder and no zip" if path.exists() else "no such folder or zip"
+        raise SourceError(f"{path}: {what}: give --src the folder or zip that holds the images and the table of votes")
+    images = finder.images.listing()
+    if not len(images):
+        raise SourceError(f"{path}: no JPEG or PNG images in it: give --src the folder or zip that holds them")
+    return Source(path, _one_each(path, images), tuple(finder.tables))
+
+
+def solutions_table(source: Source, given: Path | None) -> Table | None:
+    """The table of votes: the one `given`, else the only one in the source, else none.
+
+    Copies with the same bytes count once. Raises SourceError where several differ, or the one given is no table.
+    """
     if given is not None:
-        if not given.is_file():
-            what = "is a folder" if given.is_dir() else "no such file"
-            raise SourceError(f"{given}: {what}: give --solutions the table of votes, a CSV file")
-        return given
-    if not source.solutions:
-        raise SourceError(
-            f"{source.folder}: no table of votes in it ({' or '.join(SOLUTIONS_NAMES)}): name it with --solutions FILE"
-        )
-    if len(source.solutions) > 1:
-        raise SourceError(
-            f"{source.folder}: more than one table of votes ({', '.join(source.solutions)}): name one with --solutions FILE"
-        )
-    return source.folder / source.solutions[0]
+        return _given(given)
+    tables = source.solutions
+    if len(tables) > 1 and len({hashlib.sha256(table.read()).digest() for table in tables}) > 1:
+        several = ", ".join(sorted(table.path for table in tables))
+        raise SourceError(f"{source.path}: more than one table of votes ({several}): name one with --solutions FILE")
+    return tables[0] if tables else None
+
+
+def _given(path: Path) -> Table:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise SourceError(f"{path}: {what}: give --solutions the table of votes, a CSV file or a zip of one")
+    archive = archives.open_zip(path)
+    if path.suffix.lower() != ".zip":
+        return Table(str(path), archive)
+    tables = [
+        entry
+        for entry in archives.entries(archive)
+        if entry.name.lower().endswith(".csv") and all(map(_visible, entry.name.split("/")))
+    ]
+    named = [entry for entry in tables if _is_solutions((path.stem,), entry.name)] or tables
+    if len(named) != 1:
+        raise SourceError(f"{path}: holds {len(named)} CSV files: give --solutions the one with the votes")
+    return Table(f"{path}/{named[0].name}", archive, named[0])

@@ -4,13 +4,16 @@
     galaxy_zoo-train.tfrecord-00000-of-00024 ...            shards of train, validation, test, unlabelled
     manifest.json                                           settings, source, checksums: what this project reads
     rejected.csv                                            galaxy_id, source path, reason
+    names.csv                                               galaxy_id, name: only where names were not numbers
 
 The metadata is written here as plain JSON and not by tfds.folder_dataset.write_metadata: that one imports
 TensorFlow, decodes a record, and does not write atomically. Its format is that of tensorflow_datasets 4.9
 (proto/dataset_info.proto and proto/feature.proto in that package).
 """
 
+import csv
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +30,9 @@ DATASET_INFO = "dataset_info.json"
 FEATURES = "features.json"
 MANIFEST = "manifest.json"
 REJECTED = "rejected.csv"
+NAMES = "names.csv"
+NAMES_HEADER = ("galaxy_id", "name")
+REJECTED_HEADER = ("galaxy_id", "source path", "reason")
 SHARD_PATTERN = f"{NAME}-*.tfrecord-*-of-*"
 
 _DESCRIPTION = (
@@ -55,6 +61,13 @@ def shard_name(split: str, index: int, count: int) -> str:
 def to_json(value: Any) -> str:
     """JSON whose bytes depend on the value alone: sorted keys, fixed indent, one newline at the end."""
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def csv_line(values: Sequence[object]) -> bytes:
+    """A line of a CSV file, ended by a bare newline."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(values)
+    return buffer.getvalue().encode("utf-8")
 
 
 def sha256_text(text: str) -> str:
@@ -148,12 +161,16 @@ def manifest_json(
 
 @dataclass(frozen=True)
 class Dataset:
-    """A finished dataset folder: where it lies, how it was made (`settings`), its shards, and its fingerprint."""
+    """A finished dataset folder: where it lies, how it was made (`settings`), its shards, and its fingerprint.
+
+    files: SHA-256 of every file beside the shards and the manifest.
+    """
 
     folder: Path
     settings: dict[str, Any]
     source: dict[str, Any]
     tool: dict[str, str]
+    files: dict[str, str]
     shards: tuple[Shard, ...]
     fingerprint: str
 
@@ -170,6 +187,28 @@ class Dataset:
         """Number of galaxies in a split; 0 where the split is absent."""
         return sum(shard.examples for shard in self.shards if shard.split == split)
 
+    def _table(self, name: str, header: tuple[str, ...]) -> list[list[str]]:
+        """The rows of a CSV file of the dataset. Raises DatasetError where it is missing or damaged."""
+        try:
+            with (self.folder / name).open(encoding="utf-8", newline="") as file:
+                first, *rows = csv.reader(file)
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"{self.folder / name}: damaged ({error}): build the dataset again with --overwrite") from error
+        if tuple(first) != header or any(len(row) != len(header) or not row[0].isdecimal() for row in rows):
+            raise DatasetError(
+                f"{self.folder / name}: no table of {', '.join(header)}: build the dataset again with --overwrite"
+            )
+        return rows
+
+    def names(self) -> dict[int, str]:
+        """Galaxy id -> file name, of the galaxies whose names were no numbers. Raises DatasetError where damaged."""
+        rows = self._table(NAMES, NAMES_HEADER) if NAMES in self.files else []
+        return {int(galaxy_id): name for galaxy_id, name in rows}
+
+    def rejected(self) -> dict[int, str]:
+        """Galaxy id -> path in the source, of the images that could not be used. Raises DatasetError where damaged."""
+        return {int(galaxy_id): path for galaxy_id, path, _ in self._table(REJECTED, REJECTED_HEADER)}
+
     def paths(self, split: str) -> list[Path]:
         """The shards of a split in order. Raises DatasetError, naming the splits there are, where it is absent."""
         paths = [self.folder / shard.name for shard in self.shards if shard.split == split]
@@ -179,11 +218,10 @@ class Dataset:
         return paths
 
 
-def open_dataset(folder: Path) -> Dataset:
-    """The finished dataset in `folder`.
+def read_manifest(folder: Path) -> Dataset:
+    """What the manifest in `folder` says, whether or not the other files agree with it.
 
-    Raises DatasetError where the folder is missing, unfinished or no dataset, where the manifest was edited, and
-    where a shard is missing or has another size. The shards' contents are not read.
+    Raises DatasetError where the folder is missing, unfinished or no dataset, and where the manifest was edited.
     """
     advice = "make one with `preprocess --src IMAGES --out FOLDER`"
     if not folder.is_dir():
@@ -196,16 +234,29 @@ def open_dataset(folder: Path) -> Dataset:
             hint = f"did you mean {below[0]}? Else {advice}" if below else advice
             raise DatasetError(f"{folder}: not a finished dataset ({name} is missing): {hint}")
     try:
-        content = json.loads((folder / MANIFEST).read_text("utf-8"))
+        text = (folder / MANIFEST).read_text("utf-8")
+        content = json.loads(text)
+        intact = text == to_json(content)
         fingerprint = content.pop("sha256")
-        intact = fingerprint == sha256_text(to_json(content))
+        intact &= fingerprint == sha256_text(to_json(content))
         shards = tuple(Shard(**shard) for shard in content["shards"])
-        dataset = Dataset(folder, content["settings"], content["source"], content["tool"], shards, fingerprint)
+        parts = (content["settings"], content["source"], content["tool"], content["files"])
+        dataset = Dataset(folder, *parts, shards, fingerprint)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{folder / MANIFEST}: damaged ({error}): build the dataset again with --overwrite") from error
     if not intact:
         raise DatasetError(f"{folder / MANIFEST}: edited since it was written: build the dataset again with --overwrite")
-    for shard in shards:
+    return dataset
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """The finished dataset in `folder`.
+
+    Raises DatasetError as `read_manifest` does, and where a shard is missing or has another size. The shards'
+    contents are not read.
+    """
+    dataset = read_manifest(folder)
+    for shard in dataset.shards:
         path = folder / shard.name
         if not path.is_file():
             raise DatasetError(f"{path}: this shard is missing: build the dataset again with --overwrite")

@@ -10,6 +10,8 @@ from typing import BinaryIO
 from tfrecords.errors import FULL_DISK
 
 PARTIAL_SUFFIX = ".partial"
+# Records of a few kilobytes each: a call of the system for every one would cost as much as its checksum.
+_BUFFER_BYTES = 1 << 20
 
 
 def sync_folder(folder: Path) -> None:
@@ -30,7 +32,7 @@ def atomic_file(path: Path, beside: Path | None = None) -> Iterator[BinaryIO]:
     """
     partial = (beside or path.parent) / (path.name + PARTIAL_SUFFIX)
     try:
-        with partial.open("wb") as file:
+        with partial.open("wb", buffering=_BUFFER_BYTES) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -106,8 +106,9 @@ def _predict(args: Any) -> None:
 
     if args.out.is_dir():
         raise ConfigError(f"{args.out}: is a folder: give --out a file, like {args.out / 'submission.csv'}")
-    predictions = predict(open_run(args.run), open_dataset(args.tfrecords), args.split)
-    write_csv(predictions, args.out)
+    dataset = open_dataset(args.tfrecords)
+    predictions = predict(open_run(args.run), dataset, args.split)
+    write_csv(predictions, args.out, dataset.names())
     print(f"{args.out}: predictions for {len(predictions.galaxy_ids):,} galaxies of split '{args.split}'")
 
 

@@ -1,13 +1,14 @@
 """A run + records -> a table of predictions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfrecords.dataset import Dataset
-from tfrecords.files import write_text
+from tfrecords.dataset import Dataset, csv_line
+from tfrecords.files import atomic_file
 from tfrecords.taxonomy import COLUMNS
 from trainer.devices import explained
 from trainer.run import Run
@@ -59,10 +60,13 @@ def predict(run: Run, dataset: Dataset, split: str, limit: int = 0) -> Predictio
     return Predictions(ids[order], predicted[order].astype(np.float32), targets[order])
 
 
-def write_csv(predictions: Predictions, path: Path) -> None:
-    """Kaggle's submission format: GalaxyID,Class1.1,...,Class11.6, nine decimals, sorted by GalaxyID; atomic."""
-    lines = ["GalaxyID," + ",".join(COLUMNS)]
-    for galaxy_id, row in zip(predictions.galaxy_ids, predictions.predicted, strict=True):
-        lines.append(f"{galaxy_id}," + ",".join(f"{value:.9f}" for value in row))
+def write_csv(predictions: Predictions, path: Path, names: Mapping[int, str]) -> None:
+    """Kaggle's submission format: GalaxyID,Class1.1,...,Class11.6, nine decimals, sorted by GalaxyID; atomic.
+
+    names: what stands in the first column in place of the id, for galaxies whose file names were no numbers.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "\n".join(lines) + "\n")
+    with atomic_file(path) as file:
+        file.write(csv_line(("GalaxyID", *COLUMNS)))
+        for galaxy_id, row in zip(predictions.galaxy_ids.tolist(), predictions.predicted, strict=True):
+            file.write(csv_line((names.get(galaxy_id, galaxy_id), *(f"{value:.9f}" for value in row))))

@@ -1,14 +1,23 @@
-"""The program as its users run it."""
+"""The program as its users run it, the processes it starts, and images that no program can use."""
 
+import re
+import struct
 import subprocess
 import sys
+import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tfrecords import framing, schema
+from tfrecords.dataset import Dataset
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+# tqdm's "writing shards:  43%|####", which it may write any number of times.
+_PROGRESS = re.compile(r"[a-z ]+: +\d+%\|")
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +39,17 @@ def run(command: list[str], tmp_path: Path) -> Run:
 
 
 @pytest.fixture(scope="session")
+def said() -> Callable[[str], list[str]]:
+    """A function that gives the lines of a job's stderr, without its progress bars."""
+
+    def said(stderr: str) -> list[str]:
+        lines = stderr.replace("\r", "\n").splitlines()
+        return [line for line in lines if line.strip() and not _PROGRESS.match(line)]
+
+    return said
+
+
+@pytest.fixture(scope="session")
 def contents() -> Callable[[Path], dict[str, bytes]]:
     """A function that gives every file below a folder, hidden ones too: relative path -> bytes."""
 
@@ -37,3 +57,90 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
         return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
     return contents
+
+
+@pytest.fixture(scope="session")
+def examples() -> Callable[[Dataset], dict[int, tuple[str, schema.Example]]]:
+    """A function that gives all that a dataset holds: galaxy -> its split and its example."""
+
+    def examples(dataset: Dataset) -> dict[int, tuple[str, schema.Example]]:
+        found = {}
+        for shard in dataset.shards:
+            for example in map(schema.parse, framing.read_records(dataset.folder / shard.name)):
+                found[example.galaxy_id] = (shard.split, example)
+        assert len(found) == sum(shard.examples for shard in dataset.shards)
+        return found
+
+    return examples
+
+
+@pytest.fixture(scope="session")
+def children() -> Callable[[int], list[int]]:
+    """A function that gives the processes that a process has started; none where it is gone."""
+
+    def children(pid: int) -> list[int]:
+        try:
+            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            return []
+
+    return children
+
+
+def _state(pid: int) -> str:
+    """A process' letter in /proc, X where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
+@pytest.fixture(scope="session")
+def assert_all_end() -> Callable[[list[int]], None]:
+    """A function that fails where one of these processes is still there after ten seconds."""
+
+    def assert_all_end(pids: list[int]) -> None:
+        until = time.monotonic() + 10
+        while alive := [pid for pid in pids if _state(pid) not in "ZX"]:
+            assert time.monotonic() < until, f"processes {alive} outlive their job"
+            time.sleep(0.01)
+
+    return assert_all_end
+
+
+def _png(width: int, height: int, bits: int, rows: bytes) -> bytes:
+    """A PNG of RGB pixels with as many bits per channel, whose header may promise more than `rows` holds."""
+    chunks = (
+        (b"IHDR", struct.pack(">2I5B", width, height, bits, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+    body = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+
+@pytest.fixture(scope="session")
+def spoil() -> Callable[[Path], dict[str, str]]:
+    """A function that adds six images that cannot be used to a folder with readable JPEGs: name -> how the reason begins."""
+
+    def spoil(folder: Path) -> dict[str, str]:
+        whole = min(folder.glob("*.jpg")).read_bytes()
+        bad = {
+            "800001.jpg": (whole[: len(whole) // 2], "not a readable JPEG or PNG (Premature end of JPEG file)"),
+            "800002.jpg": (b"", "the file is empty"),
+            "800003.jpg": (b"a galaxy, in words\n", "not a readable JPEG or PNG"),
+            "800004.png": (
+                _png(100_000, 100_000, 8, bytes(100)),
+                "not a readable JPEG or PNG (Image size (10000000000 pixels)",
+            ),
+            "800005.png": (_png(64, 64, 16, bytes(64 * 385)), "more than 8 bits per channel: convert it to 8-bit RGB first"),
+            "800006.jpg": (
+                whole[: len(whole) // 2] + b"\xff\xd9",
+                "not a readable JPEG or PNG (Corrupt JPEG data: premature end of data segment)",
+            ),
+        }
+        for name, (content, _) in bad.items():
+            (folder / name).write_bytes(content)
+        return {name: reason for name, (_, reason) in bad.items()}
+
+    return spoil

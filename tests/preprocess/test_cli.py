@@ -1,22 +1,24 @@
 """What the command line says and the status it ends with, as a user and a script see them."""
 
+import re
 import runpy
 import shutil
 import subprocess
-import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from preprocess.cli import main
+from preprocess.job import BuildSettings, build
 from tfrecords import __version__
 from tfrecords.dataset import open_dataset
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Main = Callable[..., tuple[int, str, str]]
+Said = Callable[[str], list[str]]
 SMALL = ("--size=32", "--encoding=png", "--workers=1")
-HEAVY = ("tensorflow", "tensorflow_datasets", "pandas", "matplotlib", "keras")
 
 
 @pytest.fixture
@@ -40,19 +42,29 @@ def test_a_job_ends_with_status_0_and_what_it_made(run_main: Main, survey: Path,
     dataset = open_dataset(out)
     lines = said.splitlines()
     assert code == 0
-    assert lines[0] == f"{out}: complete" and lines[-1] == f"next: trainer --tfrecords {out}"
-    table = {words[0]: (int(words[1]), int(words[3])) for words in map(str.split, lines[1:-1])}
+    assert lines[0] == f"{out}: complete"
+    assert lines[-2:] == ["  4 images have no votes", f"next: trainer --tfrecords {out}"]
+    table = {words[0]: (int(words[1]), int(words[3])) for words in map(str.split, lines[1:-2])}
     assert table == {split: (dataset.galaxies(split), len(dataset.paths(split))) for split in ("train", "test", "unlabelled")}
     again = run_main("build", "--src", survey, "--out", out, *SMALL, "--validation_fraction=0", "--examples_per_shard=10")
     assert again == (0, said.replace("complete", "already complete, nothing to do"), "")
 
 
-def test_votes_without_image_are_told(run_main: Main, survey: Path, tmp_path: Path) -> None:
+def test_what_was_left_out_or_kept_is_told(
+    run_main: Main, survey: Path, spoil: Callable[[Path], dict[str, str]], tmp_path: Path
+) -> None:
     src = Path(shutil.copytree(survey, tmp_path / "kaggle"))
+    (src / "images_training_rev1").rename(src / "train_images")
+    spoil(src / "images_test_rev1")
     for name in ("100000", "100007"):
-        (src / "images_training_rev1" / f"{name}.jpg").unlink()
-    _, out, _ = run_main("--src", src, "--out", tmp_path / "out", *SMALL)
-    assert "  2 rows of votes have no image and were left out" in out.splitlines()
+        (src / "train_images" / f"{name}.jpg").unlink()
+    _, said, _ = run_main("--src", src, "--out", tmp_path / "out", *SMALL, "--max_bad_fraction=0.2")
+    assert [line for line in said.splitlines() if line.startswith("  ") and " MB" not in line] == [
+        f"  6 images could not be used: see {tmp_path}/out/rejected.csv",
+        "  10 images have no votes",
+        "  2 rows of votes have no image and were left out",
+        "  22 images keep the split of their folder",
+    ]
 
 
 def test_every_flag_reaches_the_job(run_main: Main, survey: Path, tmp_path: Path) -> None:
@@ -88,9 +100,16 @@ def test_the_defaults_are_the_articles(run: Run, survey: Path, tmp_path: Path) -
         (["--src=.", "--crop_fraction=1.5"], "preprocess: error: argument --crop_fraction: 1.5 is not a number from 0 to 1"),
         (["--src=.", "--jpeg_quality=101"], "preprocess: error: argument --jpeg_quality: invalid choice: 101"),
         (["--src=.", "--encoding=gif"], "preprocess: error: argument --encoding: invalid choice: 'gif'"),
+        (["--src=.", "--on_bad_image=ask"], "preprocess: error: argument --on_bad_image: invalid choice: 'ask'"),
+        (["--src=.", "--max_bad_fraction=2"], "preprocess: error: argument --max_bad_fraction: 2 is not a number from 0 to 1"),
         (["--src=.", "--verbosity=foo"], "preprocess: error: "),
         (["--sr=."], "preprocess: error: the following arguments are required: --src"),
         (["--src=.", "--over"], "preprocess: error: unrecognized arguments: --over"),
+        (["verify"], "preprocess verify: error: the following arguments are required: --tfrecords"),
+        (
+            ["verify", "--tfrecords=.", "--solutions=votes.csv"],
+            "error: --solutions is the table of votes of a source: give --src",
+        ),
         (["demo"], "preprocess demo: error: the following arguments are required: --out"),
         (
             ["demo", "--out=x", "--galaxies=0"],
@@ -106,11 +125,54 @@ def test_bad_usage_is_status_2_and_a_line_that_names_the_flag(run: Run, argument
     assert "Traceback" not in ended.stderr
 
 
-def test_a_failure_is_status_1_and_exactly_one_line(run: Run, tmp_path: Path) -> None:
-    ended = run("--src", "kagle")
+def _text(path: Path) -> None:
+    path.write_text("a zip, in words")
+
+
+def _cut_off(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("images_training_rev1/1.jpg", bytes(5000))
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def _empty_zip(path: Path) -> None:
+    zipfile.ZipFile(path, "w").close()
+
+
+def _broken_inside(path: Path) -> None:
+    path.mkdir()
+    _empty_zip(path / "images_test_rev1.zip")
+    _cut_off(path / "images_training_rev1.zip")
+
+
+GIVE = "give --src the folder or zip that holds"
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "line"),
+    [
+        ("kagle", lambda path: None, f"no such folder or zip: {GIVE} the images and the table of votes"),
+        ("kagle.zip", lambda path: None, f"no such folder or zip: {GIVE} the images and the table of votes"),
+        ("kaggle.tar", _text, f"no folder and no zip: {GIVE} the images and the table of votes"),
+        ("kaggle.zip", _text, "no zip, or one that is cut off: copy or download it again"),
+        ("kaggle.zip", _cut_off, "no zip, or one that is cut off: copy or download it again"),
+        ("kaggle.zip", _empty_zip, f"no JPEG or PNG images in it: {GIVE} them"),
+        ("kaggle", Path.mkdir, f"no JPEG or PNG images in it: {GIVE} them"),
+        ("kaggle", _broken_inside, "no zip, or one that is cut off: copy or download it again"),
+    ],
+)
+def test_a_source_that_cannot_be_used_is_status_1_and_exactly_one_line_that_names_it(
+    run: Run, tmp_path: Path, name: str, make: Callable[[Path], None], line: str
+) -> None:
+    make(tmp_path / name)
+    ended = run("--src", name)
     assert (ended.returncode, ended.stdout) == (1, "")
-    advice = "give --src the folder that holds the images and the table of votes"
-    assert ended.stderr == f"error: kagle: no such folder: {advice}\n"
+    inner = "/images_training_rev1.zip" if make is _broken_inside else ""
+    assert ended.stderr == f"error: {name}{inner}: {line}\n"
+
+
+def test_a_source_that_is_refused_leaves_no_folder(run: Run, tmp_path: Path) -> None:
+    assert run("--src", "kagle").returncode == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -130,35 +192,81 @@ def test_fractions_that_add_up_to_more_than_1_fail_with_one_line(run: Run, surve
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unreadable_image_fails_with_one_line_that_names_it(run: Run, survey: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (
+            ["--max_bad_fraction=0.03"],
+            "1 of 28 images could not be used, above --max_bad_fraction 0.03; first images_training_rev1/100007.jpg: "
+            "the file is empty: replace these images and run again with --overwrite, or allow for more of them",
+        ),
+        (
+            ["--on_bad_image=fail"],
+            "{galaxy}: the file is empty: replace or remove this image, then run again with --overwrite, "
+            "or leave such images out with --on_bad_image skip",
+        ),
+    ],
+)
+def test_an_unreadable_image_fails_with_one_line_that_names_it_unless_it_may_be_left_out(
+    run: Run, said: Said, survey: Path, tmp_path: Path, flags: list[str], line: str
+) -> None:
     src = Path(shutil.copytree(survey, tmp_path / "kaggle"))
     galaxy = src / "images_training_rev1" / "100007.jpg"
     galaxy.write_bytes(b"")
-    ended = run("--src", src, *SMALL)
-    errors = [line for line in ended.stderr.replace("\r", "\n").splitlines() if line and not line.startswith("writing shards")]
+    ended = run("--src", src, *SMALL, *flags)
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert errors == [f"error: {galaxy}: the file is empty: replace or remove this image, then run again with --overwrite"]
+    assert said(ended.stderr) == [f"error: {line.format(galaxy=galaxy)}"]
+    ended = run("--src", src, *SMALL, "--max_bad_fraction=0.04")
+    assert ended.returncode == 0
+    (warning,) = said(ended.stderr)
+    assert warning.startswith("WARNING: 1 of 28 images could not be used and are listed in ")
 
 
-def test_a_full_disk_fails_with_one_line_that_names_the_file_and_leaves_no_partial_one(
-    run: Run, survey: Path, tmp_path: Path
-) -> None:
-    # A file system of 400 kB for this process alone, in a user namespace where those are allowed.
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
-    if not shutil.which("unshare") or subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no user namespaces here to mount a small disk in")
-    script = 'mount -t tmpfs -o size=400k none "$0" || exit 99; "$@"; status=$?; find "$0" -name "*.partial"; exit $status'
-    before = (*namespace, "sh", "-c", script, str(disk))
-    ended = run("--src", survey, "--out", disk / "out", "--size=212", "--encoding=raw", "--workers=2", before=before)
-    if ended.returncode == 99:
-        pytest.skip("no small disk can be mounted here")
-    errors = [line for line in ended.stderr.replace("\r", "\n").splitlines() if line and not line.startswith("writing shards")]
-    assert (ended.returncode, ended.stdout) == (1, "")
-    (error,) = errors
-    assert error.startswith(f"error: the disk is full while writing {disk}/out/galaxy_zoo-")
-    assert error.endswith(": free some space, or choose another --out, and run the same command again")
+@pytest.fixture
+def made(survey: Path, build_settings: Callable[..., BuildSettings], tmp_path: Path) -> Path:
+    """A dataset of four shards."""
+    return build(survey, tmp_path / "out", build_settings(examples_per_shard=28)).dataset.folder
+
+
+def test_a_dataset_is_verified_with_status_0_and_a_line(run_main: Main, made: Path, survey: Path) -> None:
+    assert run_main("verify", "--tfrecords", made)[:2] == (0, f"{made}: intact: 28 galaxies in 4 shards\n")
+    line = f"{made}: intact: 28 galaxies in 4 shards, and agrees with {survey}\n"
+    assert run_main("verify", "--tfrecords", made, "--src", survey, "--workers=2")[:2] == (0, line)
+    votes = survey / "training_solutions_rev1.csv"
+    assert run_main("verify", "--tfrecords", made, "--src", survey, "--solutions", votes)[:2] == (0, line)
+    (made / "notes.txt").write_text("the good one")
+    code, table, _ = run_main("verify", "--tfrecords", made)
+    assert code == 0
+    assert table.splitlines() == [
+        "level    where     what",
+        "warning  notes.txt does not belong to the dataset",
+        f"{made}: intact: 28 galaxies in 4 shards",
+    ]
+
+
+def test_a_damaged_dataset_is_verified_with_status_1_a_table_and_a_line(run_main: Main, said: Said, made: Path) -> None:
+    shard = made / "galaxy_zoo-unlabelled.tfrecord-00000-of-00001"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
+    (made / "rejected.csv").unlink()
+    code, table, err = run_main("verify", "--tfrecords", made)
+    assert code == 1
+    assert table.splitlines() == [
+        "level    where                                         what",
+        f"error    {shard.name} has {len(whole) - 1:,} bytes where {len(whole):,} were written",
+        f"error    {shard.name} its SHA-256 is not that of the manifest",
+        f"error    {shard.name} record 3 is cut off",
+        "error    rejected.csv                                  is missing",
+    ]
+    assert said(err) == [f"error: {made}: 4 errors found, listed above: build the dataset again with --overwrite"]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "kaggle"])
+def test_what_is_no_dataset_is_not_verified(run_main: Main, survey: Path, tmp_path: Path, name: str) -> None:
+    folder = survey if name == "kaggle" else tmp_path / name
+    what = "not a finished dataset (manifest.json is missing)" if name == "kaggle" else "no such folder"
+    line = f"error: {folder}: {what}: make one with `preprocess --src IMAGES --out FOLDER`\n"
+    assert run_main("verify", "--tfrecords", folder) == (1, "", line)
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["demo", "--version"], ["build", "--version"]])
@@ -173,29 +281,30 @@ def test_python_m_preprocess_is_the_same_program(run_main: Main, capfd: pytest.C
     assert (ended.value.code, *capfd.readouterr()) == expected
 
 
-@pytest.mark.parametrize("code", ["import preprocess, preprocess.cli, preprocess.job, preprocess.engines", "HELP"])
-def test_neither_import_nor_help_loads_a_heavy_library(code: str) -> None:
-    if code == "HELP":
-        code = "import sys; sys.argv = ['preprocess', '--help']\ntry: import runpy; runpy.run_module('preprocess')\n"
-        code = code.replace("runpy.run_module('preprocess')", "runpy.run_module('preprocess', run_name='__main__')")
-        code += "except SystemExit: pass"
-    code += f"\nimport sys\nprint('LOADED', [name for name in {HEAVY} if name in sys.modules])"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert ended.stdout.splitlines()[-1] == "LOADED []"
-
-
-def test_a_job_and_its_workers_load_no_tensorflow(run: Run, survey: Path, tmp_path: Path) -> None:
-    # A tensorflow that cannot be imported, before the real one: a worker that tried would fail the job.
-    for name in ("tensorflow", "tensorflow_datasets", "keras", "matplotlib"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
-    ended = run("--src", survey, "--size=32", "--workers=2", "--examples_per_shard=4")
-    assert (ended.returncode, "imported" in ended.stderr) == (0, False)
-
-
-def test_help_lists_every_flag_with_its_default(run_main: Main) -> None:
-    code, out, _ = run_main("--help")
-    text = " ".join(out.split())
+@pytest.mark.parametrize(
+    ("command", "defaults"),
+    [
+        (
+            [],
+            {
+                "--src": None, "--out": "data/galaxy_zoo/1.0.0", "--solutions": None, "--crop_fraction": "0.5", "--size": "212",
+                "--encoding": "jpeg", "--jpeg_quality": "95", "--validation_fraction": "0.1", "--test_fraction": "0.1",
+                "--seed": "0", "--examples_per_shard": "2048", "--workers": None, "--limit": "all", "--on_bad_image": "skip",
+                "--max_bad_fraction": "0.01", "--overwrite": None, "--dask": None,
+            },
+        ),
+        (["verify"], {"--tfrecords": None, "--src": None, "--solutions": "the one in --src", "--workers": None}),
+        (["demo"], {"--out": None, "--galaxies": "600", "--seed": "0", "--workers": None}),
+    ],
+    ids=["build", "verify", "demo"],
+)  # fmt: skip
+def test_help_lists_every_flag_with_its_default(run_main: Main, command: list[str], defaults: dict[str, str | None]) -> None:
+    code, out, _ = run_main(*command, "--help")
     assert code == 0
-    for flag, default in (("--size", "212"), ("--encoding", "jpeg"), ("--examples_per_shard", "2048"), ("--seed", "0")):
-        assert flag in text and f"(default: {default})" in text
-    assert "preprocess demo" in text
+    # Each flag begins a line, two characters in, and its text may be broken anywhere.
+    parts = re.split(r"^  (--\w+)", out, flags=re.MULTILINE)
+    told = {flag: " ".join(text.split()) for flag, text in zip(parts[1::2], parts[2::2], strict=True)}
+    assert told.keys() - {"--version", "--helpfull"} == defaults.keys()
+    for flag, default in defaults.items():
+        assert default is None or f"(default: {default})" in told[flag]
+    assert command or all(f"  preprocess {other} " in out for other in ("verify", "demo"))

@@ -1,24 +1,32 @@
 """A dataset follows from its source and settings alone, and what lies in --out is never lost unasked."""
 
 import csv
+import hashlib
 import json
 import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from preprocess.job import BuildSettings, build
-from tfrecords import framing, images, schema
+from tfrecords import images
 from tfrecords.dataset import Dataset, open_dataset
 from tfrecords.errors import ConfigError, DatasetError, SettingError, SourceError
+from tfrecords.schema import Example
 
 Settings = Callable[..., BuildSettings]
 Contents = Callable[[Path], dict[str, bytes]]
+Examples = Callable[[Dataset], dict[int, tuple[str, Example]]]
+NO_TABLE = (
+    "no table of votes (training_solutions_rev1.csv or target_data/targets.csv): all {} galaxies are unlabelled; "
+    "name one with --solutions FILE if there is one"
+)
 
 
 @pytest.fixture
@@ -27,57 +35,49 @@ def own_survey(survey: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(survey, tmp_path / "kaggle"))
 
 
-def _examples(dataset: Dataset) -> dict[int, tuple[str, schema.Example]]:
-    found = {}
-    for shard in dataset.shards:
-        for record in framing.read_records(dataset.folder / shard.name):
-            example = schema.parse(record)
-            found[example.galaxy_id] = (shard.split, example)
-    return found
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """A function that gives what was warned about so far."""
+    caplog.set_level(logging.WARNING)
+    return lambda: [record.getMessage() for record in caplog.records]
 
 
-def test_png_crops_and_targets_of_all_real_galaxies_equal_their_source_bit_for_bit(
-    kaggle: Path, build_settings: Settings, tmp_path: Path
+def _stored_shape(dataset: Dataset) -> list[str]:
+    features = json.loads((dataset.folder / "features.json").read_text())["featuresDict"]["features"]
+    shape: list[str] = features["image"]["image"]["shape"]["dimensions"]
+    return shape
+
+
+@pytest.mark.parametrize(("encoding", "limit"), [("jpeg", 0), ("png", 300), ("raw", 300)])
+def test_crops_and_targets_of_real_galaxies_equal_their_source_bit_for_bit(
+    kaggle: Path, build_settings: Settings, examples: Examples, tmp_path: Path, encoding: str, limit: int
 ) -> None:
-    settings = build_settings(size=212, examples_per_shard=512)
+    settings = build_settings(size=212, encoding=encoding, limit=limit, examples_per_shard=512)
     dataset = build(kaggle, tmp_path / "out", settings, workers=2).dataset
     with (kaggle / "training_solutions_rev1.csv").open() as file:
         votes = {int(row[0]): np.array([np.float32(text) for text in row[1:]]) for row in list(csv.reader(file))[1:]}
     sources = {int(path.stem): path for path in kaggle.glob("*/*.jpg")}
     assert len(sources) == 4261 and len(votes) == 3064
-    examples = _examples(dataset)
-    assert examples.keys() == sources.keys()
-    assert sum(shard.examples for shard in dataset.shards) == len(sources)
-    for galaxy_id, (split, example) in examples.items():
+    found = examples(dataset)
+    assert found.keys() <= sources.keys() and len(found) == (limit or len(sources))
+    for galaxy_id, (split, example) in found.items():
         with Image.open(sources[galaxy_id]) as image:
             expected = np.asarray(image)[106:318, 106:318]
-        pixels = images.decode_stored(example.image, "png", 212, example.crop_offset)
+        pixels = images.decode_stored(example.image, encoding, 212, example.crop_offset)
         assert np.array_equal(pixels, expected), galaxy_id
         if galaxy_id in votes:
             assert split != "unlabelled" and np.array_equal(example.targets, votes[galaxy_id]), galaxy_id
         else:
             assert split == "unlabelled" and np.isnan(example.targets).all(), galaxy_id
+    if encoding == "jpeg":
+        assert _stored_shape(dataset) == ["224", "224", "3"]
 
 
-@pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
-def test_the_bytes_do_not_depend_on_workers_or_place(
-    survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path, encoding: str
-) -> None:
-    settings = build_settings(encoding=encoding, examples_per_shard=3)
-    moved = shutil.copytree(survey, tmp_path / "moved")
-    first = contents(build(survey, tmp_path / "1", settings, workers=1).dataset.folder)
-    assert len(first) > 9
-    for src, workers in ((survey, 2), (moved, 3)):
-        assert contents(build(src, tmp_path / str(workers), settings, workers=workers).dataset.folder) == first
-
-
-def test_the_order_is_the_plans_and_the_work_folder_is_gone(small_dataset: Dataset) -> None:
+def test_the_order_is_the_plans_and_the_work_folder_is_gone(small_dataset: Dataset, examples: Examples) -> None:
     assert not (small_dataset.folder / ".preprocess").exists()
-    counts = Counter(split for split, _ in _examples(small_dataset).values())
+    counts = Counter(split for split, _ in examples(small_dataset).values())
     assert counts == {split: small_dataset.galaxies(split) for split in ("train", "validation", "test", "unlabelled")}
     assert (small_dataset.folder / "rejected.csv").read_text() == "galaxy_id,source path,reason\n"
-    source = small_dataset.source
-    assert (source["images"], source["votes"], source["votes_without_image"], source["images_without_votes"]) == (64, 60, 0, 4)
 
 
 def test_a_finished_job_says_so_and_rewrites_nothing(survey: Path, build_settings: Settings, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_finished_job_says_so_and_rewrites_nothing(survey: Path, build_setting
     ],
 )
 def test_other_settings_are_refused_with_what_differs_and_nothing_is_touched(
-    survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path, changes: dict, difference: str
+    survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path, changes: dict[str, Any], difference: str
 ) -> None:
     out = tmp_path / "out"
     build(survey, out, build_settings())
@@ -114,31 +114,9 @@ def test_overwrite_replaces_the_dataset_as_if_it_had_never_been(
     survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
 ) -> None:
     fresh = build(survey, tmp_path / "fresh", build_settings(size=16)).dataset
-    build(survey, tmp_path / "out", build_settings(examples_per_shard=1))
+    build(survey / "images_test_rev1", tmp_path / "out", build_settings(examples_per_shard=1))
     replaced = build(survey, tmp_path / "out", build_settings(size=16), overwrite=True).dataset
     assert contents(replaced.folder) == contents(fresh.folder)
-
-
-@pytest.mark.parametrize("change", ["image added", "image removed", "image changed", "votes changed"])
-def test_a_changed_source_is_refused_until_overwritten(
-    own_survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path, change: str
-) -> None:
-    build(own_survey, tmp_path / "out", build_settings())
-    galaxy, votes = own_survey / "images_training_rev1" / "100007.jpg", own_survey / "training_solutions_rev1.csv"
-    if change == "image added":
-        shutil.copy(galaxy, galaxy.with_name("5.jpg"))
-    elif change == "image removed":
-        galaxy.unlink()
-    elif change == "image changed":
-        Image.new("RGB", (64, 64)).save(galaxy)
-    else:
-        votes.write_text(votes.read_text().replace("100007,", "100008,"))
-    before = contents(tmp_path / "out")
-    with pytest.raises(ConfigError, match=r"holds a dataset made differently \(the source has changed\)"):
-        build(own_survey, tmp_path / "out", build_settings())
-    assert contents(tmp_path / "out") == before
-    replaced = build(own_survey, tmp_path / "out", build_settings(), overwrite=True).dataset
-    assert contents(replaced.folder) == contents(build(own_survey, tmp_path / "fresh", build_settings()).dataset.folder)
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", "images/1.jpg", ".hidden"])
@@ -187,64 +165,113 @@ def test_a_damaged_dataset_is_not_taken_for_complete(
     assert contents(out) == before
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_unreadable_image_is_named_and_leaves_no_dataset(
-    own_survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path, workers: int
+def test_votes_without_image_and_images_without_votes_are_counted_and_warned_about_in_training_folders_alone(
+    own_survey: Path, build_settings: Settings, examples: Examples, tmp_path: Path, warnings: Callable[[], list[str]]
 ) -> None:
-    galaxy = own_survey / "images_training_rev1" / "100007.jpg"
-    whole = galaxy.read_bytes()
-    galaxy.write_bytes(whole[:900])
-    out = tmp_path / "out"
-    with pytest.raises(SourceError) as caught:
-        build(own_survey, out, build_settings(examples_per_shard=4), workers=workers)
-    assert str(caught.value).startswith(f"{galaxy}: not a readable JPEG or PNG (")
-    assert str(caught.value).endswith(": replace or remove this image, then run again with --overwrite")
-    assert not {"manifest.json", "dataset_info.json", "features.json"} & set(contents(out))
-    assert not list(out.rglob("*.partial"))
-    with pytest.raises(DatasetError, match="not a finished dataset"):
-        open_dataset(out)
-    galaxy.write_bytes(whole)
-    with pytest.raises(
-        ConfigError, match=r"an unfinished job with other settings or source \(the source has changed\).*--overwrite"
-    ):
-        build(own_survey, out, build_settings(examples_per_shard=4))
-    build(own_survey, out, build_settings(examples_per_shard=4), overwrite=True)
-    assert contents(out) == contents(build(own_survey, tmp_path / "2", build_settings(examples_per_shard=4)).dataset.folder)
+    training = own_survey / "images_training_rev1"
+    (training / "100007.jpg").unlink()
+    dataset = build(own_survey, tmp_path / "1", build_settings()).dataset
+    expected = {"images": 27, "votes": 24, "votes_without_image": 1, "images_without_votes": 4, "kept_splits": 0, "rejected": 0}
+    assert {name: dataset.source[name] for name in expected} == expected
+    assert warnings() == []
+    shutil.copy(training / "100000.jpg", training / "5.jpg")
+    dataset = build(own_survey, tmp_path / "2", build_settings()).dataset
+    assert dataset.source["images_without_votes"] == 5
+    assert warnings() == [f"1 images in training folders have no votes and are unlabelled, first {training}/5.jpg"]
+    assert examples(dataset)[5][0] == "unlabelled"
 
 
-def test_votes_without_image_and_images_without_votes_are_counted(
+@pytest.mark.parametrize("packed", [False, True], ids=["bare folder", "bare zip"])
+def test_images_without_a_table_of_votes_are_all_unlabelled_and_it_is_said_how_to_name_one(
+    survey: Path, build_settings: Settings, examples: Examples, tmp_path: Path, packed: bool,
+    warnings: Callable[[], list[str]],
+) -> None:  # fmt: skip
+    src = survey / "images_training_rev1"
+    if packed:
+        src = Path(shutil.make_archive(str(tmp_path / "galaxies"), "zip", src))
+    dataset = build(src, tmp_path / "out", build_settings()).dataset
+    assert warnings() == [f"{src}: {NO_TABLE.format(24)}"]
+    assert {shard.split for shard in dataset.shards} == {"unlabelled"}
+    assert (dataset.source["votes"], dataset.source["images_without_votes"]) == (0, 24)
+    assert all(np.isnan(example.targets).all() for _, example in examples(dataset).values())
+    assert not (dataset.folder / "names.csv").exists() and dataset.names() == {}
+
+
+def test_names_that_are_no_numbers_are_kept_beside_ids_that_follow_from_them(
+    survey: Path, build_settings: Settings, examples: Examples, tmp_path: Path
+) -> None:
+    taken = ["NGC 4321.jpg", "m51,whirlpool.jpg", "sombréro/M104.jpg", "123456789012345678901234.jpg", "42.jpg"]
+    for name, path in zip(taken, sorted(survey.glob("images_training_rev1/*")), strict=False):
+        (tmp_path / "named" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "named" / name)
+    dataset = build(tmp_path / "named", tmp_path / "out", build_settings()).dataset
+    expected = {int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1: name for name in taken[:-1]}
+    assert dataset.names() == expected
+    with (dataset.folder / "names.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["galaxy_id", "name"], *([str(galaxy_id), expected[galaxy_id]] for galaxy_id in sorted(expected))]
+    assert examples(dataset).keys() == {42, *expected}
+
+
+def test_names_that_are_no_numbers_are_refused_beside_a_table_of_votes(
     own_survey: Path, build_settings: Settings, tmp_path: Path
 ) -> None:
-    (own_survey / "images_training_rev1" / "100007.jpg").unlink()
-    shutil.copy(own_survey / "images_training_rev1" / "100000.jpg", own_survey / "images_training_rev1" / "5.jpg")
-    dataset = build(own_survey, tmp_path / "out", build_settings()).dataset
-    assert (dataset.source["votes_without_image"], dataset.source["images_without_votes"]) == (1, 5)
-    assert _examples(dataset)[5][0] == "unlabelled"
+    image = own_survey / "images_test_rev1" / "NGC 4321.jpg"
+    shutil.copy(own_survey / "images_test_rev1" / "900000.jpg", image)
+    with pytest.raises(SourceError) as caught:
+        build(own_survey, tmp_path / "out", build_settings())
+    table = own_survey / "training_solutions_rev1.csv"
+    assert str(caught.value) == (
+        f"{image}: the name is no GalaxyID, and there is a table of votes ({table}): "
+        "name each image by its number, like 100008.jpg"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_in_the_articles_layout_keeps_its_splits(
+    survey: Path, build_settings: Settings, examples: Examples, tmp_path: Path, warnings: Callable[[], list[str]]
+) -> None:
+    labelled, bare = sorted(survey.glob("images_training_rev1/*")), sorted(survey.glob("images_test_rev1/*"))
+    folders = {"train": labelled[:12] + bare[:1], "validation": labelled[12:17], "test": labelled[17:] + bare[1:]}
+    for split, paths in folders.items():
+        (tmp_path / "article" / f"{split}_images").mkdir(parents=True)
+        for path in paths:
+            shutil.copy(path, tmp_path / "article" / f"{split}_images" / f"data{path.name}")
+    (tmp_path / "article" / "target_data").mkdir()
+    shutil.copy(survey / "training_solutions_rev1.csv", tmp_path / "article" / "target_data" / "targets.csv")
+    dataset = build(tmp_path / "article", tmp_path / "out", build_settings()).dataset
+    expected = {int(path.stem): split for split, paths in folders.items() for path in paths}
+    expected.update({int(path.stem): "unlabelled" for path in bare})
+    assert {galaxy_id: split for galaxy_id, (split, _) in examples(dataset).items()} == expected
+    assert dataset.source["kept_splits"] == 28 and dataset.source["images_without_votes"] == 4
+    odd = tmp_path / "article" / "train_images" / "data900000.jpg"
+    assert warnings() == [f"1 images in training folders have no votes and are unlabelled, first {odd}"]
 
 
 def test_images_and_votes_that_do_not_belong_together_are_refused(
     own_survey: Path, build_settings: Settings, tmp_path: Path
 ) -> None:
     shutil.rmtree(own_survey / "images_training_rev1")
-    with pytest.raises(SourceError, match="no image has a row in the table of votes"):
+    with pytest.raises(SourceError, match=r"no image has a row in .*/training_solutions_rev1\.csv: check that both belong"):
         build(own_survey, tmp_path / "out", build_settings())
     assert not (tmp_path / "out").exists()
 
 
 def test_odd_but_usable_votes_empty_train_and_enlarged_crops_are_warned_about_once(
-    own_survey: Path, build_settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    own_survey: Path, build_settings: Settings, tmp_path: Path, warnings: Callable[[], list[str]]
 ) -> None:
     table = own_survey / "training_solutions_rev1.csv"
     header, row, *rows = table.read_text().splitlines()
     *values, last = row.split(",")
     table.write_text("\n".join([header, ",".join([*values, repr(float(last) + 0.0005)]), *rows]) + "\n")
-    with caplog.at_level(logging.WARNING):
-        build(own_survey, tmp_path / "out", build_settings(size=33, validation_fraction=0.5, test_fraction=0.5))
-    assert [record.getMessage() for record in caplog.records] == [
+    settings = build_settings(size=33, validation_fraction=0.5, test_fraction=0.5)
+    dataset = build(own_survey, tmp_path / "out", settings).dataset
+    assert warnings() == [
         f"{table}: the columns of question 11 do not add up to Class4.1 within 1e-05 for galaxy 100000",
         "split 'train' is empty: a model needs labelled galaxies in it",
         "28 crops had fewer pixels than --size 33 and were enlarged",
     ]
+    assert dataset.source["enlarged"] == 28
 
 
 def test_a_limit_takes_that_many_labelled_galaxies(survey: Path, build_settings: Settings, tmp_path: Path) -> None:
@@ -266,8 +293,28 @@ def test_settings_that_contradict_themselves_are_refused(build_settings: Setting
         build_settings(**changes)
 
 
+def test_the_stored_shape_is_stated_where_all_images_share_it_and_open_where_they_do_not(
+    make_survey: Callable[..., Path], build_settings: Settings, examples: Examples, tmp_path: Path
+) -> None:
+    # The crop of 48 pixels begins at 24: with a colour sample around it, whole blocks reach from 16 to 80.
+    src = make_survey(tmp_path / "kaggle", labelled=12, unlabelled=1, side=96)
+    uniform = build(src, tmp_path / "uniform", build_settings(size=48, encoding="jpeg")).dataset
+    assert _stored_shape(uniform) == ["64", "64", "3"]
+    assert {example.crop_offset for _, example in examples(uniform).values()} == {(8, 8)}
+    galaxy = src / "images_training_rev1" / "100007.jpg"
+    Image.open(galaxy).save(galaxy.with_suffix(".png"))
+    galaxy.unlink()
+    mixed = build(src, tmp_path / "mixed", build_settings(size=48, encoding="jpeg")).dataset
+    assert _stored_shape(mixed) == ["-1", "-1", "3"]
+    assert {example.crop_offset for _, example in examples(mixed).values()} == {(8, 8), (0, 0)}
+    assert _stored_shape(build(src, tmp_path / "png", build_settings(size=48)).dataset) == ["48", "48", "3"]
+
+
 def test_the_manifest_says_how_the_dataset_was_made(small_dataset: Dataset, build_settings: Settings) -> None:
     manifest = json.loads((small_dataset.folder / "manifest.json").read_text())
     assert manifest["settings"] == build_settings(seed=1).flat()
-    assert manifest["tool"]["pillow"] and manifest["tool"]["galaxy-zoo-vgg16"]
+    assert manifest["tool"].keys() == {"galaxy-zoo-vgg16", "pillow", "jpeg", "turbojpeg", "zlib"}
+    assert all(manifest["tool"].values())
+    source = manifest["source"]
+    assert (source["images"], source["votes"], source["votes_without_image"], source["images_without_votes"]) == (64, 60, 0, 4)
     assert str(small_dataset.folder.parents[3]) not in json.dumps(manifest)

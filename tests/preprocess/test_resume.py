@@ -1,4 +1,4 @@
-"""However a job is ended, the same command goes on from there and leaves the same bytes."""
+"""However a job is ended, the same command goes on from there and leaves the same bytes; a change of source is noticed."""
 
 import json
 import os
@@ -6,54 +6,68 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from preprocess.job import BuildSettings, build
+from preprocess import state
+from preprocess.job import BadImages, BuildSettings, build
+from tfrecords import framing, schema
 from tfrecords.dataset import open_dataset
-from tfrecords.errors import ConfigError, DatasetError
+from tfrecords.errors import ConfigError, DatasetError, SourceError
 
+Settings = Callable[..., BuildSettings]
 Contents = Callable[[Path], dict[str, bytes]]
 Start = Callable[..., "subprocess.Popen[str]"]
+Children = Callable[[int], list[int]]
+AllEnd = Callable[[list[int]], None]
 # Enlarged to 424 pixels a galaxy takes some 30 ms: the job lasts long enough to be stopped after its first shard.
-SIZE, PER_SHARD = 424, 3
+SIZE, PER_SHARD = 424, 2
+ADVICE = "choose another --out, or replace it with --overwrite"
 
 
 @pytest.fixture(scope="module")
-def long_settings(build_settings: Callable[..., BuildSettings]) -> BuildSettings:
+def long_settings(build_settings: Settings) -> BuildSettings:
     return build_settings(size=SIZE, examples_per_shard=PER_SHARD)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    small_survey: Path, long_settings: BuildSettings, contents: Contents, tmp_path_factory: pytest.TempPathFactory
+    survey: Path, long_settings: BuildSettings, contents: Contents, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
     """The bytes of the dataset of a job that nobody stopped."""
-    return contents(build(small_survey, tmp_path_factory.mktemp("undisturbed") / "out", long_settings).dataset.folder)
-
-
-def _has_receipt(out: Path, pid: int) -> bool:
-    return any((out / ".preprocess" / "receipts").glob("*.json"))
-
-
-def _has_workers(out: Path, pid: int) -> bool:
-    return len(_children(pid)) == 3  # two workers and Python's resource tracker
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    return contents(build(survey, out, long_settings, workers=2).dataset.folder)
 
 
 @pytest.fixture
-def start(command: list[str], small_survey: Path) -> Iterator[Start]:
-    """A function that starts the same job as a process, and returns when it has finished its first shard (or as told)."""
+def own_survey(survey: Path, tmp_path: Path) -> Path:
+    """A copy of the survey to change."""
+    return Path(shutil.copytree(survey, tmp_path / "kaggle"))
+
+
+def _committed(out: Path) -> dict[str, tuple[int, int]]:
+    """Name -> inode and time of the shards that have a receipt."""
+    names = [path.name.removesuffix(".json") for path in (out / ".preprocess" / "receipts").glob("*.json")]
+    return {name: ((out / name).stat().st_ino, (out / name).stat().st_mtime_ns) for name in names}
+
+
+@pytest.fixture
+def start(command: list[str], survey: Path, children: Children) -> Iterator[Start]:
+    """A function that starts the same job as a process; it returns after so many shards, or when two workers start."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(out: Path, ready: Callable[[Path, int], bool] = _has_receipt) -> "subprocess.Popen[str]":
+    def start(out: Path, src: Path = survey, shards: int = 1) -> "subprocess.Popen[str]":
         flags = f"--size={SIZE} --examples_per_shard={PER_SHARD} --encoding=png --validation_fraction=0.2 --test_fraction=0.2"
-        arguments = [*command, f"--src={small_survey}", f"--out={out}", "--workers=2", *flags.split()]
+        arguments = [*command, f"--src={src}", f"--out={out}", "--workers=2", *flags.split()]
         process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
         started.append(process)
         until = time.monotonic() + 30
-        while not ready(out, process.pid):
+        while len(_committed(out)) < shards if shards else len(children(process.pid)) < 3:  # Python's resource tracker too
             assert process.poll() is None and time.monotonic() < until, process.communicate()
             time.sleep(0.005)
         return process
@@ -65,29 +79,29 @@ def start(command: list[str], small_survey: Path) -> Iterator[Start]:
         process.communicate()
 
 
-def _state(pid: int) -> str:
-    """A process' letter in /proc, X where it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return "X"
+@pytest.fixture
+def unfinished(start: Start, own_survey: Path, children: Children, assert_all_end: AllEnd, tmp_path: Path) -> Path:
+    """The folder of a job on the own survey that was killed after its third shard."""
+    process = start(tmp_path / "out", own_survey, shards=3)
+    workers = children(process.pid)
+    process.kill()
+    process.communicate()
+    assert_all_end(workers)
+    return tmp_path / "out"
 
 
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def _image_of(survey: Path, shard: Path) -> Path:
+    """The source of a galaxy in a finished shard."""
+    galaxy_id = schema.parse(next(framing.read_records(shard))).galaxy_id
+    (path,) = survey.glob(f"*/{galaxy_id}.jpg")
+    return path
 
 
-def _assert_all_end(pids: list[int]) -> None:
-    until = time.monotonic() + 10
-    while alive := [pid for pid in pids if _state(pid) not in "ZX"]:
-        assert time.monotonic() < until, f"processes {alive} outlive their job"
-        time.sleep(0.02)
-
-
-def _committed(out: Path) -> dict[str, tuple[int, int]]:
-    """Name -> inode and time of the shards that have a receipt."""
-    names = [path.name.removesuffix(".json") for path in (out / ".preprocess" / "receipts").glob("*.json")]
-    return {name: ((out / name).stat().st_ino, (out / name).stat().st_mtime_ns) for name in names}
+def _change(path: Path) -> None:
+    """Other pixels in as many bytes: a bit in the middle of the compressed data."""
+    content = bytearray(path.read_bytes())
+    content[len(content) * 3 // 4] ^= 2
+    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
@@ -100,49 +114,51 @@ def _committed(out: Path) -> dict[str, tuple[int, int]]:
     ids=["SIGKILL", "SIGTERM", "Ctrl-C"],
 )
 def test_an_interrupted_job_leaves_no_process_and_resumes_to_identical_bytes(
-    how: signal.Signals, status: int, line: str | None, start: Start, small_survey: Path, long_settings: BuildSettings,
-    undisturbed: dict[str, bytes], contents: Contents, tmp_path: Path,
+    how: signal.Signals, status: int, line: str | None, start: Start, survey: Path, long_settings: BuildSettings,
+    undisturbed: dict[str, bytes], contents: Contents, children: Children, assert_all_end: AllEnd,
+    said: Callable[[str], list[str]], tmp_path: Path,
 ) -> None:  # fmt: skip
     out = tmp_path / "out"
     process = start(out)
-    children = _children(process.pid)
-    assert children
+    workers = children(process.pid)
+    assert workers
     if how == signal.SIGINT:
         os.killpg(process.pid, how)  # Ctrl-C reaches every process of the terminal
     else:
         process.send_signal(how)
     _, err = process.communicate(timeout=30)
     assert process.returncode == status
-    _assert_all_end(children)
+    assert_all_end(workers)
     if line:  # after a SIGKILL only Python's resource tracker is left to speak
-        said = err.replace("\r", "\n").splitlines()
-        assert [text for text in said if text.strip() and not text.startswith("writing shards")] == [line]
+        assert said(err) == [line]
     with pytest.raises(DatasetError, match="not a finished dataset"):
         open_dataset(out)
     if how != signal.SIGKILL:
         assert not list(out.rglob("*.partial"))
     committed = _committed(out)
     assert 0 < len(committed) < len(undisturbed) - 4
-    result = build(small_survey, out, long_settings, workers=2)
+    result = build(survey, out, long_settings, workers=2)
     assert not result.already_complete
     assert {name: ((out / name).stat().st_ino, (out / name).stat().st_mtime_ns) for name in committed} == committed
     assert contents(out) == undisturbed
 
 
 @pytest.mark.parametrize("seconds", [0.05, 0.15])
-def test_ctrl_c_while_the_workers_start_is_one_line_too(seconds: float, start: Start, tmp_path: Path) -> None:
-    process = start(tmp_path / "out", _has_workers)
+def test_ctrl_c_while_the_workers_start_is_one_line_too(
+    seconds: float, start: Start, children: Children, assert_all_end: AllEnd, tmp_path: Path
+) -> None:
+    process = start(tmp_path / "out", shards=0)
     time.sleep(seconds)
-    children = _children(process.pid)
+    workers = children(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in err
-    _assert_all_end(children)
+    assert_all_end(workers)
 
 
 def test_a_second_job_on_the_same_folder_is_refused_and_the_first_ends_well(
-    start: Start, small_survey: Path, long_settings: BuildSettings, undisturbed: dict[str, bytes], contents: Contents,
+    start: Start, survey: Path, long_settings: BuildSettings, undisturbed: dict[str, bytes], contents: Contents,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     out = tmp_path / "out"
@@ -151,7 +167,7 @@ def test_a_second_job_on_the_same_folder_is_refused_and_the_first_ends_well(
     try:
         for overwrite in (False, True):
             with pytest.raises(ConfigError) as caught:
-                build(small_survey, out, long_settings, overwrite=overwrite)
+                build(survey, out, long_settings, overwrite=overwrite)
             advice = "wait for it, or choose another --out"
             assert str(caught.value) == f"{out}: another preprocess job is writing here: {advice}"
     finally:
@@ -161,35 +177,44 @@ def test_a_second_job_on_the_same_folder_is_refused_and_the_first_ends_well(
     assert contents(out) == undisturbed
 
 
-@pytest.fixture
-def unfinished(start: Start, tmp_path: Path) -> Path:
-    """The folder of a job that was killed after its first shard."""
-    process = start(tmp_path / "out")
-    children = _children(process.pid)
-    process.kill()
-    process.communicate()
-    _assert_all_end(children)
-    return tmp_path / "out"
+def test_a_folder_is_never_two_jobs_at_once_and_none_stumbles_over_another_that_ends(tmp_path: Path) -> None:
+    inside: list[int] = []
+    faults: list[str] = []
+
+    def ask(number: int) -> None:
+        for _ in range(400):
+            try:
+                with state.locked(tmp_path / "out") as work:
+                    inside.append(number)
+                    if inside != [number]:
+                        faults.append("two at once")
+                    inside.remove(number)
+                    state.remove(work)  # as a job that is complete
+            except ConfigError:  # another one is at work
+                pass
+            except OSError as error:
+                faults.append(repr(error))
+
+    with ThreadPoolExecutor(4) as jobs:
+        list(jobs.map(ask, range(4)))
+    assert Counter(faults) == {}
 
 
-@pytest.mark.parametrize("damage", ["flipped bit", "cut off", "missing"])
-def test_a_finished_shard_that_was_damaged_since_is_written_again(
-    damage: str, unfinished: Path, small_survey: Path, long_settings: BuildSettings, undisturbed: dict[str, bytes],
-    contents: Contents,
-) -> None:  # fmt: skip
-    shard = unfinished / sorted(_committed(unfinished))[0]
-    content = bytearray(shard.read_bytes())
+def test_finished_shards_that_were_damaged_since_are_written_again(
+    unfinished: Path, own_survey: Path, long_settings: BuildSettings, undisturbed: dict[str, bytes], contents: Contents
+) -> None:
+    flipped, cut_off, missing = (unfinished / name for name in sorted(_committed(unfinished))[:3])
+    content = bytearray(flipped.read_bytes())
     content[len(content) // 2] ^= 1
-    if damage == "missing":
-        shard.unlink()
-    else:
-        shard.write_bytes(content if damage == "flipped bit" else content[:-1])
-    build(small_survey, unfinished, long_settings, workers=2)
+    flipped.write_bytes(content)
+    cut_off.write_bytes(cut_off.read_bytes()[:-1])
+    missing.unlink()
+    build(own_survey, unfinished, long_settings, workers=2)
     assert contents(unfinished) == undisturbed
 
 
 def test_an_unfinished_job_refuses_other_settings_and_another_source_and_stays_resumable(
-    unfinished: Path, small_survey: Path, long_settings: BuildSettings, build_settings: Callable[..., BuildSettings],
+    unfinished: Path, own_survey: Path, long_settings: BuildSettings, build_settings: Settings,
     undisturbed: dict[str, bytes], contents: Contents, tmp_path: Path,
 ) -> None:  # fmt: skip
     before = contents(unfinished)
@@ -198,21 +223,145 @@ def test_an_unfinished_job_refuses_other_settings_and_another_source_and_stays_r
     with pytest.raises(
         ConfigError, match=r"an unfinished job with other settings or source \(seed was 0, now 5\): choose another --out"
     ):
-        build(small_survey, unfinished, build_settings(size=SIZE, examples_per_shard=PER_SHARD, seed=5))
-    other = Path(shutil.copytree(small_survey, tmp_path / "other"))
+        build(own_survey, unfinished, build_settings(size=SIZE, examples_per_shard=PER_SHARD, seed=5))
+    other = Path(shutil.copytree(own_survey, tmp_path / "other"))
     (other / "images_test_rev1" / "900000.jpg").unlink()
-    with pytest.raises(ConfigError, match="the source has changed"):
+    with pytest.raises(ConfigError, match=r"the source has changed: images were 28, now 27\)"):
         build(other, unfinished, long_settings)
     assert contents(unfinished) == before
-    build(small_survey, unfinished, long_settings, workers=2)
+    build(own_survey, unfinished, long_settings, workers=2)
     assert contents(unfinished) == undisturbed
 
 
+def test_an_image_that_changed_after_its_shard_was_written_is_named_until_overwritten(
+    unfinished: Path, own_survey: Path, long_settings: BuildSettings, contents: Contents, tmp_path: Path
+) -> None:
+    image = _image_of(own_survey, unfinished / max(_committed(unfinished)))
+    _change(image)
+    finished = {name: (unfinished / name).read_bytes() for name in _committed(unfinished)}
+    with pytest.raises(ConfigError) as caught:
+        build(own_survey, unfinished, long_settings, workers=2)
+    assert str(caught.value) == f"{unfinished}: holds an unfinished job ({image} has changed since it was written): {ADVICE}"
+    assert {name: (unfinished / name).read_bytes() for name in _committed(unfinished)} == finished
+    build(own_survey, unfinished, long_settings, workers=2, overwrite=True)
+    assert contents(unfinished) == contents(build(own_survey, tmp_path / "2", long_settings, workers=2).dataset.folder)
+
+
+def test_an_image_that_changed_before_it_was_read_counts_as_it_is_now(
+    unfinished: Path, own_survey: Path, long_settings: BuildSettings, contents: Contents, undisturbed: dict[str, bytes],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    other = tmp_path / "unwritten"
+    other.write_bytes(
+        undisturbed[min(name for name in undisturbed if name.startswith("galaxy") and name not in _committed(unfinished))]
+    )
+    _change(_image_of(own_survey, other))
+    build(own_survey, unfinished, long_settings, workers=2)
+    assert contents(unfinished) == contents(build(own_survey, tmp_path / "2", long_settings, workers=2).dataset.folder)
+
+
+@pytest.mark.parametrize("form", ["touched", "copied", "zipped"])
+def test_other_times_another_place_or_packing_are_no_change_of_the_source(
+    unfinished: Path, own_survey: Path, long_settings: BuildSettings, undisturbed: dict[str, bytes], contents: Contents,
+    tmp_path: Path, form: str,
+) -> None:  # fmt: skip
+    src = own_survey
+    if form == "touched":
+        for path in own_survey.rglob("*"):
+            os.utime(path)
+    elif form == "copied":
+        src = Path(shutil.copytree(own_survey, tmp_path / "elsewhere", copy_function=shutil.copyfile))
+    else:
+        src = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", own_survey))
+    assert not build(src, unfinished, long_settings, workers=2).already_complete
+    assert contents(unfinished) == undisturbed
+    assert build(src, unfinished, long_settings).already_complete
+    assert contents(unfinished) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ("image added", "the source has changed: images were 28, now 29"),
+        ("image removed", "the source has changed: images were 28, now 27"),
+        ("image of another size", "the source has changed"),
+        ("image of the same size", "an image of the source has changed"),
+        ("image of the same size in a zip", "an image of the source has changed"),
+        ("votes changed", "the source has changed"),
+    ],
+)
+def test_a_source_that_changed_since_the_dataset_was_made_is_refused_with_what_changed(
+    own_survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path, change: str, difference: str
+) -> None:
+    out, src = tmp_path / "out", own_survey
+    build(src, out, build_settings())
+    galaxy, votes = src / "images_training_rev1" / "100007.jpg", src / "training_solutions_rev1.csv"
+    if change == "image added":
+        shutil.copy(galaxy, galaxy.with_name("5.jpg"))
+    elif change == "image removed":
+        galaxy.unlink()
+    elif change == "image of another size":
+        Image.new("RGB", (64, 64)).save(galaxy)
+    elif change == "votes changed":
+        votes.write_text(votes.read_text().replace("100007,", "100008,"))
+    else:
+        _change(galaxy)
+    if change.endswith("zip"):
+        src = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", src))
+    before = contents(out)
+    with pytest.raises(ConfigError) as caught:
+        build(src, out, build_settings())
+    assert str(caught.value) == f"{out}: holds a dataset made differently ({difference}): {ADVICE}"
+    assert contents(out) == before
+
+
+def test_a_dataset_of_a_source_that_changed_is_replaced_when_told_to(
+    own_survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
+) -> None:
+    build(own_survey, tmp_path / "out", build_settings())
+    _change(own_survey / "images_training_rev1" / "100007.jpg")
+    (own_survey / "images_test_rev1" / "900000.jpg").unlink()
+    replaced = build(own_survey, tmp_path / "out", build_settings(), overwrite=True).dataset
+    assert contents(replaced.folder) == contents(build(own_survey, tmp_path / "fresh", build_settings()).dataset.folder)
+
+
+def test_an_image_that_changed_while_the_job_ran_is_noticed_when_it_is_run_again(
+    start: Start, own_survey: Path, long_settings: BuildSettings, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    process = start(out, own_survey)
+    process.send_signal(signal.SIGSTOP)
+    _change(_image_of(own_survey, out / max(_committed(out))))
+    process.send_signal(signal.SIGCONT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    with pytest.raises(ConfigError, match="an image of the source has changed"):
+        build(own_survey, out, long_settings)
+
+
+def test_more_bad_images_may_be_allowed_for_later_and_fewer_may_not(
+    own_survey: Path, build_settings: Settings, spoil: Callable[[Path], dict[str, str]], contents: Contents, tmp_path: Path
+) -> None:
+    spoil(own_survey / "images_training_rev1")
+    out, settings = tmp_path / "out", build_settings(examples_per_shard=4)
+    with pytest.raises(SourceError, match=r"of 34 images could not be used, above --max_bad_fraction 0\.01"):
+        build(own_survey, out, settings, bad=BadImages(max_fraction=0.01))
+    committed = _committed(out)
+    assert committed
+    with pytest.raises(SourceError, match=r"of 34 images could not be used, and --on_bad_image is fail"):
+        build(own_survey, out, settings, bad=BadImages(skip=False))
+    build(own_survey, out, settings, bad=BadImages(max_fraction=0.2))
+    assert {name: ((out / name).stat().st_ino, (out / name).stat().st_mtime_ns) for name in committed} == committed
+    fresh = build(own_survey, tmp_path / "fresh", settings, workers=2, bad=BadImages(max_fraction=1)).dataset
+    assert contents(out) == contents(fresh.folder)
+    assert build(own_survey, out, settings, bad=BadImages(max_fraction=1)).already_complete
+
+
 def test_metadata_that_a_killed_job_did_not_finish_is_replaced(
-    small_survey: Path, build_settings: Callable[..., BuildSettings], contents: Contents, tmp_path: Path
+    survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "manifest.json.partial").write_text("{")
-    cut = build(small_survey, tmp_path / "out", build_settings()).dataset.folder
-    whole = build(small_survey, tmp_path / "whole", build_settings()).dataset.folder
+    cut = build(survey, tmp_path / "out", build_settings()).dataset.folder
+    whole = build(survey, tmp_path / "whole", build_settings()).dataset.folder
     assert contents(cut) == contents(whole)

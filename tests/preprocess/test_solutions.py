@@ -1,12 +1,15 @@
 """The table of votes is taken to the last bit, and refused as a whole where it cannot be right."""
 
 import csv
+import hashlib
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from preprocess import solutions
 from tfrecords.errors import SourceError
@@ -38,9 +41,13 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
+def _read(path: Path) -> solutions.Votes:
+    return solutions.read(str(path), path.read_bytes())
+
+
 def _refused(path: Path) -> str:
     with pytest.raises(SourceError) as caught:
-        solutions.read(path)
+        _read(path)
     text = str(caught.value)
     assert text.startswith(f"{path}: ") and "\n" not in text
     return text.removeprefix(f"{path}: ")
@@ -50,9 +57,11 @@ def test_every_target_is_the_float32_nearest_to_its_text(kaggle: Path) -> None:
     path = kaggle / "training_solutions_rev1.csv"
     with path.open() as file:
         rows = list(csv.reader(file))[1:]
-    votes = solutions.read(path)
+    votes = _read(path)
+    rows.sort(key=lambda row: int(row[0]))
     assert votes.galaxy_ids.tolist() == [int(row[0]) for row in rows]
-    assert (votes.galaxy_ids.dtype, votes.targets.dtype) == (np.int64, np.float32)
+    assert votes.galaxy_ids.dtype == np.int64
+    assert votes.targets.dtype == np.float32
     expected = np.array([[np.float32(text) for text in row[1:]] for row in rows])
     np.testing.assert_array_equal(votes.targets, expected)
     assert votes.warnings == ()
@@ -65,22 +74,22 @@ def test_even_texts_halfway_between_two_float32_give_the_nearest(table: Table, w
         for name in COLUMNS:
             below = np.float32(row[name])
             row[name] = repr((float(below) + float(np.nextafter(below, np.float32(0)))) / 2)
-    votes = solutions.read(write(table))
+    votes = _read(write(table))
     np.testing.assert_array_equal(votes.targets, [[np.float32(row[name]) for name in COLUMNS] for row in table])
 
 
 def test_columns_are_matched_by_name_in_any_order(table: Table, write: Write) -> None:
-    expected = solutions.read(write(table))
+    expected = _read(write(table))
     shuffled = random.Random(0).sample(list(table[0]), len(table[0]))
     assert shuffled != list(table[0])
-    votes = solutions.read(write(table, shuffled))
+    votes = _read(write(table, shuffled))
     np.testing.assert_array_equal(votes.targets, expected.targets)
     np.testing.assert_array_equal(votes.galaxy_ids, expected.galaxy_ids)
 
 
 def test_kaggles_other_spelling_and_columns_of_ones_own_are_taken(table: Table, write: Write) -> None:
     rows = [{"GalaxyId" if name == "GalaxyID" else name: value for name, value in row.items()} for row in table]
-    votes = solutions.read(write([{**row, "redshift": "", "note": "good"} for row in rows]))
+    votes = _read(write([{**row, "redshift": "", "note": "good"} for row in rows]))
     assert votes.galaxy_ids.tolist() == [int(row["GalaxyID"]) for row in table]
     assert votes.targets.shape == (24, 37)
 
@@ -131,7 +140,7 @@ def test_sums_that_are_slightly_off_are_taken_with_a_warning(table: Table, write
     for row in table[:5]:
         _add(row, "Class11.6", 0.0005)
     path = write(table)
-    votes = solutions.read(path)
+    votes = _read(path)
     galaxies = "galaxies 100000, 100007, 100014 and 2 more"
     rule = "the columns of question 11 do not add up to Class4.1"
     assert votes.warnings == (f"{path}: {rule} within 1e-05 for {galaxies}",)
@@ -153,7 +162,7 @@ def test_an_id_beyond_64_bits_is_refused(table: Table, write: Write) -> None:
 def test_an_id_beyond_63_bits_never_gives_votes_to_an_image(table: Table, write: Write, number: int) -> None:
     table[0]["GalaxyID"] = str(number)
     try:
-        votes = solutions.read(write(table[:1]))
+        votes = _read(write(table[:1]))
     except SourceError:
         return
     assert (votes.galaxy_ids < 0).all()  # images have none below 0
@@ -185,3 +194,59 @@ def test_a_comma_too_many_in_every_row_is_refused(survey: Path, tmp_path: Path) 
     path = tmp_path / "votes.csv"
     path.write_text("\n".join([header, *(f"{row}," for row in rows)]) + "\n")
     _refused(path)
+
+
+def test_rows_are_sorted_by_galaxy_whatever_their_order_in_the_file(table: Table, write: Write) -> None:
+    expected = _read(write(table))
+    votes = _read(write(random.Random(0).sample(table, len(table))))
+    assert votes.galaxy_ids.tolist() == sorted(int(row["GalaxyID"]) for row in table)
+    np.testing.assert_array_equal(votes.galaxy_ids, expected.galaxy_ids)
+    np.testing.assert_array_equal(votes.targets, expected.targets)
+
+
+def test_a_table_that_a_spreadsheet_saved_is_taken(survey: Path) -> None:
+    content = (survey / "training_solutions_rev1.csv").read_bytes()
+    votes = solutions.read("votes.csv", b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"))
+    np.testing.assert_array_equal(votes.targets, solutions.read("votes.csv", content).targets)
+
+
+def test_the_messages_call_the_table_by_the_given_name(survey: Path) -> None:
+    content = (survey / "training_solutions_rev1.csv").read_bytes()
+    name = "kaggle.zip/training_solutions_rev1.csv"
+    with pytest.raises(SourceError) as caught:
+        solutions.read(name, content.replace(b"Class1.1", b"Class0.0"))
+    assert str(caught.value).startswith(f"{name}: lacks Class1.1: ")
+    assert solutions.read(name, content).sha256 == hashlib.sha256(content).hexdigest()
+
+
+IDS = st.lists(st.integers(0, 2**63 - 1) | st.integers(0, 30), max_size=40, unique=True)
+
+
+@given(IDS, IDS)
+def test_rows_and_targets_are_those_of_each_galaxy_and_none_for_others(listed: list[int], asked: list[int]) -> None:
+    ids = np.array(sorted(listed), np.int64)
+    targets = np.random.default_rng(0).random((len(ids), len(COLUMNS)), np.float32)
+    votes = solutions.Votes(ids, targets, "", ())
+    rows, of = votes.rows(np.array(asked, np.int64)), votes.of(np.array(asked, np.int64))
+    assert rows.tolist() == [sorted(listed).index(galaxy_id) if galaxy_id in listed else -1 for galaxy_id in asked]
+    assert of.dtype == np.float32
+    assert of.shape == (len(asked), len(COLUMNS))
+    for row, found in zip(rows, of, strict=True):
+        np.testing.assert_array_equal(found, targets[row] if row >= 0 else np.full(len(COLUMNS), np.nan))
+
+
+def test_a_galaxy_may_be_asked_for_twice_and_in_any_order(table: Table, write: Write) -> None:
+    votes = _read(write(table))
+    assert votes.rows(np.array([100021, 100000, 100021, 7])).tolist() == [3, 0, 3, -1]
+    np.testing.assert_array_equal(votes.of(np.array([100021, 100000, 100021])), votes.targets[[3, 0, 3]])
+
+
+def test_the_table_of_a_source_without_votes_knows_no_galaxy() -> None:
+    votes = solutions.none()
+    assert (len(votes.galaxy_ids), votes.targets.shape, votes.sha256, votes.warnings) == (0, (0, 37), "", ())
+    ids = np.array([0, 100008, 2**63 - 1])
+    assert votes.rows(ids).tolist() == [-1, -1, -1]
+    of = votes.of(ids)
+    assert of.dtype == np.float32
+    assert of.shape == (3, 37) and np.isnan(of).all()
+    assert votes.of(ids[:0]).shape == (0, 37)

@@ -1,5 +1,6 @@
 """The dataset folder is one that TFDS reads, and open_dataset takes no other for a finished one."""
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -7,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from preprocess.job import BuildSettings, build
+from preprocess.job import BadImages, BuildSettings, build
 from tfrecords import dataset, framing, images, schema
 from tfrecords.dataset import Dataset, open_dataset
 from tfrecords.errors import DatasetError
+
+SurveyMaker = Callable[..., Path]
 
 
 @pytest.fixture
@@ -24,6 +28,12 @@ def copy(small_dataset: Dataset, tmp_path: Path) -> Path:
 
 def _examples(opened: Dataset, split: str) -> list[schema.Example]:
     return [schema.parse(record) for path in opened.paths(split) for record in framing.read_records(path)]
+
+
+def _sliced(galaxy: dict[str, np.ndarray]) -> np.ndarray:
+    """The crop of 32 x 32 pixels, as README tells users of TFDS to take it."""
+    row, column = galaxy["crop_offset"]
+    return galaxy["image"][row : row + 32, column : column + 32]
 
 
 @pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
@@ -39,7 +49,9 @@ def test_tfds_reads_the_same_galaxies_in_the_same_order(
     loaded, info = tfds.load("galaxy_zoo", data_dir=tmp_path / "data", with_info=True)
     assert info.full_name == builder.info.full_name == "galaxy_zoo/1.0.0"
     assert set(loaded) == set(builder.info.splits) == {"train", "validation", "test", "unlabelled"}
-    assert info.features["image"].shape == (32, 32, 3)
+    # A JPEG is cut losslessly with the blocks around the crop: here all of the 64 x 64 pixels.
+    side, offset = (64, (16, 16)) if encoding == "jpeg" else (32, (0, 0))
+    assert info.features["image"].shape == (side, side, 3)
     assert info.supervised_keys == ("image", "targets")
     for split in loaded:
         ours = _examples(opened, split)
@@ -49,16 +61,17 @@ def test_tfds_reads_the_same_galaxies_in_the_same_order(
         theirs = list(builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator())
         for galaxy, example in zip(theirs, ours, strict=True):
             assert galaxy["galaxy_id"] == example.galaxy_id
-            assert tuple(galaxy["crop_offset"]) == example.crop_offset == (0, 0)
+            assert tuple(galaxy["crop_offset"]) == example.crop_offset == offset
             np.testing.assert_array_equal(galaxy["targets"], example.targets)
-            pixels = images.decode_stored(example.image, encoding, 32)
-            if (
-                encoding == "jpeg"
-            ):  # TFDS takes TensorFlow's default decoder, which is quick and not exact (noise shows it most)
-                assert np.abs(galaxy["image"].astype(int) - pixels).mean() < 3
-                pixels = tf.io.decode_jpeg(example.image).numpy()
             assert galaxy["image"].dtype == np.uint8
-            np.testing.assert_array_equal(galaxy["image"], pixels)
+            crop = _sliced(galaxy)
+            pixels = images.decode_stored(example.image, encoding, 32, offset)
+            if encoding == "jpeg":
+                # TFDS takes TensorFlow's default decoder, which is quick and not exact (noise shows it most).
+                assert np.abs(crop.astype(int) - pixels).mean() < 3
+                np.testing.assert_array_equal(galaxy["image"], tf.io.decode_jpeg(example.image).numpy())
+            else:
+                np.testing.assert_array_equal(crop, pixels)
 
 
 def test_tfds_gives_image_and_targets_as_a_supervised_pair(small_dataset: Dataset) -> None:
@@ -69,9 +82,84 @@ def test_tfds_gives_image_and_targets_as_a_supervised_pair(small_dataset: Datase
     assert (image.shape, targets.shape) == ((32, 32, 3), (37,))
 
 
-def test_images_of_differing_shapes_are_declared_without_their_sides() -> None:
-    declared = json.loads(dataset.features_json("jpeg", None))["featuresDict"]["features"]["image"]
-    assert declared["image"]["shape"]["dimensions"] == ["-1", "-1", "3"]
+@pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
+def test_images_of_differing_shapes_are_declared_without_their_sides(encoding: str) -> None:
+    declared = json.loads(dataset.features_json(encoding, None))["featuresDict"]["features"]["image"]
+    shape = (declared["tensor"] if encoding == "raw" else declared["image"])["shape"]
+    assert shape["dimensions"] == ["-1", "-1", "3"]
+
+
+def test_tfds_reads_stored_images_of_differing_shapes(
+    make_survey: SurveyMaker, build_settings: Callable[..., BuildSettings], tmp_path: Path
+) -> None:
+    import tensorflow_datasets as tfds
+
+    source = make_survey(tmp_path / "kaggle", labelled=8, unlabelled=0)
+    shapes = {}
+    for path in source.glob("images_training_rev1/*.jpg"):
+        shapes[int(path.stem)] = (64, 64, 3)
+        if int(path.stem) % 2:  # an odd number in two: its crop is resized, and is stored as it is
+            Image.open(path).resize((80, 70)).save(path)
+            shapes[int(path.stem)] = (32, 32, 3)
+    assert len(set(shapes.values())) == 2
+    settings = build_settings(encoding="jpeg", validation_fraction=0.0, test_fraction=0.0)
+    opened = build(source, tmp_path / "galaxy_zoo" / "1.0.0", settings, workers=1).dataset
+    builder = tfds.builder_from_directory(opened.folder)
+    assert builder.info.features["image"].shape == (None, None, 3)
+    galaxies = {int(galaxy["galaxy_id"]): galaxy for galaxy in builder.as_dataset(split="train").as_numpy_iterator()}
+    assert {galaxy_id: galaxy["image"].shape for galaxy_id, galaxy in galaxies.items()} == shapes
+    for example in _examples(opened, "train"):
+        pixels = images.decode_stored(example.image, "jpeg", 32, example.crop_offset)
+        assert np.abs(_sliced(galaxies[example.galaxy_id]).astype(int) - pixels).mean() < 3
+
+
+@pytest.mark.parametrize("bad", [(0,), (5,), (1, 2), (0, 3, 5)], ids=str)
+def test_tfds_reads_a_split_in_which_a_shard_is_empty(
+    make_survey: SurveyMaker, build_settings: Callable[..., BuildSettings], tmp_path: Path, bad: tuple[int, ...]
+) -> None:
+    """One galaxy a shard, some of them unreadable: their shards are there, without a record."""
+    import tensorflow_datasets as tfds
+
+    source = make_survey(tmp_path / "kaggle", labelled=6, unlabelled=0)
+    settings = build_settings(encoding="jpeg", validation_fraction=0.0, test_fraction=0.0, examples_per_shard=1)
+    for number in bad:
+        (source / f"images_training_rev1/{100_000 + 7 * number}.jpg").write_bytes(b"no image")
+    opened = build(source, tmp_path / "galaxy_zoo" / "1.0.0", settings, workers=1, bad=BadImages(True, 1.0)).dataset
+    assert sorted(shard.examples for shard in opened.shards) == [0] * len(bad) + [1] * (6 - len(bad))
+    stored = [example.galaxy_id for example in _examples(opened, "train")]
+    assert len(stored) == opened.galaxies("train") == 6 - len(bad)
+    builder = tfds.builder_from_directory(opened.folder)
+    assert builder.info.splits["train"].num_examples == len(stored)
+
+    def read(split: str, shuffle: bool = False) -> list[int]:
+        galaxies = builder.as_dataset(split=split, shuffle_files=shuffle).as_numpy_iterator()
+        return [int(galaxy["galaxy_id"]) for galaxy in galaxies]
+
+    assert read("train") == stored
+    assert sorted(read("train", shuffle=True)) == sorted(stored)
+    assert read("train[1:]") == stored[1:] and read("train[:1]") == stored[:1]
+    assert read("train[:50%]") + read("train[50%:]") == stored
+
+
+def test_names_that_are_no_numbers_are_kept_beside_the_records(
+    build_settings: Callable[..., BuildSettings], make_survey: SurveyMaker, tmp_path: Path
+) -> None:
+    source = make_survey(tmp_path / "kaggle", labelled=3, unlabelled=0)
+    folder = source / "images_training_rev1"
+    names = {"100000": "M 51, a whirlpool", "100007": "Sombrero"}
+    for number, name in names.items():
+        (folder / f"{number}.jpg").rename(folder / f"{name}.jpg")
+    (source / "training_solutions_rev1.csv").unlink()
+    opened = build(source, tmp_path / "out", build_settings(encoding="jpeg"), workers=1).dataset
+    with (opened.folder / dataset.NAMES).open(newline="", encoding="utf-8") as file:
+        rows = {int(row["galaxy_id"]): row["name"] for row in csv.DictReader(file)}
+    assert set(rows.values()) == {f"images_training_rev1/{name}.jpg" for name in names.values()}
+    stored = {example.galaxy_id: example for example in _examples(opened, "unlabelled")}
+    assert set(stored) == {*rows, 100014}
+    for galaxy_id, name in rows.items():
+        original = np.asarray(Image.open(source / name))[16:48, 16:48]
+        example = stored[galaxy_id]
+        np.testing.assert_array_equal(images.decode_stored(example.image, "jpeg", 32, example.crop_offset), original)
 
 
 def test_a_finished_dataset_opens_with_what_it_was_made_of(small_dataset: Dataset) -> None:

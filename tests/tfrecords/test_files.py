@@ -69,6 +69,18 @@ def test_a_full_disk_is_told_with_the_file_and_the_way_out(tmp_path: Path) -> No
     assert not path.exists()
 
 
+@pytest.mark.parametrize("size", [10, 5_000_000])
+def test_a_disk_that_is_full_before_the_last_bytes_are_out_leaves_no_file(tmp_path: Path, size: int) -> None:
+    """Small writes wait in memory: a full disk may show when they are flushed, and not before."""
+    work, path = tmp_path / "work", tmp_path / "shard"
+    work.mkdir()
+    (work / "shard.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError) as caught, files.atomic_file(path, beside=work) as file:
+        file.write(bytes(size))
+    assert one_line(caught.value).startswith(f"the disk is full while writing {path}: free some space")
+    assert list(tmp_path.rglob("shard*")) == []
+
+
 def test_the_name_of_another_file_that_failed_is_kept(tmp_path: Path) -> None:
     missing = tmp_path / "100008.jpg"
     with pytest.raises(FileNotFoundError) as caught, files.atomic_file(tmp_path / "shard"):

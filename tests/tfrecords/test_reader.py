@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from preprocess.job import BuildSettings, build
+from preprocess.job import BadImages, BuildSettings, build
 from tfrecords import framing, schema
 from tfrecords.dataset import Dataset
 from tfrecords.errors import DatasetError
@@ -34,7 +34,15 @@ def _ids(examples: Any) -> list[int]:
 def _as_pillow_sees(example: schema.Example, encoding: str, size: int) -> np.ndarray:
     if encoding == "raw":
         return np.asarray(Image.frombytes("RGB", (size, size), example.image))
-    return np.asarray(Image.open(io.BytesIO(example.image)).convert("RGB"))
+    row, column = example.crop_offset
+    return np.asarray(Image.open(io.BytesIO(example.image)).convert("RGB"))[row : row + size, column : column + size]
+
+
+def _centre(path: Path, size: int) -> np.ndarray:
+    """The centre of an image as Pillow decodes it."""
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    row, column = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
+    return pixels[row : row + size, column : column + size]
 
 
 @pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
@@ -61,11 +69,57 @@ def test_decoded_pixels_are_pillows_in_every_pixel(
         pixels = decoded[example.galaxy_id]
         assert pixels.dtype == np.uint8 and pixels.shape == (size, size, 3)
         np.testing.assert_array_equal(pixels, _as_pillow_sees(example, encoding, size))
-        if encoding != "jpeg" and size in (32, 212):  # nothing was resized or lost: the source's own pixels
-            original = Image.open(folder / "images_training_rev1" / f"{example.galaxy_id}.jpg")
-            begin = (original.width - size) // 2
-            centre = original.crop((begin, begin, begin + size, begin + size))
-            np.testing.assert_array_equal(pixels, np.asarray(centre))
+        if size in (32, 212):  # nothing was resized, and so nothing was lost: the source's own pixels
+            original = folder / "images_training_rev1" / f"{example.galaxy_id}.jpg"
+            np.testing.assert_array_equal(pixels, _centre(original, size))
+
+
+KINDS: list[dict[str, Any]] = [
+    {"mode": "L"}, {"mode": "L", "progressive": True}, {"mode": "L", "restart_marker_rows": 1},
+    {"subsampling": 2}, {"subsampling": 2, "progressive": True}, {"subsampling": 2, "restart_marker_blocks": 3},
+    {"subsampling": 1}, {"subsampling": 1, "progressive": True}, {"subsampling": 1, "quality": 20},
+    {"subsampling": 0}, {"subsampling": 0, "progressive": True}, {"subsampling": 0, "optimize": True},
+]  # fmt: skip
+
+
+def test_tensorflow_gives_any_kind_of_jpeg_the_pixels_that_pillow_gives_it(
+    make_survey: Callable[..., Path], build_settings: Callable[..., BuildSettings], tmp_path: Path
+) -> None:
+    """Lossless from end to end: source, record, and TensorFlow's decoder."""
+    from tfrecords import reader
+
+    source = make_survey(tmp_path / "kaggle", labelled=2 * len(KINDS), unlabelled=0, side=96)
+    folder = source / "images_training_rev1"
+    for index, path in enumerate(sorted(folder.iterdir())):
+        options = dict(KINDS[index // 2])
+        image = Image.open(path).convert(options.pop("mode", "RGB")).crop((0, 0, 81, (81, 96)[index % 2]))
+        image.save(path, **{"quality": 88, **options})
+    plan = build_settings(encoding="jpeg", size=41, validation_fraction=0.0, test_fraction=0.0)
+    dataset = build(source, tmp_path / "data", plan, workers=1).dataset
+    galaxies = list(reader.in_order(dataset, "train"))
+    assert len(galaxies) == 2 * len(KINDS)
+    for example in galaxies:
+        original = folder / f"{int(example['galaxy_id'])}.jpg"
+        np.testing.assert_array_equal(reader.decode(example, "jpeg", 41), _centre(original, 41))
+
+
+def test_a_shard_without_examples_is_no_obstacle(
+    make_survey: Callable[..., Path], build_settings: Callable[..., BuildSettings], tmp_path: Path
+) -> None:
+    from tfrecords import reader
+
+    source = make_survey(tmp_path / "kaggle", labelled=6, unlabelled=0)
+    for galaxy_id in (100000, 100021, 100035):
+        (source / f"images_training_rev1/{galaxy_id}.jpg").write_bytes(b"no image")
+    plan = build_settings(encoding="jpeg", validation_fraction=0.0, test_fraction=0.0, examples_per_shard=1)
+    dataset = build(source, tmp_path / "data", plan, workers=1, bad=BadImages(True, 1.0)).dataset
+    assert sorted(shard.examples for shard in dataset.shards) == [0, 0, 0, 1, 1, 1]
+    stored = _ids(reader.in_order(dataset, "train"))
+    assert sorted(stored) == [100007, 100014, 100028]
+    assert _ids(reader.in_order(dataset, "train", 2)) == stored[:2]
+    for seed in range(3):
+        assert sorted(_ids(reader.shuffled(dataset, "train", np.int64(seed), 10))) == sorted(stored)
+    assert reader.targets_of(dataset, "train").shape == (3, 37)
 
 
 @given(st.integers(0, 12), st.integers(0, 12), st.sampled_from(["png", "jpeg"]))

@@ -24,7 +24,7 @@ PREDICTIONS = Predictions(
 
 def test_the_table_is_kaggles_submission_format(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "table.csv"
-    write_csv(PREDICTIONS, path)
+    write_csv(PREDICTIONS, path, {})
     lines = path.read_text("ascii").split("\n")
     assert lines[0] == "GalaxyID," + ",".join(COLUMNS) and lines[-1] == ""
     assert [line.split(",")[0] for line in lines[1:-1]] == ["3", "20", str(2**62)]
@@ -39,7 +39,7 @@ def test_a_table_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path)
     path.write_text("old")
     (tmp_path / "table.csv.partial").mkdir()  # where the new one would be written
     with pytest.raises(OSError):
-        write_csv(PREDICTIONS, path)
+        write_csv(PREDICTIONS, path, {})
     assert path.read_text() == "old"
 
 

@@ -64,7 +64,7 @@ def evaluate(run: Run, dataset: Dataset, split: str = "test", limit: int = 0) ->
     means = targets_of(dataset, "train", limit).mean(axis=0) if dataset.galaxies("train") else None
     scores = metrics.score(predictions.predicted, predictions.targets)
     content = _content(run, dataset, split, predictions, scores, metrics.baselines(predictions.targets, means))
-    write_csv(predictions, run.predictions_path(split))
+    write_csv(predictions, run.predictions_path(split), dataset.names())
     write_report(Evaluation(run, dataset, split, predictions, scores, means, content))
     write_text(run.metrics_path(split), to_json(content))
     return content

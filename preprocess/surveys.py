@@ -1,0 +1,108 @@
+"""A source that was read and checked: its images, their votes, who goes where, and how to tell it from another."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from preprocess import plan, solutions, sources
+from preprocess.listing import PLAIN, ImageReader, Listing
+from preprocess.solutions import Votes
+from tfrecords.dataset import SPLITS
+from tfrecords.errors import SourceError
+from tfrecords.images import MAX_BYTES
+
+log = logging.getLogger("preprocess")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A source that was read and checked: its images, their votes, and who goes where."""
+
+    source: sources.Source
+    votes: Votes
+    galaxies: plan.Galaxies
+
+    @property
+    def images(self) -> Listing:
+        return self.source.images
+
+
+def survey_of(src: Path, scratch: Path, solutions_file: Path | None = None) -> Survey:
+    """Read the listing and the votes of a source, and check that they go together. No image is read.
+
+    `scratch`: a folder for copies of zips packed in a zip. Raises SourceError for a source that cannot be used.
+    """
+    source = sources.find(src, scratch)
+    table = sources.solutions_table(source, solutions_file)
+    votes = solutions.read(table.path, table.read()) if table else solutions.none()
+    images = source.images
+    labelled = votes.rows(images.galaxy_id) >= 0
+    if table and images.named.any():
+        first = images.shown(int(np.argmax(images.named)))
+        raise SourceError(
+            f"{first}: the name is no GalaxyID, and there is a table of votes ({table.path}): "
+            "name each image by its number, like 100008.jpg"
+        )
+    if table and not labelled.any():
+        raise SourceError(f"{src}: no image has a row in {table.path}: check that both belong together")
+    kept = np.array([SPLITS.index(place.split) if place.split else -1 for place in images.places], np.int8)
+    return Survey(source, votes, plan.Galaxies(images.galaxy_id, labelled, kept[images.place]))
+
+
+def summary(survey: Survey) -> dict[str, Any]:
+    """What the manifest says of the source. `listing`: hash of ids, sizes, kept splits and votes, without the contents."""
+    digest = hashlib.sha256(survey.votes.sha256.encode("ascii"))
+    for column, kind in ((survey.images.galaxy_id, "<i8"), (survey.images.size, "<u4"), (survey.galaxies.kept, "<i1")):
+        digest.update(column.astype(kind).tobytes())
+    labelled = int(survey.galaxies.labelled.sum())
+    return {
+        "listing": digest.hexdigest(),
+        "images": len(survey.images),
+        "votes": len(survey.votes.galaxy_ids),
+        "votes_without_image": len(survey.votes.galaxy_ids) - labelled,
+        "images_without_votes": len(survey.images) - labelled,
+        "kept_splits": int((survey.galaxies.kept >= 0).sum()),
+    }
+
+
+def warn(survey: Survey, shards: list[plan.ShardPlan]) -> None:
+    """Say what is odd about a source, one line each."""
+    for warning in survey.votes.warnings:
+        log.warning("%s", warning)
+    images, unlabelled = survey.images, ~survey.galaxies.labelled
+    if not survey.votes.sha256:
+        log.warning(
+            "%s: no table of votes (%s): all %s galaxies are unlabelled; name one with --solutions FILE if there is one",
+            survey.source.path, " or ".join(sources.SOLUTIONS_NAMES), f"{len(images):,}",
+        )  # fmt: skip
+        return
+    training = np.array([place.training for place in images.places])[images.place]
+    if (odd := unlabelled & training).any():
+        first = images.shown(int(np.argmax(odd)))
+        log.warning("%s images in training folders have no votes and are unlabelled, first %s", f"{odd.sum():,}", first)
+    if not any(shard.split == "train" for shard in shards):
+        log.warning("split 'train' is empty: a model needs labelled galaxies in it")
+
+
+def fingerprint(listing: str, crcs: np.ndarray) -> str:
+    """Hash of a source's content: of its listing and the CRC-32 of every planned image in the order of their ids."""
+    return hashlib.sha256(listing.encode("ascii") + crcs.astype("<u4").tobytes()).hexdigest()
+
+
+def content_crcs(images: Listing, rows: np.ndarray) -> Iterator[int]:
+    """CRC-32 of these images as they are now; only those that lie in no zip are read."""
+    known = images.known_crcs()
+    with ImageReader() as reader:
+        for row in rows:
+            unread = images.method[row] == PLAIN and images.size[row] <= MAX_BYTES
+            yield reader.read(images, row)[1] if unread else int(known[row])
+
+
+def touched(images: Listing, rows: np.ndarray, since: int) -> np.ndarray:
+    """Those of the rows whose content may be another than at the time `since`: changed later, or in a zip."""
+    return rows[(images.method[rows] != PLAIN) | (images.position[rows] >= since)]

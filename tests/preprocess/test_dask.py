@@ -1,0 +1,112 @@
+"""A Dask cluster writes the same bytes as this machine, and what is wrong with it is said in one line."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from preprocess.engines import run_dask
+from preprocess.job import BadImages, BuildSettings, build
+from tfrecords.errors import ConfigError, GalaxyZooError, SourceError
+
+distributed = pytest.importorskip("distributed", reason="the extra `dask` is not installed")
+Contents = Callable[[Path], dict[str, bytes]]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a cluster of two worker processes on this machine."""
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+        yield cluster.scheduler_address
+
+
+def _twice(task: int, on_image: Callable[[], None]) -> int:
+    for _ in range(task):
+        on_image()
+    if task == 13:
+        raise SourceError("galaxy 13 is unlucky")
+    return 2 * task
+
+
+def _nothing() -> None:
+    return None
+
+
+def _process() -> int:
+    import os
+
+    return os.getpid()
+
+
+def test_a_cluster_writes_the_same_bytes(
+    cluster: str, survey: Path, build_settings: Callable[..., BuildSettings], contents: Contents, tmp_path: Path
+) -> None:
+    settings = build_settings(examples_per_shard=3, encoding="jpeg")
+    here = build(survey, tmp_path / "here", settings, workers=2).dataset.folder
+    there = build(survey, tmp_path / "there", settings, dask=cluster).dataset.folder
+    assert contents(there) == contents(here)
+
+
+def test_results_and_progress_come_back_and_tasks_are_made_as_they_are_needed(cluster: str) -> None:
+    made: list[int] = []
+
+    def tasks() -> Iterator[int]:
+        for task in range(12):
+            made.append(task)
+            yield task
+
+    images: list[int] = []
+    results = run_dask(_twice, tasks(), cluster, _nothing, images.append)
+    first = next(results)
+    assert len(made) <= 4
+    assert sorted([first, *results]) == [2 * task for task in range(12)]
+    assert sum(images) == sum(range(12))
+
+
+def test_an_error_of_a_worker_comes_back_as_it_is(cluster: str) -> None:
+    with pytest.raises(SourceError, match="galaxy 13 is unlucky"):
+        list(run_dask(_twice, [13], cluster, _nothing, lambda images: None))
+
+
+def test_a_bad_image_is_refused_as_on_this_machine(
+    cluster: str, survey: Path, build_settings: Callable[..., BuildSettings], tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    (source / "a").mkdir(parents=True)
+    (source / "a" / "7.jpg").write_bytes(b"no image")
+    with pytest.raises(SourceError, match=r"a/7\.jpg: not a readable JPEG or PNG"):
+        build(source, tmp_path / "out", build_settings(), dask=cluster, bad=BadImages(skip=False))
+
+
+def test_workers_that_see_something_else_are_refused(cluster: str) -> None:
+    with pytest.raises(ConfigError, match=r"Dask worker tcp://\S+ has \d+ where this process has \d+: make both the same"):
+        list(run_dask(_twice, [1], cluster, _process, lambda images: None))
+
+
+def test_a_cluster_without_workers_is_refused() -> None:
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty,
+        pytest.raises(ConfigError, match="has no workers: start some with `dask worker"),
+    ):
+        list(run_dask(_twice, [1], empty.scheduler_address, _nothing, lambda images: None))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
+def test_a_missing_scheduler_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preprocess.engines._DASK_SECONDS", 2)
+    with pytest.raises(ConfigError, match=f"no Dask scheduler at {address}: start one with `dask scheduler`"):
+        list(run_dask(_twice, [1], address, _nothing, lambda images: None))
+
+
+def _die(task: int, on_image: Callable[[], None]) -> int:
+    import os
+
+    os._exit(1)
+
+
+def test_workers_that_die_end_the_job_with_one_line() -> None:
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        pytest.raises(GalaxyZooError, match="lost its workers or its scheduler: look at their logs"),
+    ):
+        list(run_dask(_die, [1], cluster.scheduler_address, _nothing, lambda images: None))
