@@ -9,7 +9,8 @@ cache. Asked for more than there are, it lets them recur under new GalaxyIDs.
 Every round runs every candidate once, each in a process of its own, and starts with another one. Start-up is counted out:
 - job-*: `python -m preprocess`; images/s = (N - 1) / (seconds of the command - median seconds of the same with --limit 1).
 - the others (rivals.py says what each does) time their own loop after imports and a warm-up; start-up is what came before.
-- ceiling-*: the codec calls of an encoding alone on one core, with a heap that keeps its pages. The share of the ceiling is
+- ceiling-*: the codec calls of an encoding alone on one core, with a heap that keeps its pages as the job's workers have
+  it; ceiling-jpeg-plain: without that, as a plain Python process makes these calls. The share of the ceiling is
   the job's rate over workers x this rate; cores that slow each other down when all are busy lower it too.
 Bytes per image: all shards over N. Peak memory: the highest sum of resident memory over the process tree, sampled every
 50 ms (its list of processes every 250 ms), so pages that processes share count once for each.
@@ -183,6 +184,7 @@ def all_candidates(args: argparse.Namespace) -> list[Candidate]:
             Candidate(f"ceiling-{encoding}", (*KEEP_HEAP, python, rivals, f"ceiling-{encoding}"), 1, encoding)
             for encoding in ("jpeg", "png", "raw")
         ),
+        Candidate("ceiling-jpeg-plain", (python, rivals, "ceiling-jpeg"), 1, "jpeg-plain"),
     ]
 
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tfrecords.commandline import Command, at_least, fraction, run_program
+from tfrecords.commandline import Command, at_least, between, fraction, run_program
 
 
 def _workers_flag(add: Any) -> None:
@@ -20,7 +20,7 @@ def _build_flags(parser: Any) -> None:
         "--solutions",
         type=Path,
         metavar="FILE",
-        help="table of votes (default: the one training_solutions_rev1.csv or target_data/targets.csv in --src)",
+        help="table of votes, zipped or not (default: the one training_solutions_rev1.csv or target_data/targets.csv in --src)",
     )
     add(
         "--crop_fraction",
@@ -36,8 +36,19 @@ def _build_flags(parser: Any) -> None:
         metavar="PIXELS",
         help="side of the stored image in pixels (default: %(default)s)",
     )
-    add("--encoding", choices=("jpeg", "png", "raw"), default="jpeg", help="how images are stored (default: %(default)s)")
-    add("--jpeg_quality", type=int, choices=range(1, 101), default=95, metavar="1..100", help="(default: %(default)s)")
+    add(
+        "--encoding",
+        choices=("jpeg", "png", "raw"),
+        default="jpeg",
+        help="how images are stored; jpeg cuts losslessly a JPEG that is not resized (default: %(default)s)",
+    )
+    add(
+        "--jpeg_quality",
+        type=between(1, 100),
+        default=95,
+        metavar="Q",
+        help="1 to 100, of crops that must be encoded as JPEG again (default: %(default)s)",
+    )
     add(
         "--validation_fraction", type=fraction, default=0.1, metavar="F", help="of the labelled galaxies (default: %(default)s)"
     )

@@ -5,6 +5,7 @@ and source go on from there, others are refused.
 """
 
 import fcntl
+import itertools
 import json
 import os
 import secrets
@@ -26,6 +27,7 @@ WORK = ".preprocess"
 _JOB = "job.json"
 _RECEIPTS = "receipts"
 _UNFINISHED = "unfinished-"
+_ATTEMPTS = 1000
 _METADATA = (dataset.MANIFEST, dataset.DATASET_INFO, dataset.FEATURES, dataset.REJECTED, dataset.NAMES)
 
 
@@ -46,11 +48,13 @@ def _open_lock(work: Path) -> TextIO:
 
     Another job may finish and remove its work folder between any two steps here; then the steps are taken again.
     """
-    while True:
+    for attempt in itertools.count(1):
         try:
             work.mkdir(parents=True, exist_ok=True)
             lock = (work / "lock").open("w")
         except (FileNotFoundError, FileExistsError):
+            if attempt == _ATTEMPTS:  # no other job: a folder cannot be made there
+                raise
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,6 +66,7 @@ def _open_lock(work: Path) -> TextIO:
                 f"{work.parent}: another preprocess job is writing here: wait for it, or choose another --out"
             ) from error
         lock.close()
+    raise AssertionError("itertools.count does not end")
 
 
 def remove(work: Path) -> None:

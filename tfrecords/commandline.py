@@ -47,19 +47,25 @@ def fraction(text: str) -> float:
     return value
 
 
-def at_least(minimum: int) -> Callable[[str], int]:
-    """The type of a flag that takes a whole number from `minimum` up."""
+def between(minimum: int, maximum: int) -> Callable[[str], int]:
+    """The type of a flag that takes a whole number from `minimum` to `maximum`, both included."""
 
     def whole_number(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = minimum - 1
-        if value < minimum:
-            raise ArgumentTypeError(f"{text} is not a whole number from {minimum} up")
+        if not minimum <= value <= maximum:
+            bound = "up" if maximum == sys.maxsize else f"to {maximum}"
+            raise ArgumentTypeError(f"{text} is not a whole number from {minimum} {bound}")
         return value
 
     return whole_number
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """The type of a flag that takes a whole number from `minimum` up."""
+    return between(minimum, sys.maxsize)
 
 
 def _parser(program: str, name: str, commands: Mapping[str, Command], default: str) -> Any:

@@ -98,7 +98,7 @@ def test_the_defaults_are_the_articles(run: Run, survey: Path, tmp_path: Path) -
         (["bild"], "preprocess: no command 'bild': choose from "),
         (["--src=.", "--size=0"], "preprocess: error: argument --size: 0 is not a whole number from 1 up"),
         (["--src=.", "--crop_fraction=1.5"], "preprocess: error: argument --crop_fraction: 1.5 is not a number from 0 to 1"),
-        (["--src=.", "--jpeg_quality=101"], "preprocess: error: argument --jpeg_quality: invalid choice: 101"),
+        (["--src=.", "--jpeg_quality=101"], "preprocess: error: argument --jpeg_quality: 101 is not a whole number"),
         (["--src=.", "--encoding=gif"], "preprocess: error: argument --encoding: invalid choice: 'gif'"),
         (["--src=.", "--on_bad_image=ask"], "preprocess: error: argument --on_bad_image: invalid choice: 'ask'"),
         (["--src=.", "--max_bad_fraction=2"], "preprocess: error: argument --max_bad_fraction: 2 is not a number from 0 to 1"),

@@ -16,8 +16,8 @@ from preprocess.job import BadImages, BuildSettings, build
 Settings = Callable[..., BuildSettings]
 Contents = Callable[[Path], dict[str, bytes]]
 FORMS = (
-    "folder", "copied in another order at another time", "plain zip", "zips, stored in a zip", "zips, deflated in a zip",
-    "half unzipped", "zips beside their folders",
+    "folder", "plain zip", "zips, deflated in a zip", "half unzipped", "zips, stored in a zip", "zips beside their folders",
+    "copied in another order at another time",
 )  # fmt: skip
 BAD = BadImages(max_fraction=0.3)
 
@@ -78,9 +78,10 @@ def forms(spoiled: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return {form: _pack(spoiled, form, folder / str(number)) for number, form in enumerate(FORMS)}
 
 
-def _runs(forms: dict[str, Path]) -> Iterator[tuple[str, Path, int]]:
+def _runs(forms: dict[str, Path], encoding: str) -> Iterator[tuple[str, Path, int]]:
     for form, src in forms.items():
-        yield form, src, 1
+        if encoding == "jpeg" or form in FORMS[:4]:  # the bytes are found before they are encoded
+            yield form, src, 1
     for workers in (2, 5):
         yield f"{workers} workers", forms["folder"], workers
 
@@ -92,7 +93,7 @@ def test_every_byte_is_the_same_however_the_source_is_packed_and_by_however_many
     settings = build_settings(encoding=encoding, examples_per_shard=6)
     datasets = {
         name: contents(build(src, tmp_path / name, settings, workers=workers, bad=BAD).dataset.folder)
-        for name, src, workers in _runs(forms)
+        for name, src, workers in _runs(forms, encoding)
     }
     first = datasets["folder"]
     assert len(first) == 11 and first["rejected.csv"].count(b"\n") == 7

@@ -1,5 +1,6 @@
 """However a job is ended, the same command goes on from there and leaves the same bytes; a change of source is noticed."""
 
+import io
 import json
 import os
 import shutil
@@ -56,7 +57,7 @@ def _committed(out: Path) -> dict[str, tuple[int, int]]:
     return {name: ((out / name).stat().st_ino, (out / name).stat().st_mtime_ns) for name in names}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def start(command: list[str], survey: Path, children: Children) -> Iterator[Start]:
     """A function that starts the same job as a process; it returns after so many shards, or when two workers start."""
     started: list[subprocess.Popen[str]] = []
@@ -76,18 +77,25 @@ def start(command: list[str], survey: Path, children: Children) -> Iterator[Star
     for process in started:
         if process.poll() is None:
             process.kill()
-        process.communicate()
+            process.communicate()
 
 
-@pytest.fixture
-def unfinished(start: Start, own_survey: Path, children: Children, assert_all_end: AllEnd, tmp_path: Path) -> Path:
-    """The folder of a job on the own survey that was killed after its third shard."""
-    process = start(tmp_path / "out", own_survey, shards=3)
+@pytest.fixture(scope="module")
+def killed(start: Start, children: Children, assert_all_end: AllEnd, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a job that was killed after its third shard. Read-only."""
+    out = tmp_path_factory.mktemp("killed") / "out"
+    process = start(out, shards=3)
     workers = children(process.pid)
     process.kill()
     process.communicate()
     assert_all_end(workers)
-    return tmp_path / "out"
+    return out
+
+
+@pytest.fixture
+def unfinished(killed: Path, tmp_path: Path) -> Path:
+    """A copy of it to change."""
+    return Path(shutil.copytree(killed, tmp_path / "out"))
 
 
 def _image_of(survey: Path, shard: Path) -> Path:
@@ -98,10 +106,12 @@ def _image_of(survey: Path, shard: Path) -> Path:
 
 
 def _change(path: Path) -> None:
-    """Other pixels in as many bytes: a bit in the middle of the compressed data."""
-    content = bytearray(path.read_bytes())
-    content[len(content) * 3 // 4] ^= 2
-    path.write_bytes(content)
+    """Another image in as many bytes."""
+    image, buffer = Image.new("RGB", (64, 64), "navy"), io.BytesIO()
+    image.save(buffer, "JPEG")
+    size = path.stat().st_size
+    image.save(path, comment=bytes(size - len(buffer.getvalue()) - 4))
+    assert path.stat().st_size == size
 
 
 @pytest.mark.parametrize(
