@@ -113,6 +113,24 @@ def _wide(extra: bytes, values: list[int], archive: Zip) -> list[int]:
     raise _damaged(archive, "its list of files is damaged")
 
 
+def _name(encoded: bytes, flags: int) -> str:
+    """A file's name. Info-ZIP writes UTF-8 without the flag that says so; what is none is the old code page."""
+    if not flags & _UTF8:
+        try:
+            return encoded.decode("utf-8")
+        except UnicodeDecodeError:
+            return encoded.decode("cp437")
+    return encoded.decode("utf-8", "surrogateescape")
+
+
+def _pread(fd: int, length: int, position: int) -> bytes:
+    """Bytes of a file, fewer only at its end; a network file system may give them in parts."""
+    data = os.pread(fd, length, position)
+    while data and len(data) < length and (more := os.pread(fd, length - len(data), position + len(data))):
+        data += more
+    return data
+
+
 def entries(archive: Zip) -> Iterator[Entry]:
     """The files of a zip in the order of its list, without folders. Holds a few megabytes, however many there are.
 
@@ -141,7 +159,7 @@ def entries(archive: Zip) -> Iterator[Entry]:
             found += 1
             if 0xFFFFFFFF in (size, stored, offset):
                 size, stored, offset = _wide(extra, [size, stored, offset], archive)
-            name = encoded.decode("utf-8" if flags & _UTF8 else "cp437", "surrogateescape").replace("\\", "/")
+            name = _name(encoded, flags).replace("\\", "/")
             if name.endswith("/"):
                 continue
             if flags & _ENCRYPTED:
@@ -170,13 +188,13 @@ def data_start(fd: int, header: int) -> int:
 def read(fd: int, header: int, stored: int, size: int, crc: int, method: int) -> bytes:
     """One file of a zip, unpacked and checked. Raises ImageError where it is damaged."""
     # Name and extra fields mostly take less than 128 bytes, so that one read brings all.
-    block = os.pread(fd, _LOCAL.size + 128 + stored, header)
+    block = _pread(fd, _LOCAL.size + 128 + stored, header)
     if len(block) < _LOCAL.size or not block.startswith(b"PK\x03\x04"):
         raise ImageError("its place in the zip is damaged")
     begin = _LOCAL.size + int.from_bytes(block[26:28], "little") + int.from_bytes(block[28:30], "little")
     data = block[begin : begin + stored]
     if len(data) < stored:
-        data = os.pread(fd, stored, header + begin)
+        data = _pread(fd, stored, header + begin)
     if method == DEFLATED:
         try:
             unpacker = zlib.decompressobj(-zlib.MAX_WBITS)

@@ -8,7 +8,8 @@ from tfrecords.commandline import Command, at_least, between, fraction, run_prog
 
 
 def _workers_flag(add: Any) -> None:
-    cores = os.cpu_count() or 1
+    # Those that this process may use: in a container or a cluster job fewer than the machine has.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     add("--workers", type=at_least(1), default=cores, metavar="N", help="processes (default: the %(default)s cores)")
 
 
@@ -31,7 +32,7 @@ def _build_flags(parser: Any) -> None:
     )
     add(
         "--size",
-        type=at_least(1),
+        type=between(1, 10_000),
         default=212,
         metavar="PIXELS",
         help="side of the stored image in pixels (default: %(default)s)",
@@ -82,7 +83,11 @@ def _build_flags(parser: Any) -> None:
         metavar="F",
         help="unreadable images that may be skipped, of all (default: %(default)s)",
     )
-    add("--overwrite", action="store_true", help="replace the dataset or unfinished job in --out")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replace what is in --out; an unfinished job of the same settings and source goes on",
+    )
 
 
 def _build(args: Any) -> None:

@@ -14,7 +14,7 @@ from preprocess.engines import run_local
 from preprocess.surveys import Survey
 from tfrecords import dataset
 from tfrecords.dataset import Dataset
-from tfrecords.errors import DatasetError
+from tfrecords.errors import DatasetError, SourceError
 from tfrecords.images import CropSettings
 
 
@@ -67,7 +67,7 @@ def _source_tasks(
 def _check_listed(data: Dataset, survey: Survey, shards: list[plan.ShardPlan]) -> Iterator[Finding]:
     """Names and rejected images must be those of the source."""
     images = survey.images
-    rows = np.sort(np.concatenate([shard.rows for shard in shards]))
+    rows = plan.planned_rows(shards)
     for name, listed, expected in (
         (dataset.NAMES, data.names, rows[images.named[rows] == 1]),
         (dataset.REJECTED, data.rejected, rows[np.isin(images.galaxy_id[rows], _rejected_ids(data))]),
@@ -83,7 +83,7 @@ def _check_provenance(
     """What the manifest says of the source must be what it is."""
     expected = surveys.summary(survey)
     ids = np.concatenate([result.ids for result in compared]) if compared else np.zeros(0, np.int64)
-    planned = survey.images.galaxy_id[np.sort(np.concatenate([shard.rows for shard in shards]))]
+    planned = survey.images.galaxy_id[plan.planned_rows(shards)]
     order = np.argsort(ids)
     if np.array_equal(ids[order], planned):  # else galaxies are missing, which is a finding of its own
         crcs = np.concatenate([result.crcs for result in compared])[order]
@@ -109,6 +109,10 @@ def compare(
     """
     with TemporaryDirectory(prefix="preprocess-verify-") as scratch:
         survey = surveys.survey_of(src, Path(scratch), solutions)
+        if data.source.get("votes") and not survey.votes.sha256:
+            raise SourceError(
+                f"{src}: the dataset was built with a table of votes that is not in it: name it with --solutions FILE"
+            )
         shards = plan.make(survey.galaxies, settings)
         yield from _check_members(data, contents, survey, shards)
         total = sum(len(found.ids) for found in contents if not found.findings)

@@ -156,6 +156,31 @@ def _run_counted(work: Work[Task, Done], task: Task) -> tuple[Done, int]:
     return work(task, on_image), images
 
 
+def _dask_client(address: str) -> Any:
+    """A connection to the cluster at `address`. Raises ConfigError where there is none, or it has no workers."""
+    try:
+        import distributed
+    except ImportError as error:
+        raise ConfigError("--dask needs the package distributed: `pip install distributed`") from error
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said here, in one line
+    try:
+        client = distributed.Client(address, timeout=_DASK_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"no Dask scheduler at {address}: start one with `dask scheduler` and give its address as --dask HOST:8786"
+        ) from error
+    if not client.nthreads():
+        client.close()
+        raise ConfigError(f"the Dask scheduler at {address} has no workers: start some with `dask worker {address}`")
+    return client
+
+
+def require_dask(address: str) -> None:
+    """Raise ConfigError, with what to do, where no Dask cluster can be reached at `address`."""
+    _dask_client(address).close()
+
+
 def run_dask(
     work: Work[Task, Done], tasks: Iterable[Task], address: str, probe: Callable[[], Any], on_images: Callable[[int], object]
 ) -> Iterator[Done]:
@@ -165,23 +190,15 @@ def run_dask(
     the same versions, the same files. Raises what a worker raised, ConfigError where there is no cluster, it has no
     workers or their probe differs, and GalaxyZooError where it is lost.
     """
+    client = _dask_client(address)
     import distributed
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said below, in one line
-    try:
-        client = distributed.Client(address, timeout=_DASK_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(
-            f"no Dask scheduler at {address}: start one with `dask scheduler` and give its address as --dask HOST:8786"
-        ) from error
     remaining, here = iter(tasks), probe()
     with client:
         try:
             for worker, there in client.run(probe).items():
                 if there != here:
                     raise ConfigError(f"Dask worker {worker} has {there} where this process has {here}: make both the same")
-            if not client.nthreads():
-                raise ConfigError(f"the Dask scheduler at {address} has no workers: start some with `dask worker {address}`")
             running = distributed.as_completed(loop=client.loop)
             while True:
                 threads = sum(client.nthreads().values())  # workers come and go

@@ -1,7 +1,6 @@
 """Run a plan: skip what is done, write, commit, sum up."""
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from PIL import features as pillow_features
 from tqdm import tqdm
 
 from preprocess import plan, state, surveys
-from preprocess.engines import run_dask, run_local
+from preprocess.engines import require_dask, run_dask, run_local
 from preprocess.listing import Listing
 from preprocess.shard import Receipt, Rejected, ShardTask, write_shard
 from preprocess.surveys import Survey
@@ -83,10 +82,6 @@ def _seen_by_a_worker(work: Path) -> dict[str, Any]:
     return {**_tool_versions(), str(work): "there" if work.is_dir() else "missing"}
 
 
-def _planned(shards: list[plan.ShardPlan]) -> np.ndarray:
-    return np.sort(np.concatenate([shard.rows for shard in shards]))
-
-
 def _complete(folder: Path, work: Path, job: dict[str, Any], images: Listing, shards: list[plan.ShardPlan]) -> Dataset:
     """The finished dataset in `folder`; refused where it was made from anything else.
 
@@ -95,19 +90,18 @@ def _complete(folder: Path, work: Path, job: dict[str, Any], images: Listing, sh
     complete = dataset.open_dataset(folder)
     before = {"settings": complete.settings, "source": complete.source}
     state.refuse(folder, "a dataset made differently", state.difference(before, job, ("settings",)))
-    rows = _planned(shards)
-    if len(surveys.touched(images, rows, (folder / dataset.MANIFEST).stat().st_mtime_ns)):
-        crcs = np.fromiter(tqdm(surveys.content_crcs(images, rows), "checking the source", len(rows), disable=None), np.uint32)
-        changed = surveys.fingerprint(job["source"]["listing"], crcs) != complete.source.get("fingerprint")
-        state.refuse(folder, "a dataset made differently", "an image of the source has changed" if changed else "")
+    rows = plan.planned_rows(shards)
+    crcs = np.fromiter(tqdm(surveys.content_crcs(images, rows), "checking the source", len(rows), disable=None), np.uint32)
+    changed = surveys.fingerprint(job["source"]["listing"], crcs) != complete.source.get("fingerprint")
+    state.refuse(folder, "a dataset made differently", "an image of the source has changed" if changed else "")
     state.remove(work)
     return complete
 
 
-def _changed_since(work: Path, images: Listing, shard: plan.ShardPlan, receipt: Receipt) -> str:
+def _changed_since(since: int, images: Listing, shard: plan.ShardPlan, receipt: Receipt) -> str:
     """The first image of a finished shard that is another than when it was written; empty where none is."""
     crcs = dict(zip(shard.rows.tolist(), receipt.crcs().tolist(), strict=True))
-    touched = surveys.touched(images, shard.rows, state.begun_at(work))
+    touched = surveys.touched(images, shard.rows, since)
     for row, crc in zip(touched.tolist(), surveys.content_crcs(images, touched), strict=True):
         if crc != crcs[row]:
             return images.shown(row)
@@ -142,8 +136,9 @@ def _write_shards(
 ) -> list[Receipt]:
     """Write the shards that have no receipt yet with `run`, an engine; return the receipts of all."""
     receipts = state.receipts(folder, work)
+    since = state.unchanged_since(work, survey.source.path)
     for shard in shards:
-        if shard.name in receipts and (changed := _changed_since(work, survey.images, shard, receipts[shard.name])):
+        if shard.name in receipts and (changed := _changed_since(since, survey.images, shard, receipts[shard.name])):
             if not overwrite:
                 state.refuse(folder, "an unfinished job", f"{changed} has changed since it was written")
             del receipts[shard.name]
@@ -170,7 +165,7 @@ def _write_csv(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
 
 
 def _commit(
-    folder: Path, job: dict[str, Any], survey: Survey, shards: list[plan.ShardPlan], receipts: list[Receipt], begun_at: int
+    folder: Path, job: dict[str, Any], survey: Survey, shards: list[plan.ShardPlan], receipts: list[Receipt]
 ) -> list[Rejected]:
     """Write the metadata, each file atomically, those that make the folder a dataset last; return the rejected images."""
     rejected = sorted((entry for receipt in receipts for entry in receipt.rejected), key=lambda entry: entry.galaxy_id)
@@ -206,8 +201,6 @@ def _commit(
     hashes = {name: sha256_file(folder / name) for name in names}
     manifest = dataset.manifest_json(job["settings"], source, job["tool"], written, hashes)
     write_text(folder / dataset.MANIFEST, manifest)
-    # Images that change from now on, or did while the job ran, are younger than the manifest.
-    os.utime(folder / dataset.MANIFEST, ns=(begun_at, begun_at))
     return rejected
 
 
@@ -230,6 +223,7 @@ def build(
     """
     require_codec(settings.crop.encoding)
     if dask:
+        require_dask(dask)
         src, out = src.resolve(), out.resolve()  # workers elsewhere have another current folder
 
     def run(tasks: Iterator[ShardTask], on_images: Callable[[int], object]) -> Iterator[Receipt]:
@@ -239,7 +233,12 @@ def build(
 
     with state.locked(out) as work:
         survey = surveys.survey_of(src, work, solutions_file)
-        job = {"settings": settings.flat(), "source": surveys.summary(survey), "tool": _tool_versions()}
+        job = {
+            "settings": settings.flat(),
+            "source": surveys.summary(survey),
+            "tool": _tool_versions(),
+            "path": str(src.resolve()),
+        }
         shards = plan.make(survey.galaxies, settings.plan)
         begun = state.begun(work)
         if overwrite and (begun is None or state.difference(begun, job)):  # an interrupted job of the same kind goes on
@@ -254,7 +253,7 @@ def build(
         unfinished = state.begin(work, job)
         surveys.warn(survey, shards)
         receipts = _write_shards(out, work, survey, shards, settings.crop, bad, unfinished, overwrite, run)
-        rejected = _commit(out, job, survey, shards, receipts, state.begun_at(work))
+        rejected = _commit(out, job, survey, shards, receipts)
         if rejected:
             log.warning(
                 "%s of %s images could not be used and are listed in %s; first %s: %s",

@@ -187,6 +187,8 @@ class ImageReader:
         fd = _open(listing, row, listing.file(row))
         try:
             data = os.read(fd, size + 1)
+            while 0 < len(data) < size and (more := os.read(fd, size + 1 - len(data))):
+                data += more  # a network file system may give a file in parts
         finally:
             os.close(fd)
         if len(data) != size:

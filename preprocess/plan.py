@@ -83,6 +83,11 @@ def _chosen(galaxies: Galaxies, settings: PlanSettings) -> np.ndarray:
     return pool[order[: settings.limit]]
 
 
+def planned_rows(shards: list[ShardPlan]) -> np.ndarray:
+    """The rows of all galaxies that are in a shard, ascending."""
+    return np.sort(np.concatenate([shard.rows for shard in shards]))
+
+
 def make(galaxies: Galaxies, settings: PlanSettings) -> list[ShardPlan]:
     """The shards of a dataset in the order of SPLITS.
 

@@ -1,5 +1,6 @@
 """Read and check the table of votes, as a whole, before any work is done."""
 
+import csv
 import hashlib
 import io
 from dataclasses import dataclass
@@ -86,6 +87,10 @@ def read(path: str, content: bytes) -> Votes:
         table = pd.read_csv(io.BytesIO(content), float_precision="round_trip")
     except (ValueError, UnicodeDecodeError) as error:
         raise SourceError(f"{path}: not a readable CSV file ({' '.join(str(error).split())}): check it") from error
+    header = next(csv.reader([content.split(b"\n", 1)[0].decode("utf-8-sig", "replace").strip()]), [])
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise SourceError(f"{path}: has the column {twice[0]} more than once: remove all but one")
     if {"GalaxyId", "GalaxyID"} <= {*table.columns}:
         raise SourceError(f"{path}: has both a column GalaxyID and a column GalaxyId: remove one")
     table = table.rename(columns={"GalaxyId": "GalaxyID"})

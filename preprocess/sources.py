@@ -174,8 +174,13 @@ def _same_bytes(images: Listing, first: int, second: int, reader: ImageReader) -
 def _one_each(source: Path, images: Listing) -> Listing:
     """The images sorted by galaxy, one per galaxy.
 
-    Copies with the same bytes count once, the one that lies in no zip first; others are an error that names both.
+    Of copies with the same bytes one counts: in a split folder rather than elsewhere, in no zip rather than in one.
+    Others are an error that names both.
     """
+
+    def split_of(row: int) -> str:
+        return images.places[images.place[row]].split
+
     order = np.argsort(images.galaxy_id, kind="stable")
     ids = images.galaxy_id[order]
     again = np.flatnonzero(ids[1:] == ids[:-1]) + 1
@@ -186,14 +191,16 @@ def _one_each(source: Path, images: Listing) -> Listing:
     with ImageReader() as reader:
         for start in starts:
             stop = int(np.searchsorted(ids, ids[start], "right"))
-            group = sorted(map(int, order[start:stop]), key=lambda row: (images.method[row] != PLAIN, images.path(row)))
+            group = sorted(
+                map(int, order[start:stop]), key=lambda row: (not split_of(row), images.method[row] != PLAIN, images.path(row))
+            )
             for other in group[1:]:
                 both = sorted((images.shown(group[0]), images.shown(other)))
                 if not _same_bytes(images, group[0], other, reader):
                     raise SourceError(
                         f"{source}: galaxy {ids[start]} has two different images, {both[0]} and {both[1]}: remove one of them"
                     )
-                if images.places[images.place[group[0]]].split != images.places[images.place[other]].split:
+                if split_of(other) not in ("", split_of(group[0])):
                     raise SourceError(
                         f"{source}: galaxy {ids[start]} lies in two splits, {both[0]} and {both[1]}: remove one of them"
                     )

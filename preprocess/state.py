@@ -126,9 +126,15 @@ def begun(work: Path) -> dict[str, Any] | None:
     return job
 
 
-def begun_at(work: Path) -> int:
-    """When the job began for the first time, in nanoseconds since 1970 as the file system counts them."""
-    return (work / _JOB).stat().st_mtime_ns
+def unchanged_since(work: Path, src: Path) -> int:
+    """Files of the source that last changed before this time, in ns since 1970, are as they were when the job began.
+
+    0, which none is before, where the job began with a source at another path. Two seconds are left to file systems
+    that count time coarsely.
+    """
+    if json.loads((work / _JOB).read_text("utf-8"))["path"] != str(src.resolve()):
+        return 0
+    return (work / _JOB).stat().st_mtime_ns - 2_000_000_000
 
 
 def difference(before: dict[str, Any], now: dict[str, Any], parts: tuple[str, ...] = ("settings", "tool")) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from preprocess import plan
-from preprocess.checks import NAMED, Contents, Faults, Finding, ShardTask, check_shard
+from preprocess.checks import NAMED, CheckTask, Contents, Faults, Finding, check_shard
 from preprocess.comparison import compare
 from preprocess.engines import run_local
 from preprocess.state import WORK
@@ -139,7 +139,7 @@ def verify(folder: Path, src: Path | None = None, solutions: Path | None = None,
         what = str(error).removeprefix(f"{folder / dataset.MANIFEST}: ")
         return Report(None, (Finding("error", dataset.MANIFEST, what),))
     findings = list(_check_files(data))
-    tasks = (ShardTask(folder / shard.name, shard, crop) for shard in sorted(data.shards, key=lambda shard: -shard.examples))
+    tasks = (CheckTask(folder / shard.name, shard, crop) for shard in sorted(data.shards, key=lambda shard: -shard.examples))
     found: dict[str, Contents] = {}
     with tqdm(
         total=sum(shard.examples for shard in data.shards), unit=" galaxies", desc="verifying shards", dynamic_ncols=True

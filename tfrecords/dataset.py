@@ -192,7 +192,7 @@ class Dataset:
         try:
             with (self.folder / name).open(encoding="utf-8", newline="") as file:
                 first, *rows = csv.reader(file)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, csv.Error) as error:
             raise DatasetError(f"{self.folder / name}: damaged ({error}): build the dataset again with --overwrite") from error
         if tuple(first) != header or any(len(row) != len(header) or not row[0].isdecimal() for row in rows):
             raise DatasetError(

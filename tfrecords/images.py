@@ -54,13 +54,14 @@ class StoredImage:
     """An encoded crop as it goes into its record.
 
     offset: row and column at which the size x size crop begins in it. shape: its height and width.
-    enlarged: the crop had fewer pixels than `size`.
+    enlarged: the crop had fewer pixels than `size`. lossless: its pixels are those of the source.
     """
 
     data: bytes
     offset: tuple[int, int]
     shape: tuple[int, int]
     enlarged: bool
+    lossless: bool
 
 
 def require_codec(encoding: str) -> None:
@@ -68,7 +69,7 @@ def require_codec(encoding: str) -> None:
     if encoding == "jpeg" and turbojpeg is None:
         raise GalaxyZooError(
             "JPEGs are cut with the package turbojpeg, which is not installed: `pip install turbojpeg`, "
-            "or choose --encoding png or raw (the package has no wheel for 64-bit Arm Linux and for Intel Macs)"
+            "or choose --encoding png or raw (it has no wheel for 64-bit Arm Linux, Intel Macs and Python 3.14)"
         )
 
 
@@ -81,17 +82,21 @@ def _unreadable(error: Exception) -> ImageError:
 
 
 def _jpeg_header(data: bytes) -> dict[str, Any] | None:
-    """What libjpeg-turbo says of a JPEG that it can turn into RGB as Pillow does; None where Pillow has to look at it."""
+    """What libjpeg-turbo says of an 8-bit JPEG; None of anything else, and where the package is missing."""
     if turbojpeg is None or not data.startswith(_JPEG_MAGIC):
         return None
     try:
         header: dict[str, Any] = turbojpeg.decompress_header(data)
     except RuntimeError as error:  # warnings too
         raise _unreadable(error) from error
-    usual = header["colorspace"] in (turbojpeg.CS.YCbCr, turbojpeg.CS.GRAY) and header["precision"] == 8
-    if usual and header["width"] * header["height"] > MAX_PIXELS:
+    if header["width"] * header["height"] > MAX_PIXELS:
         raise _too_large(header["width"], header["height"])
-    return header if usual and not header["lossless"] else None
+    return header if header["precision"] == 8 and not header["lossless"] else None
+
+
+def _usual(header: dict[str, Any]) -> bool:
+    """Whether libjpeg-turbo turns a JPEG of these colours into RGB as Pillow does; not so CMYK."""
+    return header["colorspace"] in (turbojpeg.CS.YCbCr, turbojpeg.CS.GRAY)
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:
@@ -125,11 +130,12 @@ def decode(data: bytes) -> np.ndarray:
         raise ImageError("the file is empty")
     if (header := _jpeg_header(data)) is not None:
         try:
-            pixels = np.asarray(turbojpeg.decompress(data, turbojpeg.PF.RGB, raise_on_warnings=True))
+            wanted = turbojpeg.PF.RGB if _usual(header) else turbojpeg.PF.UNKNOWN
+            pixels = np.asarray(turbojpeg.decompress(data, wanted, raise_on_warnings=True))
         except RuntimeError as error:
             raise _unreadable(error) from error
         # Versions of libjpeg-turbo smooth a progressive image whose last scans were left out in different ways.
-        if not header["progressive"]:
+        if _usual(header) and not header["progressive"]:
             return pixels
     return _decode_with_pillow(data)
 
@@ -226,7 +232,7 @@ def _cut(data: bytes, header: dict[str, Any], crop_fraction: float, size: int) -
     made = turbojpeg.decompress_header(cut)
     if (made["height"], made["width"]) != (bottom - top, right - left):
         return None
-    stored = StoredImage(cut, offset, (bottom - top, right - left), enlarged=False)
+    stored = StoredImage(cut, offset, (bottom - top, right - left), enlarged=False, lossless=True)
     # Decoders smooth a progressive image whose last scans were left out; its cut would come out unsmoothed.
     if header["progressive"] and not np.array_equal(
         crop(decode(data), crop_fraction, size), decode_stored(cut, "jpeg", size, stored.offset)
@@ -240,7 +246,7 @@ def store(data: bytes, settings: CropSettings) -> StoredImage:
 
     As `jpeg`, a JPEG that need not be resized is cut losslessly; call `require_codec` once before.
     """
-    if settings.encoding == "jpeg" and (header := _jpeg_header(data)) is not None:
+    if settings.encoding == "jpeg" and (header := _jpeg_header(data)) is not None and _usual(header):
         stored = _cut(data, header, settings.crop_fraction, settings.size)
         if stored is not None:
             return stored
@@ -248,4 +254,6 @@ def store(data: bytes, settings: CropSettings) -> StoredImage:
     _, _, side = crop_box(image.shape[0], image.shape[1], settings.crop_fraction)
     pixels = crop(image, settings.crop_fraction, settings.size)
     shape = (settings.size, settings.size)
-    return StoredImage(encode(pixels, settings.encoding, settings.jpeg_quality), (0, 0), shape, side < settings.size)
+    encoded = encode(pixels, settings.encoding, settings.jpeg_quality)
+    lossless = side == settings.size and settings.encoding != "jpeg"
+    return StoredImage(encoded, (0, 0), shape, side < settings.size, lossless)

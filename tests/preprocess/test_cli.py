@@ -96,7 +96,7 @@ def test_the_defaults_are_the_articles(run: Run, survey: Path, tmp_path: Path) -
     [
         ([], "preprocess: error: the following arguments are required: --src"),
         (["bild"], "preprocess: no command 'bild': choose from "),
-        (["--src=.", "--size=0"], "preprocess: error: argument --size: 0 is not a whole number from 1 up"),
+        (["--src=.", "--size=0"], "preprocess: error: argument --size: 0 is not a whole number from 1 to 10000"),
         (["--src=.", "--crop_fraction=1.5"], "preprocess: error: argument --crop_fraction: 1.5 is not a number from 0 to 1"),
         (["--src=.", "--jpeg_quality=101"], "preprocess: error: argument --jpeg_quality: 101 is not a whole number"),
         (["--src=.", "--encoding=gif"], "preprocess: error: argument --encoding: invalid choice: 'gif'"),

@@ -318,3 +318,24 @@ def test_the_manifest_says_how_the_dataset_was_made(small_dataset: Dataset, buil
     source = manifest["source"]
     assert (source["images"], source["votes"], source["votes_without_image"], source["images_without_votes"]) == (64, 60, 0, 4)
     assert str(small_dataset.folder.parents[3]) not in json.dumps(manifest)
+
+
+def test_another_source_of_the_same_names_and_sizes_is_refused(survey: Path, build_settings: Settings, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(survey, tmp_path / "other"))
+    image = other / "images_training_rev1" / "100007.jpg"
+    content = bytearray(image.read_bytes())
+    content[len(content) // 2] ^= 1
+    image.write_bytes(content)
+    build(survey, tmp_path / "out", build_settings())  # younger than every file of the other source
+    with pytest.raises(ConfigError, match="an image of the source has changed"):
+        build(other, tmp_path / "out", build_settings())
+
+
+def test_a_cluster_that_cannot_be_reached_costs_no_dataset(
+    survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preprocess.engines._DASK_SECONDS", 1)
+    before = contents(build(survey, tmp_path / "out", build_settings()).dataset.folder)
+    with pytest.raises(ConfigError, match="no Dask scheduler"):
+        build(survey, tmp_path / "out", build_settings(seed=3), overwrite=True, dask="127.0.0.1:1")
+    assert contents(tmp_path / "out") == before

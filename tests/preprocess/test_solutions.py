@@ -250,3 +250,9 @@ def test_the_table_of_a_source_without_votes_knows_no_galaxy() -> None:
     assert of.dtype == np.float32
     assert of.shape == (3, 37) and np.isnan(of).all()
     assert votes.of(ids[:0]).shape == (0, 37)
+
+
+def test_a_column_that_comes_twice_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "votes.csv"
+    path.write_text("GalaxyID,Class1.1,Class1.1\n7,0.5,0.25\n")
+    assert _refused(path) == "has the column Class1.1 more than once: remove all but one"

@@ -692,3 +692,23 @@ def test_a_given_zip_that_is_none_is_refused_by_name(tmp_path: Path, find: Find)
     given = _write(tmp_path / "votes", "votes.zip", content=VOTES) / "votes.zip"
     with pytest.raises(SourceError, match=f"^{given}: no zip, or one that is cut off"):
         sources.solutions_table(source, given)
+
+
+def test_of_copies_the_one_in_a_split_folder_gives_the_split(tmp_path: Path) -> None:
+    _write(tmp_path, "train_images/data7.jpg")
+    (tmp_path / "images_training_rev1.zip").write_bytes(_packed({"images_training_rev1/7.jpg": JPEG}))
+    images = sources.find(tmp_path, tmp_path).images
+    assert images.galaxy_id.tolist() == [7] and _splits(images) == {7: "train"}
+
+
+def test_a_name_that_a_zip_holds_as_utf_8_without_saying_so_is_that_of_the_folder(tmp_path: Path) -> None:
+    name = "galaxi\u00e9.jpg"
+    packed = _packed({name: JPEG})  # zipfile sets the flag of UTF-8 names, bit 11; Info-ZIP does not
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = packed.index(signature) + flags
+        packed = packed[:at] + (int.from_bytes(packed[at : at + 2], "little") & ~0x800).to_bytes(2, "little") + packed[at + 2 :]
+    (tmp_path / "images.zip").write_bytes(packed)
+    folder = _write(tmp_path / "images", name)
+    zipped, plain = (sources.find(path, tmp_path).images for path in (tmp_path / "images.zip", folder))
+    assert zipped.path(0) == plain.path(0) == name
+    assert zipped.galaxy_id.tolist() == plain.galaxy_id.tolist()

@@ -249,6 +249,16 @@ def test_an_unusable_image_is_refused_with_its_reason(name: str, encoding: str) 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["RGB", "CMYK"])
+@pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
+def test_a_jpeg_of_unusual_colours_that_was_cut_off_and_ended_is_never_stored_half_grey(kind: str, encoding: str) -> None:
+    image = Image.fromarray(NOISE).convert(kind)
+    data = _file(image, "JPEG", keep_rgb=True) if kind == "RGB" else _file(image, "JPEG")
+    images.store(data, CropSettings(0.5, 24, encoding, 95))
+    with pytest.raises(ImageError, match="premature end of data segment"):
+        images.store(data[: len(data) * 6 // 10] + b"\xff\xd9", CropSettings(0.5, 24, encoding, 95))
+
+
 def test_the_reason_is_the_same_every_time() -> None:
     reasons = set()
     for _ in range(5):

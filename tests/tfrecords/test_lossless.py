@@ -104,7 +104,7 @@ def _encoded_again(data: bytes, fraction: float, size: int | None = None, qualit
     side = crop.width
     if size is not None:
         crop = crop.resize((size, size), Image.Resampling.LANCZOS)
-    return StoredImage(_file(crop, quality=quality), (0, 0), crop.size, enlarged=side < crop.width)
+    return StoredImage(_file(crop, quality=quality), (0, 0), crop.size, enlarged=side < crop.width, lossless=False)
 
 
 def _assert_same_pixels_or_encoded_again(data: bytes, fraction: float, stored: StoredImage) -> None:

@@ -34,6 +34,12 @@ def test_the_table_is_kaggles_submission_format(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["table.csv"]
 
 
+def test_galaxies_whose_names_were_no_numbers_are_shown_by_name(tmp_path: Path) -> None:
+    write_csv(PREDICTIONS, tmp_path / "table.csv", {20: "spirals, old/NGC 4321.jpg"})
+    with (tmp_path / "table.csv").open(newline="") as file:
+        assert [row[0] for row in csv.reader(file)] == ["GalaxyID", "3", "spirals, old/NGC 4321.jpg", str(2**62)]
+
+
 def test_a_table_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("old")
