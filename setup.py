@@ -45,14 +45,14 @@ setup(
         "and sys_platform == 'linux' or platform_machine == 'arm64' and sys_platform == 'darwin')",
     ],
     extras_require={
-        "dask": ["distributed>=2025.1"],
+        "dask": ["distributed>=2026.8"],
         "gpu": ["tensorflow[and-cuda]>=2.21"],
         "test": [
             "pytest>=8.3",
             "pytest-cov>=6.0",
             "hypothesis>=6.120",
-            "psutil>=6.0",
-            "distributed>=2025.1",
+            "psutil>=7.2",
+            "distributed>=2026.8",
             "ruff>=0.15",
             "mypy>=2.0",
         ],

@@ -116,7 +116,8 @@ def _settings(data: Dataset) -> tuple[CropSettings, plan.PlanSettings]:
     for field in (*fields(CropSettings), *fields(plan.PlanSettings)):
         value = values[field.name] = data.settings.get(field.name)
         kind = kinds.get(field.name, int)
-        if not isinstance(value, (int, float) if kind is float else kind):
+        too_small = field.name in ("size", "examples_per_shard") and isinstance(value, int) and value < 1
+        if too_small or not isinstance(value, (int, float) if kind is float else kind):
             raise DatasetError(f"its setting {field.name} is {value!r}")
     if not data.shards:
         raise DatasetError("it lists no shards")

@@ -68,7 +68,7 @@ for step in itertools.count():
 def _seconds(job: list[str]) -> float:
     """Run a job; the seconds of processor time it took, its workers' too: unlike the clock's they know no busy machine."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(job, check=True, capture_output=True)
+    subprocess.run(job, check=True, capture_output=True, timeout=120)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -88,7 +88,9 @@ def killed(children: Children, assert_all_end: AllEnd) -> Killed:
 
     def killed(job: list[str], ready: Ready) -> bool:
         process = subprocess.Popen(job, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 120
         while process.poll() is None:
+            assert time.monotonic() < until, f"the job (process {process.pid}) neither ends nor gets anywhere"
             workers = children(process.pid)
             if ready([process.pid, *workers]):
                 process.kill()

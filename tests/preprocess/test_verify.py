@@ -216,6 +216,8 @@ def test_files_of_somebody_else_and_an_interrupted_job_are_odd_but_no_errors(out
         (lambda content: content["settings"].update(size=64), TRAIN),
         (lambda content: content["settings"].update(size="32"), "manifest.json"),
         (lambda content: content["settings"].pop("size"), "manifest.json"),
+        (lambda content: content["settings"].update(size=0), "manifest.json"),
+        (lambda content: content["settings"].update(examples_per_shard=0), "manifest.json"),
         (lambda content: content["settings"].update(encoding="raw"), TRAIN),
         (lambda content: content["settings"].update(encoding="gif"), "features.json"),
     ],
