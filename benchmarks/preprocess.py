@@ -17,7 +17,7 @@ Bytes per image: all shards over N. Peak memory: the highest sum of resident mem
 
 "not installed" means that a rival's package is missing. None is a dependency of this project:
     article      pip install scikit-image
-    img2dataset  python -m venv /tmp/i2d && /tmp/i2d/bin/pip install img2dataset, then --img2dataset /tmp/i2d/bin/python
+    img2dataset  python -m venv ../i2d && ../i2d/bin/pip install img2dataset, then --img2dataset ../i2d/bin/python
 """
 
 import argparse

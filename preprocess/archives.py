@@ -1,6 +1,6 @@
 """Read zips in place: list a zip that may lie inside another one, and read its files by their position.
 
-Python's zipfile keeps some 600 bytes per file, and reads a zip inside a zip from its start again at every step back.
+Python's zipfile keeps an object for every file, and reads a zip inside a zip from its start again at every step back.
 Here a listing is a stream, and a stored inner zip is a window of the outer file: reading at random costs the same
 in both. Source: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3 and 4.4.
 """
