@@ -39,6 +39,7 @@ setup(
         "matplotlib>=3.10",
         "pillow>=11.0",
         "protobuf>=6.31.1",
+        "psutil>=7.2",
         "tqdm>=4.66",
         # No wheel for 64-bit Arm Linux, Intel Macs and Python 3.14 yet: there the install goes on without it.
         "turbojpeg>=0.0.2; python_version < '3.14' and (sys_platform == 'win32' or platform_machine == 'x86_64' "
@@ -47,11 +48,13 @@ setup(
     extras_require={
         "dask": ["distributed>=2026.8"],
         "gpu": ["tensorflow[and-cuda]>=2.21"],
+        "jax": ["jax>=0.10.2"],
+        "jax-gpu": ["jax[cuda12]>=0.10.2"],
         "test": [
             "pytest>=8.3",
             "pytest-cov>=6.0",
             "hypothesis>=6.120",
-            "psutil>=7.2",
+            "jax>=0.10.2",
             "distributed>=2026.8",
             "ruff>=0.15",
             "mypy>=2.0",

@@ -3,11 +3,14 @@
 Exit status: 0 done; 1 the job failed; 2 bad usage; 130 and 143 interrupted by Ctrl-C and SIGTERM.
 """
 
+import contextlib
 import logging
+import os
 import signal
 import sys
+import threading
 from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -81,6 +84,43 @@ def _parser(program: str, name: str, commands: Mapping[str, Command], default: s
     parser.add_argument("--version", action="version", version=f"galaxy-zoo-vgg16 {__version__}")
     command.add_flags(parser)
     return parser
+
+
+class Interruption:
+    """A Ctrl-C or SIGTERM that waits for a good moment: see `deferred_interrupts`."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def raise_now(self) -> NoReturn:
+        """What the signal would have raised when it came; Terminated where it came to another process of the same run."""
+        raise KeyboardInterrupt if self.signal == signal.SIGINT else Terminated
+
+
+@contextlib.contextmanager
+def deferred_interrupts(notice: str) -> Iterator[Interruption]:
+    """Within the block the first Ctrl-C or SIGTERM prints `notice` and is only remembered; the next ends the block.
+
+    Outside the main thread, where Python takes no signals, nothing changes.
+    """
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+
+    def remember(signum: int, frame: object) -> None:
+        again = interruption.signal is not None
+        interruption.signal = signum
+        if again:
+            interruption.raise_now()
+        os.write(2, f"\n{notice}\n".encode())
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _on_sigterm(signum: int, frame: object) -> NoReturn:

@@ -7,6 +7,8 @@ from typing import Any
 from tfrecords.errors import SettingError
 
 MAX_SEED = 2**32 - 1
+AUGMENTATIONS = ("none", "dihedral", "full")
+CACHES = ("auto", "memory", "none")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 
 
@@ -16,7 +18,9 @@ class TrainConfig:
 
     learning_rate: Adam's, reached after `warmup_steps` steps of linear growth from near zero. weights: where the
     convolutional base starts: "imagenet" (Keras downloads them), "none" (He initialisation), or a file.
-    patience: epochs without a better validation MSE until training stops. limit: galaxies per split, 0 for all.
+    augment: see `augmentation`. patience: epochs without a better validation MSE until training stops. limit: galaxies per
+    split, 0 for all. cache: see `cache`. hosts: addresses of all processes of a run on several machines, or "auto"; host_index:
+    the place of this one among them; see `hosts`.
     """
 
     tfrecords: Path
@@ -26,11 +30,15 @@ class TrainConfig:
     learning_rate: float = 1e-5
     warmup_steps: int = 100
     weights: str = "imagenet"
+    augment: str = "none"
     precision: str = "auto"
     patience: int = 10
     seed: int = 0
     limit: int = 0
+    cache: str = "auto"
     require_gpu: bool = False
+    hosts: str = ""
+    host_index: int | None = None
 
     def __post_init__(self) -> None:
         for name, minimum in (
@@ -47,12 +55,13 @@ class TrainConfig:
             raise SettingError(f"--seed {self.seed}: must be at most {MAX_SEED}")
         if not 0 < self.learning_rate <= 1:
             raise SettingError(f"--learning_rate {self.learning_rate}: must be above 0 and at most 1")
-        if self.precision not in PRECISIONS:
-            raise SettingError(f"--precision {self.precision}: choose from {', '.join(PRECISIONS)}")
+        for name, choices in (("augment", AUGMENTATIONS), ("precision", PRECISIONS), ("cache", CACHES)):
+            if getattr(self, name) not in choices:
+                raise SettingError(f"--{name} {getattr(self, name)}: choose from {', '.join(choices)}")
 
     def settings(self) -> dict[str, Any]:
-        """What makes a run this run and no other: all but where it reads and writes, and on what it must run."""
+        """What makes a run this run and no other: all but where it reads and writes, and on what it runs how fast."""
         values = asdict(self)
-        for name in ("tfrecords", "out", "require_gpu"):
+        for name in ("tfrecords", "out", "cache", "require_gpu", "hosts", "host_index"):
             del values[name]
         return values

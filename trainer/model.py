@@ -10,6 +10,7 @@ column means of `train` (zero kernel, bias = their logit): from any other start 
 """
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tfrecords.errors import RunError
 from tfrecords.taxonomy import COLUMNS
 
 _BASE = "keras.applications.VGG16(include_top=False)"
+OUTPUTS = len(COLUMNS)
 MIN_SIZE = 32  # five poolings by two leave one pixel
 _IMAGENET_MEAN_RGB = (123.68, 116.779, 103.939)
 # Random weights want inputs of order one. Galaxies are dark: the root of their mean square is 28 levels (synthetic
@@ -114,9 +116,9 @@ def build(size: int, weights: str, column_means: np.ndarray, precision: str, see
     return model
 
 
-def for_inference(model: Any) -> Any:
-    """A float32 copy of a model without optimizer, as `model.keras` keeps it."""
+def for_inference(model: Any, weights: Sequence[np.ndarray]) -> Any:
+    """A float32 copy of a model without optimizer, with these weights, as `model.keras` keeps it."""
     scaling = model.get_layer("scaling")
     copy = architecture(model.input_shape[1], scaling.scale == 1.0, "float32")
-    copy.set_weights(model.get_weights())
+    copy.set_weights(weights)
     return copy

@@ -2,7 +2,8 @@
 
 config.json     settings, and the dataset's fingerprint, crop and size
 history.csv     one row per epoch
-checkpoint/     epoch-00007/{arrays.npz, progress.json}: all that training needs to go on exactly
+checkpoint/     epoch-00007/{arrays.npz, progress.json}: all that training needs to go on exactly after 7 epochs;
+                epoch-00007-step-0000012 where it was interrupted 12 steps later
 model.keras     the best model so far, for inference
 """
 
@@ -46,6 +47,22 @@ class Epoch:
     learning_rate: float
     seconds: float
     images_per_second: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come: its finished epochs, the steps done of the next, the precision it trains with."""
+
+    history: tuple[Epoch, ...]
+    steps: int
+    precision: str
+
+    @property
+    def finished(self) -> int:
+        return len(self.history)
+
+
+NOTHING_YET = Progress((), 0, "")
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
@@ -132,29 +149,26 @@ class Run:
         write_text(self.folder / HISTORY, "\n".join(lines) + "\n")
 
     def save_model(self, model: Any) -> None:
-        """Put an inference copy of the model under model.keras in one atomic step."""
-        from trainer.model import for_inference
-
+        """Put a model under model.keras in one atomic step."""
         partial = self.folder / _PARTIAL_MODEL
         try:
-            for_inference(model).save(partial)
+            model.save(partial)
             os.replace(partial, self.model_path)
         finally:
             partial.unlink(missing_ok=True)
         sync_folder(self.folder)
 
-    def save_checkpoint(self, model: Any, history: Sequence[Epoch]) -> None:
-        """Commit weights, random states, optimizer and history as one folder, and drop the one before."""
-        arrays = {f"{index:04d}": np.asarray(variable) for index, variable in enumerate(_state(model))}
+    def save_checkpoint(self, arrays: Sequence[np.ndarray], progress: Progress) -> None:
+        """Commit everything that training goes on from as one folder, and drop the one before."""
         parent = self.folder / CHECKPOINT
         parent.mkdir(exist_ok=True)
-        final = parent / f"epoch-{history[-1].epoch:05d}"
+        final = parent / (f"epoch-{progress.finished:05d}" + (f"-step-{progress.steps:07d}" if progress.steps else ""))
         partial = parent / (final.name + PARTIAL_SUFFIX)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         with atomic_file(partial / "arrays.npz") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        write_text(partial / "progress.json", to_json([asdict(row) for row in history]))
+            np.savez(file, allow_pickle=False, **{f"{index:04d}": array for index, array in enumerate(arrays)})
+        write_text(partial / "progress.json", to_json(asdict(progress)))
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         sync_folder(parent)
@@ -166,36 +180,26 @@ class Run:
         found = sorted((self.folder / CHECKPOINT).glob("epoch-*[0-9]"))
         return found[-1] if found else None
 
-    def progress(self) -> list[Epoch]:
-        """The epochs that the checkpoint has behind it; empty without one."""
+    def progress(self) -> Progress:
+        """What the latest checkpoint has behind it. Raises RunError where it is damaged."""
         latest = self._latest_checkpoint()
         if latest is None:
-            return []
+            return NOTHING_YET
         try:
-            return [Epoch(**row) for row in json.loads((latest / "progress.json").read_text("utf-8"))]
-        except (ValueError, TypeError, OSError) as error:
+            content = json.loads((latest / "progress.json").read_text("utf-8"))
+            return Progress(tuple(Epoch(**row) for row in content["history"]), content["steps"], content["precision"])
+        except (ValueError, TypeError, KeyError, OSError) as error:
             raise RunError(f"{latest}: damaged ({error}): start again with --overwrite") from error
 
-    def restore_checkpoint(self, model: Any) -> None:
-        """Put the state of the latest checkpoint into a model that was built and compiled the same way."""
+    def checkpoint_arrays(self) -> list[np.ndarray]:
+        """The arrays of the latest checkpoint, as they were given. Raises RunError where they are damaged."""
         latest = self._latest_checkpoint()
         assert latest is not None
-        variables = _state(model)
         try:
             with np.load(latest / "arrays.npz") as arrays:
-                loaded = [arrays[f"{index:04d}"] for index in range(len(variables))]
-            for variable, array in zip(variables, loaded, strict=True):
-                variable.assign(array)
+                return [arrays[f"{index:04d}"] for index in range(len(arrays.files))]
         except Exception as error:  # zip, pickle and shape errors of many kinds
             raise RunError(f"{latest}: damaged ({error}): start again with --overwrite") from error
-
-
-def _state(model: Any) -> list[Any]:
-    """All variables that the next step depends on, the states of random generators included, each once.
-
-    Model and optimizer list them in the order of their making, which is the same for the same architecture.
-    """
-    return list({id(variable): variable for variable in (*model.variables, *model.optimizer.variables)}.values())
 
 
 def open_run(folder: Path) -> Run:

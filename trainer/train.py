@@ -1,22 +1,32 @@
-"""Train a run from its first or latest epoch to its last, then evaluate it on `test`.
+"""Train a run from its first epoch or its checkpoint to its last epoch, then evaluate it on `test`.
 
-Reads like the recipe: dataset, run folder, devices, column means, model, resume, fit, evaluate. One epoch is
-the unit of resuming: after each, in this order, the best model, history.csv, and the checkpoint are committed. A
-kill between them repeats the epoch, which on a CPU gives the same model again.
+Reads like the recipe: dataset, run folder, devices, column means, model, resume, epochs, evaluate. After each epoch, in
+this order, the best model, history.csv, and the checkpoint are committed; a kill between them repeats the epoch, which on a
+CPU gives the same model again. Ctrl-C and SIGTERM save a checkpoint after the step under way, and the same command goes on
+with the next one.
 """
 
+import math
+import statistics
 import time
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
 from tfrecords import dataset as datasets
+from tfrecords.commandline import Interruption, deferred_interrupts
 from tfrecords.dataset import Dataset
-from tfrecords.errors import RunError
+from tfrecords.errors import ConfigError, RunError
+from trainer import hosts, memory
 from trainer import run as runs
 from trainer.config import TrainConfig
-from trainer.devices import explained
-from trainer.run import Epoch, Run
+from trainer.devices import Devices, choose, explained
+from trainer.model import for_inference
+from trainer.predict import predicted_batches, rounded_batch
+from trainer.run import Epoch, Progress, Run
 
 ESTIMATE_AFTER_STEPS = 20
 LONG_HOURS = 12
@@ -42,139 +52,268 @@ def time_to_end(seconds_per_step: float, steps: int, size: int, has_gpu: bool) -
     return f"{line}\nthat is more than {LONG_HOURS} hours: use {hardware}{smaller}, fewer --epochs, or --limit"
 
 
-def _optimizer(config: TrainConfig) -> Any:
-    """Adam; its rate grows linearly over the first steps, because the first gradients from the head are large."""
+def optimizer(learning_rate: float, warmup_steps: int, precision: str) -> Any:
+    """Adam; its rate grows linearly over the first steps, because the first gradients from the head are large.
+
+    Under float16, whose smallest numbers are too large for many gradients, with scaling of the loss.
+    """
     import keras
 
-    rate: Any = config.learning_rate
-    if config.warmup_steps:
-        rate = keras.optimizers.schedules.PolynomialDecay(
-            config.learning_rate / (config.warmup_steps + 1), config.warmup_steps, config.learning_rate
+    rate: Any = learning_rate
+    if warmup_steps:
+        rate = keras.optimizers.schedules.PolynomialDecay(learning_rate / (warmup_steps + 1), warmup_steps, learning_rate)
+    adam = keras.optimizers.Adam(rate)
+    return keras.optimizers.LossScaleOptimizer(adam) if precision == "mixed_float16" else adam
+
+
+def learning_rate_after(config: TrainConfig, steps: int) -> float:
+    """The learning rate after so many steps, as `optimizer` has it."""
+    if steps >= config.warmup_steps:
+        return config.learning_rate
+    start = config.learning_rate / (config.warmup_steps + 1)
+    return start + (config.learning_rate - start) * steps / config.warmup_steps
+
+
+class _TensorBoard:
+    """The history as TensorBoard shows it: a curve for train, one for validation, over the epochs."""
+
+    def __init__(self, run: Run) -> None:
+        self._folder = run.folder / "tensorboard"
+        self._writers: dict[str, Any] = {}
+
+    def write(self, row: Epoch) -> None:
+        import tensorflow as tf
+
+        curves = {
+            "train": {"mse": row.mse, "learning_rate": row.learning_rate, "images_per_second": row.images_per_second},
+            "validation": {} if math.isnan(row.val_mse) else {"mse": row.val_mse},
+        }
+        for name, values in curves.items():
+            if values and name not in self._writers:
+                self._writers[name] = tf.summary.create_file_writer(str(self._folder / name))
+            for label, value in values.items():
+                with self._writers[name].as_default(row.epoch):
+                    tf.summary.scalar(label, value)
+        for writer in self._writers.values():
+            writer.flush()
+
+
+def shared_batch(config: TrainConfig, dataset: Dataset, devices: Devices) -> tuple[int, int]:
+    """Steps of an epoch and galaxies of a batch. Raises ConfigError where the devices cannot share a batch equally."""
+    from trainer.pipeline import steps_per_epoch
+
+    replicas = devices.replicas
+    if config.batch_size % replicas:
+        below = config.batch_size // replicas * replicas
+        better = f"{below} or {below + replicas}" if below else str(replicas)
+        raise ConfigError(f"--batch_size {config.batch_size}: {replicas} devices cannot share it equally: take {better}")
+    steps, batch_size = steps_per_epoch(dataset, config.batch_size, config.limit, replicas)
+    if not steps:
+        raise RunError(
+            f"{dataset.folder}: split 'train' has fewer galaxies than there are devices ({replicas}): use fewer devices"
         )
-    return keras.optimizers.Adam(rate)
+    return steps, batch_size
 
 
-def _recorder(run: Run, config: TrainConfig, dataset: Dataset, steps: int, images: int, has_gpu: bool) -> Any:
-    """The callback that keeps the run folder and tells the user how it goes."""
-    import keras
-    from tqdm import tqdm
+def _check_precision(config: TrainConfig, progress: Progress, devices: Devices, folder: Path) -> None:
+    """Raise ConfigError where the checkpoint is of another precision: `auto` may mean another one on this machine."""
+    if progress.precision and progress.precision != devices.precision:
+        raise ConfigError(
+            f"{folder}: was begun with precision {progress.precision}, and --precision {config.precision} takes "
+            f"{devices.precision} on this machine: go on where it was begun, or start again with --overwrite"
+        )
 
-    class Recorder(keras.callbacks.Callback):
-        def __init__(self) -> None:
-            super().__init__()
-            self.history = run.progress()
-            self.step_seconds: list[float] = []
-            self.steps_seen = 0
-            self.bar: Any = None
 
-        def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-            self.started_epoch = self.ended_steps = time.monotonic()
-            self.bar = tqdm(total=steps, desc=f"epoch {epoch + 1}/{config.epochs}", unit=" steps", leave=False)
+class _Training:
+    """A run under way: its model and steps, how far it has come, and what it does in an epoch.
 
-        def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-            self.bar.update()
-            before, self.ended_steps = self.ended_steps, time.monotonic()
-            self.steps_seen += 1
-            if batch > 0 or steps == 1:  # the first of an epoch waits for the pipeline, and once for compilation
-                self.step_seconds.append(self.ended_steps - before)
-            if self.steps_seen == ESTIMATE_AFTER_STEPS:
-                per_step = sum(self.step_seconds) / len(self.step_seconds)
-                to_go = (config.epochs - len(self.history)) * steps - (batch + 1)
-                self.bar.write(time_to_end(per_step, to_go, dataset.size, has_gpu))
+    steps, batch_size: of an epoch, and the galaxies of a batch over all processes.
+    """
 
-        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-            self.bar.close()
-            logs = logs or {}
-            if not all(np.isfinite(value) for value in logs.values()):
-                raise RunError(
-                    f"{run.folder}: loss not finite in epoch {epoch + 1}: lower --learning_rate and start with --overwrite"
-                )
-            row = Epoch(
-                epoch=epoch + 1,
-                mse=float(logs["loss"]),
-                val_mse=float(logs.get("val_loss", np.nan)),
-                learning_rate=float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
-                seconds=round(time.monotonic() - self.started_epoch, 3),
-                images_per_second=round(images / max(1e-9, self.ended_steps - self.started_epoch), 3),
+    def __init__(self, run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices: Devices) -> None:
+        """The model as it was when the run was stopped, or as it begins."""
+        from tfrecords.reader import targets_of
+        from trainer import model
+        from trainer.steps import training_steps
+
+        self.run, self.config, self.dataset, self.devices = run, config, dataset, devices
+        self.steps, self.batch_size = shared_batch(config, dataset, devices)
+        self.progress = runs.NOTHING_YET if is_new else run.progress()
+        _check_precision(config, self.progress, devices, run.folder)
+        resumes = self.progress != runs.NOTHING_YET
+        with devices.scope():
+            if resumes:  # every weight comes from the checkpoint: the file it once started from may be gone
+                self.model = model.architecture(dataset.size, config.weights != "none", devices.precision, config.seed)
+            else:
+                means = targets_of(dataset, "train", config.limit).mean(axis=0)
+                self.model = model.build(dataset.size, config.weights, means, devices.precision, config.seed)
+            adam = optimizer(config.learning_rate, config.warmup_steps, devices.precision)
+            adam.build(self.model.trainable_variables)
+            self.training = training_steps(self.model, adam, devices, config.augment)
+        if resumes:
+            try:
+                self.training.restore(run.checkpoint_arrays())
+            except ValueError as error:
+                raise RunError(f"{run.folder}: its checkpoint does not fit ({error}): start again with --overwrite") from error
+        if is_new and self.writes:
+            runs.create(run)
+        self.progress = replace(self.progress, precision=devices.precision)
+        self._tensorboard = _TensorBoard(run)
+        self._step_seconds: list[float] = []
+        self._seen = 0
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that speaks and keeps the run folder."""
+        return self.devices.hosts.index == 0
+
+    def say(self, text: str) -> None:
+        if self.writes:
+            print(text, flush=True)
+
+    def save(self) -> None:
+        if self.writes:
+            self.run.save_checkpoint(self.training.state(), self.progress)
+
+    def batches(self) -> Iterator[Any]:
+        """All batches from here to the last epoch; the galaxies are kept in memory where that fits and serves."""
+        from trainer import cache
+        from trainer.pipeline import TrainingInput
+
+        finished = self.progress.finished
+        galaxies = self.steps * self.batch_size // self.devices.hosts.processes
+        kept = "none"
+        if self.config.cache != "auto" or self.config.epochs - finished > 1:  # who reads all once has nothing to keep
+            kept = cache.plan(self.config.cache, self.dataset, galaxies, memory.available())
+        if kept != "none":
+            self.say(f"keeping the {galaxies:,} galaxies of split 'train' in memory, {kept}")
+        source = TrainingInput(self.dataset, self.batch_size, self.config.seed, self.config.limit, kept, self.devices.hosts)
+        return iter(self.training.ready(source.batches(finished, self.config.epochs, self.progress.steps)))
+
+    def _stop(self, interruption: Interruption, steps: int) -> NoReturn:
+        self.progress = replace(self.progress, steps=steps)
+        self.save()
+        interruption.raise_now()
+
+    def _train(self, batches: Iterator[Any], interruption: Interruption) -> tuple[float, float]:
+        """The rest of an epoch; returns the mean of its losses, and images per second."""
+        from tqdm import tqdm
+
+        began = ended = time.monotonic()
+        done, finished = self.progress.steps, self.progress.finished
+        label = f"epoch {finished + 1}/{self.config.epochs}"
+        bar = tqdm(total=self.steps, initial=done, desc=label, unit=" steps", leave=False, disable=not self.writes)
+        with bar:
+            while done < self.steps:
+                stop = self.training.train(next(batches), interruption.signal is not None)
+                before, ended = ended, time.monotonic()
+                if done > self.progress.steps or self.steps == 1:  # the first waits for the pipeline, and for compilation
+                    self._step_seconds.append(ended - before)
+                done += 1
+                self._seen += 1
+                bar.update()
+                if self._seen == ESTIMATE_AFTER_STEPS and self.writes:
+                    to_go = (self.config.epochs - finished) * self.steps - done
+                    per_step = statistics.fmean(self._step_seconds)
+                    bar.write(time_to_end(per_step, to_go, self.dataset.size, bool(self.devices.gpus)))
+                if stop:
+                    self._stop(interruption, done)
+            loss = self.training.loss_sum() / self.steps
+        images = (done - self.progress.steps) * self.batch_size
+        return loss, images / max(time.monotonic() - began, 1e-9)
+
+    def _validate(self, interruption: Interruption) -> float:
+        """The MSE over split `validation`, NaN without one."""
+        if not self.dataset.galaxies("validation"):
+            return math.nan
+        alone = self.devices.hosts.processes == 1
+        total, count = 0.0, 0
+        size = rounded_batch(self.batch_size, self.devices)
+        batches = predicted_batches(
+            self.training.predict, self.dataset, "validation", size, self.config.limit, self.devices.hosts
+        )
+        for _, predicted, targets in batches:
+            total += float(np.square(predicted.astype(np.float64) - targets).sum())
+            count += targets.size
+            if alone and interruption.signal is not None:
+                self._stop(interruption, self.steps)
+        return total / count
+
+    def epoch(self, batches: Iterator[Any], interruption: Interruption) -> None:
+        """One epoch, or what was left of it, and everything that is kept of it."""
+        began = time.monotonic()
+        config, finished = self.config, self.progress.finished
+        if not self.progress.steps:
+            self.training.start_epoch()
+        mse, images_per_second = self._train(batches, interruption)
+        val_mse = self._validate(interruption)
+        if not math.isfinite(mse) or math.isinf(val_mse):
+            raise RunError(
+                f"{self.run.folder}: loss not finite in epoch {finished + 1}: lower --learning_rate and start with --overwrite"
             )
-            self.history.append(row)
-            best = runs.best_epoch(self.history)
+        row = Epoch(
+            epoch=finished + 1,
+            mse=mse,
+            val_mse=val_mse,
+            learning_rate=learning_rate_after(config, (finished + 1) * self.steps),
+            seconds=round(time.monotonic() - began, 3),
+            images_per_second=round(images_per_second, 3),
+        )
+        history = (*self.progress.history, row)
+        self.progress = replace(self.progress, history=history, steps=0)
+        best = runs.best_epoch(history)
+        if self.writes:
             if best is row:
-                run.save_model(self.model)
-            run.write_history(self.history)
-            run.save_checkpoint(self.model, self.history)
-            kept = "best so far" if best is row else f"best is epoch {best.epoch}"
-            validation = "" if np.isnan(row.val_mse) else f", validation MSE {row.val_mse:.5f} ({kept})"
-            print(f"epoch {row.epoch}/{config.epochs}: MSE {row.mse:.5f}{validation}, {row.seconds:.0f} s", flush=True)
-            if runs.stops_early(self.history, config.patience):
-                print(f"stopped early: no better validation MSE for {config.patience} epochs", flush=True)
-                self.model.stop_training = True
-
-    return Recorder()
+                self.run.save_model(for_inference(self.model, self.training.weights()))
+            self.run.write_history(history)
+            self._tensorboard.write(row)
+            self.save()
+        kept = "best so far" if best is row else f"best is epoch {best.epoch}"
+        validation = "" if math.isnan(val_mse) else f", validation MSE {val_mse:.5f} ({kept})"
+        self.say(f"epoch {row.epoch}/{config.epochs}: MSE {mse:.5f}{validation}, {row.seconds:.0f} s")
 
 
 @explained
-def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset) -> None:
-    from trainer import devices
-
-    hardware = devices.choose(config.precision, config.require_gpu)
-    print(hardware.describe(), flush=True)
-    import keras
-
-    from tfrecords.reader import targets_of
-    from trainer import model, pipeline
-
-    resumes = not is_new and bool(run.progress())
-    if resumes:  # every weight comes from the checkpoint: the file it once started from may be gone
-        net = model.architecture(dataset.size, config.weights != "none", hardware.precision, config.seed)
-    else:
-        means = targets_of(dataset, "train", config.limit).mean(axis=0)
-        net = model.build(dataset.size, config.weights, means, hardware.precision, config.seed)
-    net.compile(_optimizer(config), "mse")
-    net.optimizer.build(net.trainable_variables)
-    if is_new:
-        runs.create(run)
-    done = run.progress()
-    if resumes:
-        run.restore_checkpoint(net)
-        print(f"{run.folder}: going on after epoch {len(done)} of {config.epochs}", flush=True)
-    steps, batch_size = pipeline.steps_per_epoch(dataset, config.batch_size, config.limit)
-    validation = None
-    if dataset.galaxies("validation"):
-        validation = pipeline.evaluation_batches(dataset, "validation", batch_size, config.limit)
-    else:
-        print("no split 'validation': no early stopping, and the last model is kept", flush=True)
-    net.fit(
-        pipeline.training_batches(dataset, batch_size, config.seed, len(done), config.epochs, config.limit),
-        initial_epoch=len(done),
-        epochs=config.epochs,
-        steps_per_epoch=steps,
-        shuffle=False,  # the pipeline has done it
-        validation_data=validation,
-        callbacks=[
-            _recorder(run, config, dataset, steps, steps * batch_size, bool(hardware.gpus)),
-            keras.callbacks.TensorBoard(run.folder / "tensorboard"),
-        ],
-        verbose=0,
-    )
+def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices: Devices) -> None:
+    training = _Training(run, is_new, config, dataset, devices)
+    if training.progress.finished or training.progress.steps:
+        inside = f" and {training.progress.steps} of {training.steps} steps" if training.progress.steps else ""
+        training.say(f"{run.folder}: going on after epoch {training.progress.finished} of {config.epochs}{inside}")
+    if not dataset.galaxies("validation"):
+        training.say("no split 'validation': no early stopping, and the last model is kept")
+    batches = training.batches()
+    with deferred_interrupts("saving a checkpoint after this step; once more to stop at once") as interruption:
+        while training.progress.finished < config.epochs:
+            training.epoch(batches, interruption)
+            if runs.stops_early(training.progress.history, config.patience):
+                training.say(f"stopped early: no better validation MSE for {config.patience} epochs")
+                break
 
 
 def train(config: TrainConfig, overwrite: bool = False) -> Run:
     """Train, or go on with, the run that `config` describes, then evaluate its best model on `test`.
 
-    A finished run is left as it is. Raises DatasetError, ConfigError or RunError with the next step in the message.
+    A finished run is left as it is. Of several processes only the first evaluates. Raises DatasetError, ConfigError or
+    RunError with the next step in the message.
     """
     from trainer.analysis.evaluate import evaluate, is_current
 
     dataset = datasets.open_dataset(config.tfrecords)
     if not dataset.galaxies("train"):
         raise RunError(f"{dataset.folder}: has no galaxies in split 'train': preprocess images together with their votes")
-    run, is_new = runs.start(config.out, config.settings(), dataset, overwrite)
-    history = [] if is_new else run.progress()
-    if len(history) == config.epochs or runs.stops_early(history, config.patience):
-        print(f"{run.folder}: training is complete after {len(history)} epochs")
-    else:
-        _fit(run, is_new, config, dataset)
+    with hosts.joined(config.hosts, config.host_index) as share:
+        run, is_new = runs.start(config.out, config.settings(), dataset, overwrite)
+        history = () if is_new else run.progress().history
+        hosts.agree(share, {**config.settings(), "dataset": dataset.fingerprint, "epochs done": len(history)})
+        if len(history) == config.epochs or runs.stops_early(history, config.patience):
+            print(f"{run.folder}: training is complete after {len(history)} epochs")
+        else:
+            devices = choose(config.precision, config.require_gpu, share)
+            if share.index == 0:
+                print(devices.describe(config.batch_size), flush=True)
+            _fit(run, is_new, config, dataset, devices)
+    if share.index:
+        return run
     if not dataset.galaxies("test"):
         from trainer.analysis.report import write_history_plot
 

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,10 @@ VOTES = np.linspace(0, 1, 37, dtype=np.float32)
 def _stored(dataset: Dataset, split: str) -> list[schema.Example]:
     """The records of a split without TensorFlow, in the order of the shards."""
     return [schema.parse(data) for path in dataset.paths(split) for data in framing.read_records(path)]
+
+
+def _shards(dataset: Dataset) -> list[Path]:
+    return [dataset.folder / shard.name for shard in dataset.shards]
 
 
 def _ids(examples: Any) -> list[int]:
@@ -117,8 +123,8 @@ def test_a_shard_without_examples_is_no_obstacle(
     stored = _ids(reader.in_order(dataset, "train"))
     assert sorted(stored) == [100007, 100014, 100028]
     assert _ids(reader.in_order(dataset, "train", 2)) == stored[:2]
-    for seed in range(3):
-        assert sorted(_ids(reader.shuffled(dataset, "train", np.int64(seed), 10))) == sorted(stored)
+    assert sum(piece.take for piece in reader.pieces(dataset, "train", 0, 3)) == 3
+    assert all(piece.take for piece in reader.pieces(dataset, "train", 0, 3))
     assert reader.targets_of(dataset, "train").shape == (3, 37)
 
 
@@ -156,30 +162,82 @@ def test_a_limit_takes_the_first_galaxies_as_stored(small_dataset: Dataset, limi
 
     stored = [example.galaxy_id for example in _stored(small_dataset, "train")]
     assert _ids(reader.in_order(small_dataset, "train", limit)) == stored[:limit]
-    assert sorted(_ids(reader.shuffled(small_dataset, "train", np.int64(5), 100, limit))) == sorted(stored[:limit])
     assert len(reader.targets_of(small_dataset, "train", limit)) == min(limit, len(stored))
 
 
-@pytest.mark.parametrize("buffer", [1, 4, 1000])
-def test_shuffled_gives_each_galaxy_once_in_an_order_that_follows_from_the_seed(small_dataset: Dataset, buffer: int) -> None:
+@given(start=st.integers(0, 40), length=st.integers(0, 40), split=st.sampled_from(["train", "validation"]))
+def test_pieces_of_any_range_cover_exactly_its_examples_in_order(
+    small_dataset: Dataset, start: int, length: int, split: str
+) -> None:
     from tfrecords import reader
 
-    stored = [example.galaxy_id for example in _stored(small_dataset, "train")]
-    orders = [_ids(reader.shuffled(small_dataset, "train", np.int64(seed), buffer)) for seed in range(6)]
-    again = [_ids(reader.shuffled(small_dataset, "train", np.int64(seed), buffer)) for seed in range(6)]
-    assert orders == again
-    assert all(sorted(order) == sorted(stored) for order in orders)
-    assert len(set(map(tuple, orders))) > (len(orders) - 1 if buffer > 1 else 1)
+    expected = [example.galaxy_id for example in _stored(small_dataset, split)][start : start + length]
+    shards = {
+        str(path): [schema.parse(data).galaxy_id for data in framing.read_records(path)] for path in _shards(small_dataset)
+    }
+    pieces = reader.pieces(small_dataset, split, start, start + length)
+    found = [shards[piece.path][piece.skip : piece.skip + piece.take] for piece in pieces]
+    assert [galaxy_id for galaxy_ids in found for galaxy_id in galaxy_ids] == expected
+    assert [len(galaxy_ids) for galaxy_ids in found] == [piece.take for piece in pieces]
+    assert all(piece.take > 0 for piece in pieces)
+    assert len({piece.path for piece in pieces}) == len(pieces)
 
 
-def test_shuffled_examples_keep_their_own_image_and_votes(small_dataset: Dataset) -> None:
+@pytest.mark.parametrize(("start", "stop"), [(0, 36), (3, 4), (5, 21), (8, 16), (20, 10_000), (7, 7)])
+def test_the_records_of_pieces_are_those_of_the_shards_byte_for_byte(small_dataset: Dataset, start: int, stop: int) -> None:
     from tfrecords import reader
 
-    stored = {example.galaxy_id: example for example in _stored(small_dataset, "train")}
-    for example in reader.shuffled(small_dataset, "train", np.int64(1), 1000):
-        original = stored[int(example["galaxy_id"])]
-        assert example["image"].numpy() == original.image
-        np.testing.assert_array_equal(example["targets"], original.targets)
+    stored = [data for path in small_dataset.paths("train") for data in framing.read_records(path)]
+    pieces = reader.pieces(small_dataset, "train", start, stop)
+    assert list(reader.stored_order(pieces).as_numpy_iterator()) == stored[start:stop]
+    one_by_one = [reader.records(piece.path, piece.skip, piece.take).as_numpy_iterator() for piece in pieces]
+    assert [record for records in one_by_one for record in records] == stored[start:stop]
+
+
+def test_a_shard_with_fewer_records_than_the_manifest_says_is_an_error(small_dataset: Dataset, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    from tfrecords import reader
+
+    damaged = replace(small_dataset, folder=tmp_path / "data")
+    shutil.copytree(small_dataset.folder, damaged.folder)
+    path, galaxies = damaged.paths("train")[1], damaged.galaxies("train")
+    assert len(_ids(reader.in_order(damaged, "train"))) == galaxies
+    path.write_bytes(b"".join(map(framing.frame, list(framing.read_records(path))[:-1])))
+    with pytest.raises(tf.errors.OpError):
+        _ids(reader.in_order(damaged, "train"))
+    with pytest.raises(tf.errors.OpError):
+        reader.targets_of(damaged, "train")
+    for piece in reader.pieces(damaged, "train", 0, galaxies):
+        records = reader.records(piece.path, piece.skip, piece.take)
+        if piece.path == str(path):
+            with pytest.raises(tf.errors.OpError):
+                list(records)
+        else:
+            assert len(list(records)) == piece.take
+
+
+@pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
+@pytest.mark.parametrize("batch_size", [1, 7, 8, 24, 100])
+def test_decoded_batches_are_what_decode_gives_galaxy_by_galaxy(
+    encoding: str, batch_size: int, survey: Path, build_settings: Callable[..., BuildSettings], tmp_path: Path
+) -> None:
+    from tfrecords import reader
+
+    plan = build_settings(encoding=encoding, validation_fraction=0.0, test_fraction=0.0)
+    dataset = build(survey, tmp_path / "data", plan, workers=1).dataset
+    records = reader.stored_order(reader.pieces(dataset, "train", 0, GALAXIES))
+    batches = list(reader.decoded(records, encoding, 32, batch_size).as_numpy_iterator())
+    whole, rest = divmod(GALAXIES, batch_size)
+    assert [len(ids) for ids, _, _ in batches] == [batch_size] * whole + [rest] * (rest > 0)
+    for ids, images, targets in batches:
+        assert (ids.dtype, images.dtype, targets.dtype) == (np.int64, np.uint8, np.float32)
+        assert images.shape == (len(ids), 32, 32, 3) and targets.shape == (len(ids), 37)
+    ids, images, targets = (np.concatenate(column) for column in zip(*batches, strict=True))
+    examples = list(reader.in_order(dataset, "train"))
+    np.testing.assert_array_equal(ids, _ids(examples))
+    np.testing.assert_array_equal(images, [reader.decode(example, encoding, 32) for example in examples])
+    np.testing.assert_array_equal(targets, [example["targets"] for example in examples])
 
 
 def test_targets_are_those_of_the_table_of_votes(small_dataset: Dataset, small_survey: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfrecords.errors import SettingError
-from trainer.config import MAX_SEED, PRECISIONS, TrainConfig
+from trainer.config import AUGMENTATIONS, MAX_SEED, PRECISIONS, TrainConfig
 
 
 def _config(**changes: Any) -> TrainConfig:
@@ -50,10 +50,11 @@ def test_an_impossible_value_is_refused_with_its_flag_and_value(name: str, value
         {
             "epochs": st.integers(1), "batch_size": st.integers(1), "warmup_steps": st.integers(0), "patience": st.integers(1),
             "seed": st.integers(0, MAX_SEED), "limit": st.integers(0), "learning_rate": st.floats(0, 1, exclude_min=True),
-            "precision": st.sampled_from(PRECISIONS), "weights": st.text(),
+            "precision": st.sampled_from(PRECISIONS), "augment": st.sampled_from(AUGMENTATIONS), "weights": st.text(),
         }
     )
 )  # fmt: skip
 def test_the_settings_hold_every_choice_but_the_places_and_the_hardware(values: dict[str, Any]) -> None:
-    assert _config(**values, require_gpu=True).settings() == values
-    assert set(values) == {field.name for field in fields(TrainConfig)} - {"tfrecords", "out", "require_gpu"}
+    assert _config(**values, require_gpu=True, cache="none", hosts="auto").settings() == values
+    where = {"tfrecords", "out", "cache", "require_gpu", "hosts", "host_index"}
+    assert set(values) == {field.name for field in fields(TrainConfig)} - where

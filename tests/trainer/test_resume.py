@@ -1,109 +1,246 @@
 """A run that was stopped, in whatever way, ends as if nothing had happened."""
 
+import os
+import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tfrecords.commandline import Interruption, Terminated
 from tfrecords.dataset import Dataset
+from trainer import run as runs
 from trainer.config import TrainConfig
+from trainer.devices import choose
 from trainer.run import Run, open_run
-from trainer.train import train
+from trainer.train import _Training, train
 
 Main = Callable[..., tuple[int, str, str]]
+NOTICE = "saving a checkpoint after this step; once more to stop at once"
+GO_ON = "run the same command again to go on from the last checkpoint"
+BAR = re.compile(r"epoch (\d+)/\d+: .*?(\d+)/6 \[")
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A signal to send so many seconds after stderr has shown something."""
+
+    shown: str
+    number: signal.Signals
+    delay: float = 0.0
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """How a process ended, and what it had said until then."""
+    """How a process ended, what it had said until then, and the checkpoints that it left."""
 
     status: int
     said: str
     complained: str
+    checkpoints: tuple[str, ...]
+
+    @property
+    def first_bar(self) -> tuple[int, int]:
+        """The epoch and the step with which its progress began."""
+        found = BAR.search(self.complained)
+        assert found is not None
+        return int(found[1]), int(found[2])
 
 
 def _flags(dataset: Dataset, out: Path, settings: dict[str, Any]) -> list[str]:
     return [f"--tfrecords={dataset.folder}", f"--out={out}", *(f"--{name}={value}" for name, value in settings.items())]
 
 
-def _stop_at(line: str, number: signal.Signals, flags: list[str]) -> Stopped:
-    """Run `trainer` and send it a signal as soon as it has said a line that begins so."""
-    command = [sys.executable, "-m", "trainer", *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+def _trainer(backend: str, dataset: Dataset, out: Path, settings: dict[str, Any], *stops: Stop) -> Stopped:
+    """Run `trainer`, and send it signals one after the other."""
+    command = [sys.executable, "-m", "trainer", *_flags(dataset, out, settings)]
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None and process.stderr is not None
-        said = ""
-        for got in process.stdout:
-            said += got
-            if got.startswith(line):
-                process.send_signal(number)
-                break
-        rest, complained = process.communicate(timeout=120)
-    return Stopped(process.returncode, said + rest, complained)
+        complained = b""
+        for stop in stops:
+            while not re.search(stop.shown, complained.decode(errors="ignore")):
+                got = os.read(process.stderr.fileno(), 4096)
+                assert got, f"ended before it showed {stop.shown}: {complained.decode()}"
+                complained += got
+            time.sleep(stop.delay)
+            process.send_signal(stop.number)
+        said, rest = process.communicate(timeout=300)
+    names = tuple(sorted(path.name for path in (out / "checkpoint").glob("*")))
+    return Stopped(process.returncode, said.decode(), (complained + rest).decode(), names)
 
 
 @dataclass(frozen=True)
 class Disturbed:
-    """A run that was terminated in its first process, killed in its second, and finished in a third."""
+    """A run that was terminated in the midst of its first epoch, stopped by Ctrl-C in its second, and killed at some moment."""
 
     run: Run
+    undisturbed: Run
     terminated: Stopped
+    stopped_by_ctrl_c: Stopped
     killed: Stopped
 
 
-@pytest.fixture(scope="module")
+# Seconds after the first progress at which a process is killed: while it compiles, trains, validates or saves.
+KILLED_AFTER = [round(random.Random(seed).uniform(0, 4), 2) for seed in range(2)]
+
+
+@pytest.fixture(scope="module", params=["tensorflow", "jax"])
 def disturbed(
-    plain_dataset: Dataset, tiny_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    plain_dataset: Dataset,
+    tiny_settings: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Disturbed]:
-    out = tmp_path_factory.mktemp("disturbed") / "run"
-    flags = _flags(plain_dataset, out, tiny_settings)
-    terminated = _stop_at("epoch 1/3", signal.SIGTERM, flags)
-    killed = _stop_at("epoch 2/3", signal.SIGKILL, flags)
-    run = train(TrainConfig(plain_dataset.folder, out, **tiny_settings))
-    yield Disturbed(run, terminated, killed)
-    shutil.rmtree(out)
+    folder, backend = tmp_path_factory.mktemp("disturbed"), request.param
+    settings = tiny_settings
+    if backend == "jax":  # as many steps, of fewer galaxies: a step takes six times as long as on TensorFlow
+        settings = {**tiny_settings, "epochs": 2, "batch_size": 4, "limit": 24}
+        assert _trainer(backend, plain_dataset, folder / "undisturbed", settings).status == 0
+        undisturbed = open_run(folder / "undisturbed")
+    else:
+        undisturbed = request.getfixturevalue("tiny_run")
+    out = folder / "run"
+    stops = (Stop(r"epoch 1/.*[123]/6", signal.SIGTERM), Stop(r"epoch 2/.*[123]/6", signal.SIGINT))
+    terminated, stopped = (_trainer(backend, plain_dataset, out, settings, stop) for stop in stops)
+    killed, *_ = [
+        _trainer(backend, plain_dataset, out, settings, Stop("epoch", signal.SIGKILL, delay))
+        for delay in (KILLED_AFTER if backend == "tensorflow" else KILLED_AFTER[:1])
+    ]
+    assert _trainer(backend, plain_dataset, out, settings).status == 0
+    yield Disturbed(open_run(out), undisturbed, terminated, stopped, killed)
+    shutil.rmtree(folder)
 
 
-def test_sigterm_ends_with_143_and_says_how_to_go_on(disturbed: Disturbed) -> None:
-    assert disturbed.terminated.status == 143
-    assert disturbed.terminated.complained.splitlines()[-1] == (
-        "interrupted by SIGTERM: run the same command again to go on after the last finished epoch"
-    )
-    assert "Traceback" not in disturbed.terminated.complained
+def test_sigterm_in_an_epoch_saves_a_checkpoint_and_says_how_to_go_on(disturbed: Disturbed) -> None:
+    ended = disturbed.terminated
+    assert ended.status == 143
+    [name] = ended.checkpoints
+    assert re.fullmatch(r"epoch-00000-step-000000[1-6]", name)
+    assert ended.complained.splitlines()[-1] == f"interrupted by SIGTERM: {GO_ON}"
+    assert ended.complained.count(NOTICE) == 1
 
 
-def test_nothing_but_progress_and_that_line_goes_to_stderr(disturbed: Disturbed) -> None:
-    lines = disturbed.terminated.complained.replace("\r", "\n").splitlines()
-    others = [line for line in lines if line.strip() and not line.startswith(("epoch ", "interrupted by "))]
-    assert others == []
+def test_ctrl_c_in_an_epoch_saves_a_checkpoint_and_says_how_to_go_on(disturbed: Disturbed) -> None:
+    ended = disturbed.stopped_by_ctrl_c
+    assert ended.status == 130
+    [name] = ended.checkpoints
+    assert re.fullmatch(r"epoch-00001-step-000000[1-6]", name)
+    assert ended.complained.splitlines()[-1] == f"interrupted by Ctrl-C: {GO_ON}"
+    assert ended.complained.count(NOTICE) == 1
 
 
-def test_the_next_command_goes_on_after_the_last_finished_epoch(disturbed: Disturbed) -> None:
+def test_nothing_but_progress_and_these_lines_goes_to_stderr(disturbed: Disturbed) -> None:
+    for ended in (disturbed.terminated, disturbed.stopped_by_ctrl_c, disturbed.killed):
+        lines = ended.complained.replace("\r", "\n").splitlines()
+        others = [line for line in lines if line.strip() and not line.startswith(("epoch ", "interrupted by ", NOTICE))]
+        assert [line for line in others if not line.startswith("predicting test")] == []
+
+
+def test_the_next_command_goes_on_with_the_very_next_step(disturbed: Disturbed) -> None:
+    for before, after in (
+        (disturbed.terminated, disturbed.stopped_by_ctrl_c),
+        (disturbed.stopped_by_ctrl_c, disturbed.killed),
+    ):
+        finished, step = (int(number) for number in re.findall(r"\d+", before.checkpoints[0]))
+        epochs = disturbed.run.settings["epochs"]
+        assert f"{disturbed.run.folder}: going on after epoch {finished} of {epochs} and {step} of 6 steps" in after.said
+        assert after.first_bar == (finished + 1, step)
     assert disturbed.killed.status == -signal.SIGKILL
-    assert f"{disturbed.run.folder}: going on after epoch 1 of 3\n" in disturbed.killed.said
-    assert "epoch 1/3" not in disturbed.killed.said
 
 
-def test_a_stopped_run_ends_with_the_history_of_an_undisturbed_one_bit_for_bit(disturbed: Disturbed, tiny_run: Run) -> None:
-    rows = [(row.epoch, row.mse, row.val_mse, row.learning_rate) for row in disturbed.run.history()]
-    assert rows == [(row.epoch, row.mse, row.val_mse, row.learning_rate) for row in tiny_run.history()]
+def _rows(run: Run) -> list[tuple[float, ...]]:
+    return [(row.epoch, row.mse, row.val_mse, row.learning_rate) for row in run.history()]
 
 
-def test_a_stopped_run_ends_with_the_predictions_of_an_undisturbed_one_bit_for_bit(disturbed: Disturbed, tiny_run: Run) -> None:
+def _bits(arrays: list[np.ndarray]) -> list[tuple[Any, Any, bytes]]:
+    return [(array.dtype, array.shape, array.tobytes()) for array in arrays]
+
+
+def test_a_stopped_run_ends_with_the_history_of_an_undisturbed_one_bit_for_bit(disturbed: Disturbed) -> None:
+    assert len(disturbed.run.history()) == disturbed.run.settings["epochs"]
+    assert _rows(disturbed.run) == _rows(disturbed.undisturbed)
+
+
+def test_a_stopped_run_ends_with_the_state_of_an_undisturbed_one_bit_for_bit(disturbed: Disturbed) -> None:
+    """Weights, moments of the optimizer, random states, and the sum of losses."""
+    assert _bits(disturbed.run.checkpoint_arrays()) == _bits(disturbed.undisturbed.checkpoint_arrays())
+
+
+def test_a_stopped_run_keeps_the_model_of_an_undisturbed_one_bit_for_bit(disturbed: Disturbed) -> None:
+    kept, other = (run.load_model().get_weights() for run in (disturbed.run, disturbed.undisturbed))
+    assert _bits(kept) == _bits(other)
+
+
+def test_a_stopped_run_ends_with_the_predictions_of_an_undisturbed_one_bit_for_bit(disturbed: Disturbed) -> None:
     name = "predictions-test.csv"
-    assert (disturbed.run.folder / name).read_bytes() == (tiny_run.folder / name).read_bytes()
+    assert (disturbed.run.folder / name).read_bytes() == (disturbed.undisturbed.folder / name).read_bytes()
 
 
-def test_a_stopped_run_leaves_no_other_files_than_an_undisturbed_one(disturbed: Disturbed, tiny_run: Run) -> None:
+def test_a_stopped_run_leaves_no_other_files_than_an_undisturbed_one(disturbed: Disturbed) -> None:
     def names(folder: Path) -> set[str]:
         return {str(path.relative_to(folder)) for path in folder.rglob("*") if "tfevents" not in path.name}
 
-    assert names(disturbed.run.folder) == names(tiny_run.folder)
+    assert names(disturbed.run.folder) == names(disturbed.undisturbed.folder)
+
+
+def test_a_second_signal_ends_at_once_without_a_checkpoint(
+    plain_dataset: Dataset, tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    stops = Stop("epoch 1/3: .*0/6", signal.SIGTERM), Stop(NOTICE, signal.SIGTERM)
+    ended = _trainer("tensorflow", plain_dataset, tmp_path / "run", tiny_settings, *stops)
+    assert (ended.status, ended.checkpoints) == (143, ())
+    assert ended.complained.splitlines()[-1] == f"interrupted by SIGTERM: {GO_ON}"
+    assert ended.complained.count(NOTICE) == 1
+
+
+def test_sigterm_in_validation_loses_no_training_step(
+    plain_dataset: Dataset, tiny_settings: dict[str, Any], tiny_run: Run, tmp_path: Path
+) -> None:
+    config = TrainConfig(plain_dataset.folder, tmp_path / "run", **tiny_settings)
+    run, is_new = runs.start(config.out, config.settings(), plain_dataset, overwrite=False)
+    training = _Training(run, is_new, config, plain_dataset, choose("float32", require_gpu=False))
+    training._train(training.batches(), Interruption())
+    came = Interruption()
+    came.signal = signal.SIGTERM
+    with pytest.raises(Terminated):
+        training._validate(came)
+    assert run.progress().steps == 6
+    assert _rows(train(config)) == _rows(tiny_run)
+    shutil.rmtree(run.folder)
+
+
+def test_a_disturbed_run_stops_early_in_the_same_epoch(
+    plain_dataset: Dataset, tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """With full augmentation, whose numbers follow from the epoch too, and a rate so high that validation gets worse."""
+    settings = {
+        **tiny_settings,
+        "epochs": 8,
+        "learning_rate": 1e-2,
+        "patience": 1,
+        "augment": "full",
+        "batch_size": 4,
+        "limit": 24,
+    }
+    alone = train(TrainConfig(plain_dataset.folder, tmp_path / "alone", **settings))
+    assert len(alone.history()) < 8
+    ended = _trainer("tensorflow", plain_dataset, tmp_path / "run", settings, Stop(r"epoch 1/.*[123]/6", signal.SIGTERM))
+    assert ended.status == 143
+    run = train(TrainConfig(plain_dataset.folder, tmp_path / "run", **settings))
+    assert _rows(run) == _rows(alone)
+    assert _bits(run.checkpoint_arrays()) == _bits(alone.checkpoint_arrays())
+    shutil.rmtree(alone.folder)
+    shutil.rmtree(run.folder)
 
 
 def test_a_finished_run_prints_its_metrics_again_and_changes_no_file(
@@ -123,15 +260,18 @@ def test_a_finished_run_prints_its_metrics_again_and_changes_no_file(
 
 
 def test_a_run_that_was_stopped_before_its_metrics_evaluates_without_training(
-    disturbed: Disturbed, plain_dataset: Dataset, tiny_settings: dict[str, Any], run_main: Main
+    disturbed: Disturbed, plain_dataset: Dataset, run_main: Main
 ) -> None:
-    folder = disturbed.run.folder
+    """This process is on TensorFlow: what was trained there gives the same metrics to the last digit."""
+    folder, settings = disturbed.run.folder, disturbed.run.settings
     before = (folder / "metrics.json").read_bytes()
     (folder / "metrics.json").unlink()
     shutil.rmtree(folder / "report")
-    code, out, _ = run_main(*_flags(plain_dataset, folder, tiny_settings))
-    assert code == 0 and "training is complete after 3 epochs" in out and "epoch 1/3" not in out
-    assert (folder / "metrics.json").read_bytes() == before
+    given = {name: value for name, value in settings.items() if value or name != "limit"}
+    code, out, _ = run_main(*_flags(plain_dataset, folder, given))
+    assert code == 0 and f"training is complete after {settings['epochs']} epochs" in out and "epoch 1/" not in out
+    if disturbed.undisturbed.folder.parent != folder.parent:
+        assert (folder / "metrics.json").read_bytes() == before
     assert (folder / "report" / "index.html").is_file()
     assert open_run(folder) == disturbed.run
 
@@ -142,7 +282,7 @@ def test_a_resumed_run_does_not_need_the_weights_it_started_from(
     weights = tmp_path / "base.weights.h5"
     shutil.copy(imagenet_weights, weights)
     settings: dict[str, Any] = {"epochs": 4, "batch_size": 8, "limit": 8, "weights": str(weights)}
-    _stop_at("epoch 1/4:", signal.SIGKILL, _flags(plain_dataset, tmp_path / "run", settings))
+    _trainer("tensorflow", plain_dataset, tmp_path / "run", settings, Stop("epoch 2/4:", signal.SIGKILL))
     weights.unlink()
     run = train(TrainConfig(plain_dataset.folder, tmp_path / "run", **settings))
     assert [row.epoch for row in run.history()] == [1, 2, 3, 4]

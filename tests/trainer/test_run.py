@@ -1,7 +1,9 @@
 """The run folder: what is kept, what it is restored to, and that no run is mixed up with another."""
 
 import dataclasses
+import itertools
 import math
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,8 @@ from hypothesis import strategies as st
 
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, RunError
-from trainer import devices, run
-from trainer.run import Epoch, Run, best_epoch, stops_early
+from trainer import run
+from trainer.run import NOTHING_YET, Epoch, Progress, Run, best_epoch, stops_early
 
 SETTINGS = {"epochs": 3, "learning_rate": 1e-5, "weights": "none"}
 NUMBERS = st.floats(allow_nan=True, allow_infinity=False)
@@ -57,72 +59,61 @@ def test_a_history_is_read_back_bit_for_bit(history: list[Epoch]) -> None:
         assert repr(a_run.history()) == repr(history)  # repr: NaN equals itself, -0.0 differs from 0.0
 
 
-def _model(precision: str = "float32") -> Any:
-    """A small model with all that a checkpoint must hold: weights, dropout's random state, Adam with a schedule."""
-    devices.load_tensorflow()
-    import keras
-
-    layers = [
-        keras.Input((4,)),
-        keras.layers.Dense(8, kernel_initializer=keras.initializers.HeNormal(1), dtype=precision),
-        keras.layers.Dropout(0.5, seed=7),
-        keras.layers.Dense(2, kernel_initializer=keras.initializers.HeNormal(2)),
-    ]
-    net = keras.Sequential(layers)
-    adam = keras.optimizers.Adam(keras.optimizers.schedules.PolynomialDecay(1e-3, 5, 1e-2))
-    net.compile(keras.optimizers.LossScaleOptimizer(adam) if precision == "mixed_float16" else adam, "mse")
-    net.optimizer.build(net.trainable_variables)
-    return net
+def _progress(val_mses: list[float], steps: int = 0) -> Progress:
+    return Progress(tuple(_history(val_mses)), steps, "float32")
 
 
-def _train(net: Any, steps: int) -> list[np.ndarray]:
-    """All variables after some steps."""
-    images = np.arange(24, dtype=np.float32).reshape(6, 4) / 24
-    for _ in range(steps):
-        net.train_on_batch(images, images[:, :2])
-    return [np.asarray(variable) for variable in (*net.variables, *net.optimizer.variables)]
+ARRAYS = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array([1, 2], np.uint32), np.float32(0.25)]
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
-def test_a_checkpoint_restores_every_variable_bit_for_bit_and_training_goes_on_the_same(precision: str, tmp_path: Path) -> None:
-    a_run, history = Run(tmp_path, {}), _history([0.5, 0.4])
-    net = _model(precision)
-    saved = _train(net, 3)
-    assert any("seed" in variable.path for variable in net.variables)
-    assert any("momentum" in variable.path for variable in net.optimizer.variables)
-    a_run.save_checkpoint(net, history)
-    undisturbed = _train(net, 3)
-    resumed = _model(precision)
-    a_run.restore_checkpoint(resumed)
-    assert a_run.progress() == history
-    for got, expected in ((_train(resumed, 0), saved), (_train(resumed, 3), undisturbed)):
-        for one, two in zip(got, expected, strict=True):
-            np.testing.assert_array_equal(one, two)
-    assert not all(np.array_equal(one, two) for one, two in zip(saved, undisturbed, strict=True))
+def test_a_checkpoint_gives_back_every_array_bit_for_bit_and_how_far_the_run_had_come(tmp_path: Path) -> None:
+    a_run = Run(tmp_path, {})
+    a_run.save_checkpoint(ARRAYS, _progress([0.5, 0.4], steps=7))
+    assert a_run.progress() == _progress([0.5, 0.4], steps=7) and a_run.progress().finished == 2
+    for got, expected in zip(a_run.checkpoint_arrays(), ARRAYS, strict=True):
+        assert got.dtype == expected.dtype and got.shape == expected.shape
+        np.testing.assert_array_equal(got, expected)
 
 
 def test_only_the_latest_checkpoint_is_kept_and_an_unfinished_one_counts_for_nothing(tmp_path: Path) -> None:
-    a_run, net = Run(tmp_path, {}), _model()
-    assert a_run.progress() == []
-    a_run.save_checkpoint(net, _history([0.5]))
+    a_run = Run(tmp_path, {})
+    assert a_run.progress() == NOTHING_YET
+    a_run.save_checkpoint(ARRAYS, _progress([0.5]))
     unfinished = tmp_path / "checkpoint" / "epoch-00002.partial"
     unfinished.mkdir()
     (unfinished / "progress.json").write_text("[")
-    assert a_run.progress() == _history([0.5])
-    a_run.restore_checkpoint(net)
-    a_run.save_checkpoint(net, _history([0.5, 0.4]))
+    assert a_run.progress() == _progress([0.5])
+    assert len(a_run.checkpoint_arrays()) == len(ARRAYS)
+    a_run.save_checkpoint(ARRAYS, _progress([0.5], steps=3))
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["epoch-00001-step-0000003"]
+    a_run.save_checkpoint(ARRAYS, _progress([0.5], steps=11))
+    a_run.save_checkpoint(ARRAYS, _progress([0.5, 0.4]))
     assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["epoch-00002"]
-    assert a_run.progress() == _history([0.5, 0.4])
+    assert a_run.progress() == _progress([0.5, 0.4])
+
+
+def test_of_two_checkpoints_the_later_one_counts(tmp_path: Path) -> None:
+    """As a kill between the commit of a checkpoint and the removal of the one before leaves them."""
+    a_run = Run(tmp_path, {})
+    states = [_progress([0.5]), _progress([0.5], 9), _progress([0.5], 10), _progress([0.5, 0.4])]
+    for earlier, later in itertools.pairwise(states):
+        a_run.save_checkpoint(ARRAYS, earlier)
+        (kept,) = (tmp_path / "checkpoint").iterdir()
+        shutil.copytree(kept, tmp_path / "copy")
+        a_run.save_checkpoint(ARRAYS, later)
+        shutil.move(tmp_path / "copy", kept)
+        assert a_run.progress() == later
+        shutil.rmtree(tmp_path / "checkpoint")
 
 
 @pytest.mark.parametrize("name", ["arrays.npz", "progress.json"])
-@pytest.mark.parametrize("content", [b"", b"damaged"])
+@pytest.mark.parametrize("content", [b"", b"damaged", b"{}"])
 def test_a_damaged_checkpoint_is_an_error_that_names_it(name: str, content: bytes, tmp_path: Path) -> None:
-    a_run, net = Run(tmp_path, {}), _model()
-    a_run.save_checkpoint(net, _history([0.5]))
+    a_run = Run(tmp_path, {})
+    a_run.save_checkpoint(ARRAYS, _progress([0.5]))
     (tmp_path / "checkpoint" / "epoch-00001" / name).write_bytes(content)
     with pytest.raises(RunError, match=r"epoch-00001: damaged.*--overwrite"):
-        a_run.restore_checkpoint(net) if name == "arrays.npz" else a_run.progress()
+        a_run.checkpoint_arrays() if name == "arrays.npz" else a_run.progress()
 
 
 def _start(folder: Path, dataset: Dataset, overwrite: bool = False, **changes: Any) -> Run:
@@ -195,7 +186,7 @@ def test_nothing_is_written_or_taken_away_before_a_new_run_is_created(
 def test_overwrite_replaces_the_run_and_nothing_else(small_dataset: Dataset, tmp_path: Path) -> None:
     old = _start(tmp_path, small_dataset)
     old.write_history(_history([0.1]))
-    old.save_checkpoint(_model(), _history([0.1]))
+    old.save_checkpoint(ARRAYS, _progress([0.1]))
     for name in ("model.keras", "metrics.json", "metrics-train.json", "predictions-test.csv", "config.json.partial"):
         (tmp_path / name).write_text("old")
     for name in ("report", "tensorboard"):
@@ -204,7 +195,7 @@ def test_overwrite_replaces_the_run_and_nothing_else(small_dataset: Dataset, tmp
     (tmp_path / "notes.txt").write_text("mine")
     new = _start(tmp_path, small_dataset, overwrite=True, epochs=4)
     assert sorted(_contents(tmp_path)) == ["config.json", "notes.txt"]
-    assert new.settings["epochs"] == 4 and new.progress() == new.history() == []
+    assert new.settings["epochs"] == 4 and new.progress() == NOTHING_YET and new.history() == []
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"settings": {}, "dataset": 3}', "\udcff"])

@@ -1,0 +1,324 @@
+"""This project's input pipeline beside other ways to feed the same galaxies to a training, in one run.
+
+    python benchmarks/input.py [--src ../shared/kaggle] [--images 6128] [--rounds 3] [--json FILE]
+                               [--torch PYTHON] [--skimage PYTHON] [--only NAME ...] [--augmentation]
+
+Every pipeline (loaders.py says what each does) delivers shuffled batches of 32 centres of 212 x 212 x 3 with their votes from
+the page cache. Every round runs each once on one core and once on two, each time in a process of its own, and starts
+with another one. An epoch warms up; then whole batches are counted. A run fails whose images are not those of the others:
+the mean levels of all are compared. Peak memory: the highest sum of resident memory over the process tree on two cores, with
+imports, pages that processes share counted once for each.
+
+--augmentation measures, instead, microseconds an image for trainer.augmentation in one jitted function of JAX and of TensorFlow,
+beside the same moves as operations of tf.data, each in a process of its own on two cores.
+
+"not installed" means that a rival's package is missing. None is a dependency of this project:
+    torch, webdataset   python -m venv ../torch && ../torch/bin/pip install torch==2.13.0 pillow webdataset,
+                        then --torch ../torch/bin/python
+    article             pip install scikit-image, here or there (there with matplotlib, then --skimage ../torch/bin/python)
+FFCV is not among them: `pip install ffcv` (1.0.2) builds from source and stops without OpenCV's headers ("Could not find
+required package: opencv"); its latest release is of 2023.
+"""
+
+import argparse
+import csv
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from children import ChildError, run_child
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TABLE, IMAGES = "training_solutions_rev1.csv", "images_training_rev1"
+SIDE = 212
+CORES = (1, 2)
+TARS = 8
+MAX_LEVEL_DIFFERENCE = 1.5  # of 255: the quick inverse DCT that is TensorFlow's default gives 0.7 less than Pillow
+OURS, RECORDS, ORIGINALS = "this project", "another reader of its records", "readers of the original JPEGs"
+NOT_INSTALLED = "not installed"
+PACKAGES = ("tensorflow", "tensorflow-datasets", "keras", "jax", "matplotlib", "scikit-image", "torch", "webdataset", "pillow")
+AUGMENTATIONS = ("jax", "tensorflow", "tensorflow-xla", "tf-data")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A pipeline to measure. missing: why it cannot run, else empty."""
+
+    name: str
+    what: str
+    group: str
+    python: str = sys.executable
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One run on so many cores: images/s, the mean level of the images, and memory."""
+
+    candidate: str
+    round: int
+    cores: int
+    rate: float
+    level: float
+    peak_mb: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: rates of every round by cores, and why there are none."""
+
+    candidate: Candidate
+    rates: dict[int, list[float]] = field(default_factory=dict)
+    peak_mb: float = 0.0
+    note: str = ""
+
+    def rate(self, cores: int) -> float:
+        return statistics.median(self.rates[cores]) if self.rates.get(cores) else 0.0
+
+
+def versions_of(python: str, packages: Sequence[str]) -> dict[str, str]:
+    """The versions of those of the packages that `python` has. Exits where there is no such Python."""
+    code = (
+        "import importlib.metadata as m, json, sys; found = {d.name.lower(): d.version for d in m.distributions()};"
+        "print(json.dumps({name: found[name] for name in sys.argv[1:] if name in found}))"
+    )
+    try:
+        done = subprocess.run((python, "-c", code, *packages), capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        sys.exit(f"error: {python}: no Python that runs: give --torch and --skimage the path of one")
+    return dict(json.loads(done.stdout))
+
+
+def all_candidates(torch: str, skimage: str) -> list[Candidate]:
+    """Every pipeline in the order of the table, also those that cannot run here."""
+    torch_has, skimage_has = versions_of(torch, PACKAGES), versions_of(skimage, PACKAGES)
+    no_torch = "" if {"torch", "pillow"} <= torch_has.keys() else NOT_INSTALLED
+    no_webdataset = no_torch or ("" if "webdataset" in torch_has else NOT_INSTALLED)
+    no_article = "" if {"scikit-image", "matplotlib"} <= skimage_has.keys() else NOT_INSTALLED
+    return [
+        Candidate("ours-raw", "**`--encoding raw`**", OURS),
+        Candidate("ours-jpeg", "**`--encoding jpeg`**", OURS),
+        Candidate("ours-png", "`--encoding png`", OURS),
+        Candidate("ours-decoded", "jpeg, decoded galaxies in memory", OURS),
+        Candidate("ours-stored", "jpeg, stored galaxies in memory", OURS),
+        Candidate("tfds", "plain TFDS, jpeg", RECORDS),
+        Candidate("tf-data", "tf.data, `decode_and_crop_jpeg`", ORIGINALS),
+        Candidate("keras", "`keras.utils.image_dataset_from_directory` (no votes)", ORIGINALS),
+        Candidate("torch", "PyTorch `DataLoader`, Pillow", ORIGINALS, torch, no_torch),
+        Candidate("webdataset", "WebDataset, Pillow", ORIGINALS, torch, no_webdataset),
+        Candidate("article", "the article's generator (one core)", ORIGINALS, skimage, no_article),
+    ]
+
+
+def store(src: Path, folder: Path, names: Sequence[str]) -> int:
+    """Make of `src` what the pipelines of these names read, read all of it once; gives the number of galaxies."""
+    if not (src / TABLE).is_file() or not (src / IMAGES).is_dir():
+        sys.exit(f"error: {src}: no {TABLE} or no {IMAGES}/ in it: give --src the folder of Kaggle's download")
+    with (src / TABLE).open(newline="") as file:
+        votes = {row[0]: row[1:] for row in list(csv.reader(file))[1:]}
+    # Only the galaxies with votes: a folder of its own, as Keras takes every file that it finds.
+    chosen = folder / "kaggle"
+    (chosen / IMAGES).mkdir(parents=True)
+    (chosen / TABLE).write_bytes((src / TABLE).read_bytes())
+    (folder / "tars").mkdir()
+    galaxies = [path for path in sorted((src / IMAGES).glob("*.jpg")) if path.stem in votes]
+    for number in range(TARS):
+        with tarfile.open(folder / "tars" / f"galaxies-{number}.tar", "w") as tar:
+            for path in galaxies[number::TARS]:
+                jpeg, array = path.read_bytes(), io.BytesIO()
+                np.save(array, np.array(votes[path.stem], np.float32))
+                (chosen / IMAGES / path.name).write_bytes(jpeg)
+                for suffix, content in (("jpg", jpeg), ("npy", array.getvalue())):
+                    entry = tarfile.TarInfo(f"{path.stem}.{suffix}")
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
+    wanted = {"raw": {"ours-raw"}, "png": {"ours-png"}, "jpeg": {"ours-jpeg", "ours-decoded", "ours-stored", "tfds"}}
+    for encoding, readers in wanted.items():
+        if readers & set(names):
+            flags = ("--encoding", encoding, "--size", str(SIDE), "--validation_fraction", "0", "--test_fraction", "0")
+            command = (sys.executable, "-m", "preprocess", "--src", str(chosen), "--out", str(folder / encoding), *flags)
+            run_child(command, folder / "log")
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.read_bytes()
+    return len(galaxies)
+
+
+def measure(candidate: Candidate, number: int, cores: int, images: int, folder: Path) -> Measurement:
+    """One run of a pipeline over what `store` made in `folder`."""
+    script = str(REPOSITORY / "benchmarks" / "loaders.py")  # -P: else codecs.py beside it hides Python's
+    flags = ("--cores", str(cores), "--images", str(images))
+    command = (candidate.python, "-P", script, candidate.name, str(folder / "kaggle"), str(folder), *flags)
+    _, peak, _, said = run_child(command, folder / "log")
+    timing = json.loads(said)
+    return Measurement(candidate.name, number, cores, timing["images"] / timing["seconds"], timing["level"], peak / 1e6)
+
+
+def run_rounds(
+    candidates: Sequence[Candidate], args: argparse.Namespace, folder: Path
+) -> tuple[list[Measurement], dict[str, str]]:
+    """All measurements, and why a candidate has none or too few: it is missing, or failed and was left out from then on."""
+    measurements: list[Measurement] = []
+    notes = {candidate.name: candidate.missing for candidate in candidates if candidate.missing}
+    for number in range(args.rounds):
+        first = number % len(candidates)
+        for candidate in (*candidates[first:], *candidates[:first]):
+            for cores in CORES:
+                if candidate.name in notes:
+                    continue
+                print(f"round {number + 1} of {args.rounds}: {candidate.name}, {cores} core(s)", file=sys.stderr)
+                try:
+                    measurements.append(measure(candidate, number, cores, args.images, folder))
+                except ChildError as error:
+                    notes[candidate.name] = f"failed: {error}"
+    middle = statistics.median(run.level for run in measurements) if measurements else 0.0
+    for run in measurements:
+        if abs(run.level - middle) > MAX_LEVEL_DIFFERENCE:
+            notes[run.candidate] = f"failed: other images: mean level {run.level:.2f}, of most {middle:.2f}"
+    return measurements, notes
+
+
+def make_rows(candidates: Sequence[Candidate], measurements: Sequence[Measurement], notes: dict[str, str]) -> list[Row]:
+    """A row per candidate: within each group the fastest on two cores first."""
+    rows = []
+    for candidate in candidates:
+        runs = [run for run in measurements if run.candidate == candidate.name]
+        if candidate.name in notes or not runs:
+            rows.append(Row(candidate, note=notes.get(candidate.name, "")))
+            continue
+        rates = {cores: [run.rate for run in runs if run.cores == cores] for cores in CORES}
+        rows.append(Row(candidate, rates, statistics.median(run.peak_mb for run in runs if run.cores == CORES[-1])))
+    groups = (OURS, RECORDS, ORIGINALS)
+    return sorted(rows, key=lambda row: (groups.index(row.candidate.group), -row.rate(CORES[-1])))
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """The rows as Markdown; `-` where there is no figure."""
+    most = CORES[-1]
+    best = max((row.rate(most) for row in rows if row.candidate.group == ORIGINALS), default=0.0)
+    heads = ("what", "images/s, 1 core", "images/s, 2 cores", "min to max (2 cores)")
+    lines = [(*heads, "times the best reader of the original JPEGs", "peak MB"), ("---",) * 6]
+    group = ""
+    for row in rows:
+        if row.candidate.group != group:
+            group = row.candidate.group
+            lines.append((f"*{group}*", *[""] * 5))
+        if not row.rates:
+            lines.append((row.candidate.what, row.note or "-", *["-"] * 4))
+            continue
+        rates = row.rates[most]
+        shown = [f"{row.rate(cores):,.0f}" for cores in CORES]
+        times = f"{row.rate(most) / best:.1f}" if best else "-"
+        spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
+        lines.append((row.candidate.what, *shown, spread, times, f"{row.peak_mb:,.0f}"))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def augmentation_rows(args: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
+    """Microseconds an image of every way to augment, medians over the rounds, which alternate."""
+    runs: dict[tuple[str, str], list[float]] = {}
+    script = str(REPOSITORY / "benchmarks" / "augmenters.py")
+    for number in range(args.rounds):
+        for way in AUGMENTATIONS:
+            print(f"round {number + 1} of {args.rounds}: {way}", file=sys.stderr)
+            command = (sys.executable, "-P", script, way, "--cores", str(CORES[-1]))
+            for kind, microseconds in json.loads(run_child(command, folder / "log")[3]).items():
+                runs.setdefault((way, kind), []).append(microseconds)
+    return [{"way": way, "kind": kind, "microseconds": values} for (way, kind), values in runs.items()]
+
+
+def format_augmentation(rows: Sequence[dict[str, object]]) -> str:
+    lines = ["| augmentation | where | microseconds an image | min to max | images/s |", "|---|---|---|---|---|"]
+    for row in sorted(rows, key=lambda row: str(row["kind"])):
+        values: list[float] = row["microseconds"]  # type: ignore[assignment]
+        middle = statistics.median(values)
+        spread = f"{min(values):,.0f} to {max(values):,.0f}"
+        lines.append(f"| {row['kind']} | {row['way']} | {middle:,.0f} | {spread} | {1e6 / middle:,.0f} |")
+    return "\n".join(lines)
+
+
+def describe_machine(args: argparse.Namespace) -> dict[str, str]:
+    """What the figures hold for, one line each."""
+    cpu = platform.processor()
+    if (info := Path("/proc/cpuinfo")).is_file():
+        cpu = next((line.partition(": ")[2] for line in info.read_text().splitlines() if line.startswith("model name")), cpu)
+    installed = {dist.name.lower(): dist.version for dist in importlib.metadata.distributions()}
+    for python in (args.skimage, args.torch):
+        installed = {**versions_of(python, PACKAGES), **installed}
+    packages = [f"{name} {installed[name]}" for name in PACKAGES if name in installed]
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "CPU": f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before the run",
+        "versions": ", ".join([f"Python {platform.python_version()}", *packages]),
+    }
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Measure, print and write; gives the exit status: 1 where a candidate failed."""
+    header, content, failed = describe_machine(args), {}, False
+    with tempfile.TemporaryDirectory(prefix="input-benchmark-") as name:
+        folder = Path(name)
+        if args.augmentation:
+            header["rounds"] = f"{args.rounds}, batches of 32 at {SIDE} x {SIDE}"
+            content = {"augmentation": augmentation_rows(args, folder)}
+            table = format_augmentation(content["augmentation"])
+        else:
+            candidates = all_candidates(args.torch, args.skimage)
+            if unknown := set(args.only or ()) - {candidate.name for candidate in candidates}:
+                known = " ".join(candidate.name for candidate in candidates)
+                sys.exit(f"error: --only {' '.join(sorted(unknown))}: choose from {known}")
+            candidates = [candidate for candidate in candidates if not args.only or candidate.name in args.only]
+            different = store(args.src, folder, [candidate.name for candidate in candidates])
+            header["images"] = f"{different:,} in an epoch, at least {args.images:,} timed, {args.rounds} rounds"
+            measurements, notes = run_rounds(candidates, args, folder)
+            rows = make_rows(candidates, measurements, notes)
+            content = {"rows": [asdict(row) for row in rows], "measurements": [asdict(run) for run in measurements]}
+            table, failed = format_table(rows), any(note.startswith("failed") for note in notes.values())
+    print("\n".join(f"{name}: {value}" for name, value in header.items()), table, sep="\n\n")
+    if args.json:
+        args.json.write_text(json.dumps({**header, **content}, indent=1) + "\n")
+    return int(failed)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    source = REPOSITORY.parent / "shared/kaggle"
+    add("--src", type=Path, default=source, help="folder of Kaggle's download (default: %(default)s)")
+    add("--images", type=int, default=6128, help="number of images to time, at least (default: %(default)s)")
+    add("--rounds", type=int, default=3, help="(default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write the table and every single measurement to it")
+    add("--torch", default=sys.executable, metavar="PYTHON", help="a Python with torch, pillow, webdataset (default: this one)")
+    add("--skimage", default=sys.executable, metavar="PYTHON", help="a Python with scikit-image, matplotlib (default: this one)")
+    add("--only", nargs="+", metavar="NAME", help="pipelines to run, by their names in loaders.py (default: all)")
+    add("--augmentation", action="store_true", help="measure the augmentation instead")
+    args = parser.parse_args()
+    if args.images < 1 or args.rounds < 1:
+        parser.error("--images and --rounds must be at least 1")
+    if args.json and not args.json.absolute().parent.is_dir():
+        parser.error(f"--json {args.json}: no such folder: make it first")
+    if len(os.sched_getaffinity(0)) < CORES[-1]:
+        parser.error(f"this process may use fewer than {CORES[-1]} cores")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it removes the temporary folder as Ctrl-C does
+    try:
+        return compare(args)
+    except KeyboardInterrupt:
+        print("interrupted: temporary folders are removed", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""What tests run in processes of their own: other backends, several devices, several hosts. `children.py NAME ARGUMENTS`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BATCH_SIZE = 8
+
+
+def _two_devices_on_tensorflow() -> None:
+    """Split the CPU in two. JAX takes the same from XLA_FLAGS."""
+    import tensorflow as tf
+
+    [cpu] = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+def _training(dataset: Any, devices: Any, optimizer: Any, dropout: float, kind: str) -> Any:
+    from tfrecords.reader import targets_of
+    from trainer import model
+    from trainer.steps import training_steps
+
+    with devices.scope():
+        means = targets_of(dataset, "train", 0).mean(axis=0)
+        network = model.build(dataset.size, "none", means, devices.precision, seed=3)
+        network.get_layer("dropout").rate = dropout
+        kernel = network.get_layer("vote_fractions").kernel  # zeros would let no gradient through to the layers below
+        kernel.assign(np.random.default_rng(0).normal(0, 0.03, kernel.shape))
+        made = optimizer()
+        made.build(network.trainable_variables)
+        return training_steps(network, made, devices, kind)
+
+
+def _batches(dataset: Any, training: Any, devices: Any, skip: int = 0) -> Any:
+    from trainer.pipeline import TrainingInput
+
+    source = TrainingInput(dataset, BATCH_SIZE, seed=3, share=devices.hosts)
+    return iter(training.ready(source.batches(0, 2, skip)))
+
+
+def _save(path: Path, arrays: list[np.ndarray]) -> None:
+    np.savez(path, **{f"{index:04d}": array for index, array in enumerate(arrays)})
+
+
+def gradient(folder: str, out: str, dropout: str) -> None:
+    """One step of plain gradient descent with rate 1: OUT/before.npz, OUT/after.npz; then the test split, OUT/predicted.npz."""
+    import keras
+
+    from tfrecords.dataset import open_dataset
+    from trainer.devices import WHOLE, choose
+    from trainer.predict import predicted_batches
+
+    dataset, devices = open_dataset(Path(folder)), choose("float32", require_gpu=False)
+    training = _training(dataset, devices, lambda: keras.optimizers.SGD(1.0), float(dropout), "dihedral")
+    parts = list(predicted_batches(training.predict, dataset, "test", BATCH_SIZE, 0, WHOLE))
+    np.savez(
+        Path(out) / "predicted.npz", ids=np.concatenate([p[0] for p in parts]), votes=np.concatenate([p[1] for p in parts])
+    )
+    _save(Path(out) / "before.npz", training.state())
+    training.train(next(_batches(dataset, training, devices)))
+    _save(Path(out) / "after.npz", training.state())
+    print(devices.replicas, "devices")
+
+
+def restored(folder: str) -> None:
+    """Four steps undisturbed, and two of them again by other steps that were given the state: the same bits."""
+    from tfrecords.dataset import open_dataset
+    from trainer.devices import choose
+    from trainer.train import optimizer
+
+    dataset, devices = open_dataset(Path(folder)), choose("float32", require_gpu=False)
+
+    def fresh() -> Any:
+        return _training(dataset, devices, lambda: optimizer(3e-4, 2, "float32"), 0.5, "none")
+
+    def run(training: Any, skip: int) -> None:
+        batches = _batches(dataset, training, devices, skip)
+        for _ in range(2):
+            training.train(next(batches))
+
+    undisturbed = fresh()
+    run(undisturbed, 0)
+    between = undisturbed.state()
+    run(undisturbed, 2)
+    disturbed = fresh()
+    for wrong in (between[:-1], [*between[1:], between[0]]):
+        before = [array.tobytes() for array in disturbed.state()]
+        try:
+            disturbed.restore(wrong)
+        except ValueError:
+            assert [array.tobytes() for array in disturbed.state()] == before
+        else:
+            raise AssertionError("arrays of another model were taken")
+    disturbed.restore(between)
+    run(disturbed, 2)
+    ends = [[(array.dtype, array.shape, array.tobytes()) for array in end.state()] for end in (undisturbed, disturbed)]
+    assert ends[0] == ends[1]
+    assert ends[0] != [(array.dtype, array.shape, array.tobytes()) for array in between]
+    print(devices.replicas, "devices, the same bits")
+
+
+def host(folder: str, out: str, hosts: str, index: str) -> None:
+    """Three steps as one of several processes; its end state, its galaxies, and the files it read go to OUT/INDEX.npz."""
+    from tfrecords.dataset import open_dataset
+    from trainer.devices import choose
+    from trainer.hosts import joined
+    from trainer.pipeline import TrainingInput
+    from trainer.predict import predicted_batches
+    from trainer.train import optimizer
+
+    dataset = open_dataset(Path(folder))
+    with joined(hosts, int(index)) as share:
+        devices = choose("float32", require_gpu=False, hosts=share)
+        training = _training(dataset, devices, lambda: optimizer(3e-4, 2, "float32"), 0.5, "none")
+        batches = _batches(dataset, training, devices)
+        for _ in range(3):
+            training.train(next(batches))
+        parts = list(predicted_batches(training.predict, dataset, "test", BATCH_SIZE, 0, share))
+        state = training.state()
+        targets = [np.asarray(part) for _, part, _ in TrainingInput(dataset, BATCH_SIZE, 3, share=share).batches(0, 1)]
+        np.savez(
+            Path(out) / f"{index}.npz",
+            own=np.concatenate(targets),
+            ids=np.concatenate([part[0] for part in parts]),
+            votes=np.concatenate([part[1] for part in parts]),
+            **{f"state-{place:04d}": array for place, array in enumerate(state)},
+        )
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    if os.environ.get("TENSORFLOW_DEVICES") == "2":
+        _two_devices_on_tensorflow()
+    {"gradient": gradient, "restored": restored, "host": host}[sys.argv[1]](*sys.argv[2:])

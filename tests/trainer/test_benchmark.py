@@ -1,0 +1,73 @@
+"""The benchmark measures what it says, and says what follows from it."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfrecords.dataset import Dataset
+from trainer.benchmark import Speed, forward_flops, verdict
+
+Main = Callable[..., tuple[int, str, str]]
+SPEED = Speed("CPU", 212, 32, 10, 5, 1000.0, 100.0, 99.0, 0.01, 83.0, 8.3, 16.6)
+
+
+def test_the_flops_of_vgg16_are_those_of_its_layers() -> None:
+    from trainer import model
+
+    net = model.build(32, "none", np.full(37, 0.3), "float32", 0)
+    blocks = [(32, 3, 64), (32, 64, 64), (16, 64, 128), (16, 128, 128), (8, 128, 256), (8, 256, 256), (8, 256, 256)]
+    blocks += [(4, 256, 512), (4, 512, 512), (4, 512, 512), (2, 512, 512), (2, 512, 512), (2, 512, 512)]
+    convolutions = sum(2 * side * side * 9 * inputs * outputs for side, inputs, outputs in blocks)
+    assert forward_flops(net) == convolutions + 2 * (512 * 1024 + 1024 * 1024 + 1024 * 37)
+
+
+def test_training_one_image_of_the_article_takes_about_83_gflop() -> None:
+    from trainer import model
+
+    assert 3 * forward_flops(model.architecture(212, True, "float32")) / 1e9 == pytest.approx(83, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ("the step is the limit", "10.0 times as many images")),
+        ({"pipeline": 90.0, "lost": 0.4}, ("the pipeline is the limit", "--cache memory", "--encoding raw", "CPU cores")),
+        ({"pipeline": 900.0, "lost": 0.4}, ("the input takes 40% of the time", "--cache memory")),
+        ({"lost": -0.02}, ("the step is the limit",)),
+    ],
+)
+def test_the_verdict_names_the_limit_and_the_flag_to_change(changes: dict[str, float], words: tuple[str, ...]) -> None:
+    said = verdict(dataclasses.replace(SPEED, **changes))
+    assert all(word in said for word in words)
+
+
+def test_utilization_is_the_share_of_the_matrix_rate() -> None:
+    assert SPEED.utilization == pytest.approx(0.5)
+
+
+def test_the_command_prints_three_speeds_and_writes_them_as_json(
+    run_main: Main, plain_dataset: Dataset, tmp_path: Path
+) -> None:
+    file = tmp_path / "speed.json"
+    flags = ["--batch_size=8", "--steps=2", "--rounds=2", "--limit=16", "--augment=full", f"--json={file}"]
+    code, out, _ = run_main("benchmark", "--tfrecords", plain_dataset.folder, *flags)
+    content = json.loads(file.read_text("utf-8"))
+    assert code == 0
+    assert (content["size"], content["batch_size"], content["steps"], content["rounds"]) == (32, 8, 2, 2)
+    assert min(content[name] for name in ("pipeline", "step", "together", "tflops", "matrix_tflops", "utilization")) > 0
+    assert content["tflops"] == pytest.approx(content["gflop"] / 1e3 * content["step"])
+    for line in ("pipeline alone", "training step alone", "both together", "of this machine's matrix product"):
+        assert line in out
+    assert f"{content['step']:,.1f}" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["speed.json"]
+
+
+def test_a_place_for_the_json_that_is_not_there_is_said_before_anything_is_measured(
+    run_main: Main, plain_dataset: Dataset, tmp_path: Path
+) -> None:
+    code, out, err = run_main("benchmark", "--tfrecords", plain_dataset.folder, "--json", tmp_path / "no" / "speed.json")
+    assert (code, out) == (1, "") and err.startswith("error: ") and "there is no folder" in err

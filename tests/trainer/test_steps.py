@@ -1,0 +1,135 @@
+"""Steps can be stopped and gone on with bit for bit, and many devices do what one does."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tfrecords.dataset import Dataset
+from tfrecords.reader import targets_of
+from trainer import model
+from trainer.devices import choose
+from trainer.pipeline import TrainingInput
+from trainer.steps import Steps, training_steps
+from trainer.train import optimizer
+
+CHILDREN = Path(__file__).with_name("children.py")
+TWO = {
+    "tensorflow": {"TENSORFLOW_DEVICES": "2"},
+    "jax": {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+}
+
+
+def _child(backend: str, devices: int, *arguments: object) -> str:
+    """What a function of `children` said, in a process with so many virtual devices."""
+    more = TWO[backend] if devices == 2 else {}
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2", **more}
+    command = [sys.executable, str(CHILDREN), *map(str, arguments)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    return ended.stdout
+
+
+def _bits(arrays: list[np.ndarray]) -> list[tuple[Any, Any, bytes]]:
+    return [(array.dtype, array.shape, array.tobytes()) for array in arrays]
+
+
+@pytest.fixture(scope="module")
+def fresh(plain_dataset: Dataset) -> Callable[[str], tuple[Steps, Any]]:
+    """A function that gives steps as at the beginning of a run, and their optimizer."""
+
+    def make(precision: str) -> tuple[Steps, Any]:
+        devices = choose(precision, require_gpu=False)
+        network = model.build(32, "none", targets_of(plain_dataset, "train", 0).mean(axis=0), precision, seed=3)
+        adam = optimizer(3e-4, 4, precision)
+        adam.build(network.trainable_variables)
+        return training_steps(network, adam, devices, "dihedral"), adam
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def six_batches(plain_dataset: Dataset) -> list[Any]:
+    return list(TrainingInput(plain_dataset, 8, 3).batches(0, 1))
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_restored_steps_go_on_bit_for_bit(
+    fresh: Callable[[str], tuple[Steps, Any]], six_batches: list[Any], precision: str
+) -> None:
+    undisturbed, adam = fresh(precision)
+    for batch in six_batches[:3]:
+        undisturbed.train(batch)
+    if precision == "mixed_float16":
+        adam.dynamic_scale.assign(512.0)
+    between = undisturbed.state()
+    for batch in six_batches[3:]:
+        undisturbed.train(batch)
+    disturbed, other = fresh(precision)
+    disturbed.restore(between)
+    if precision == "mixed_float16":
+        assert float(other.dynamic_scale) == 512.0
+    assert _bits(disturbed.state()) == _bits(between)
+    for batch in six_batches[3:]:
+        disturbed.train(batch)
+    assert disturbed.loss_sum() == undisturbed.loss_sum()
+    assert _bits(disturbed.state()) == _bits(undisturbed.state())
+    assert _bits(undisturbed.state()) != _bits(between)
+    # Arrays of another model are refused, and nothing of them is kept.
+    state = _bits(disturbed.state())
+    for wrong in (between[:-1], [*between, between[0]], [*between[1:], between[0]]):
+        with pytest.raises(ValueError, match="not those of this model"):
+            disturbed.restore(wrong)
+    assert _bits(disturbed.state()) == state
+
+
+def test_the_sum_of_losses_begins_anew_with_an_epoch(fresh: Callable[[str], tuple[Steps, Any]], six_batches: list[Any]) -> None:
+    steps, _ = fresh("float32")
+    assert steps.loss_sum() == 0.0
+    steps.train(six_batches[0])
+    first = steps.loss_sum()
+    steps.train(six_batches[1])
+    assert 0 < first < steps.loss_sum()
+    before = steps.state()
+    steps.start_epoch()
+    assert steps.loss_sum() == 0.0
+    assert _bits(steps.state())[:-1] == _bits(before)[:-1]
+
+
+def test_jax_steps_on_two_devices_go_on_bit_for_bit_and_refuse_arrays_of_another_model(plain_dataset: Dataset) -> None:
+    assert _child("jax", 2, "restored", plain_dataset.folder) == "2 devices, the same bits\n"
+
+
+def _saved(path: Path) -> list[np.ndarray]:
+    with np.load(path) as arrays:
+        return [arrays[name] for name in sorted(arrays.files)]
+
+
+@pytest.mark.parametrize(("backend", "dropout"), [("tensorflow", 0.0), ("jax", 0.5)])
+def test_two_devices_take_the_step_and_give_the_predictions_of_one(
+    plain_dataset: Dataset, tmp_path: Path, backend: str, dropout: float
+) -> None:
+    """15 galaxies in batches of 8: the last is padded. TensorFlow draws dropout on each device, so there it is off."""
+    for devices in (1, 2):
+        folder = tmp_path / str(devices)
+        folder.mkdir()
+        said = _child(backend, devices, "gradient", plain_dataset.folder, folder, dropout)
+        assert said == f"{devices} devices\n"
+    before, one, two = (_saved(tmp_path / name) for name in ("1/before.npz", "1/after.npz", "2/after.npz"))
+    assert _bits(before) == _bits(_saved(tmp_path / "2" / "before.npz"))
+    moved = 0
+    for start, first, second in zip(before, one, two, strict=True):
+        if start.dtype == np.float32:
+            gradient = np.abs(first - start).max()
+            moved += gradient > 0
+            np.testing.assert_allclose(second, first, rtol=1e-6, atol=1e-4 * gradient + 1e-7)
+    assert moved == 33  # 32 weights, and the sum of the losses
+    with np.load(tmp_path / "1" / "predicted.npz") as alone, np.load(tmp_path / "2" / "predicted.npz") as shared:
+        assert alone["ids"].tolist() == shared["ids"].tolist()
+        assert len(set(alone["ids"].tolist())) == len(alone["ids"]) == plain_dataset.galaxies("test")
+        np.testing.assert_allclose(shared["votes"], alone["votes"], rtol=1e-5, atol=1e-6)

@@ -1,0 +1,192 @@
+"""What limits training on this machine: the pipeline, the step, or both together, and what to change.
+
+    pipeline  batches as they come from the shards, thrown away
+    step      training on one batch that lies on the devices already
+    together  training as it is done
+
+Rounds of all three alternate, so that a noisy machine disturbs them alike, and medians are compared. The work of a step is
+counted from the layers: a multiplication and an addition are two FLOPs, a step backwards costs two forwards (as PaLM
+counts it, Chowdhery et al. 2022, appendix B, arXiv:2204.02311). The rate of this machine is that of one large matrix product
+in the same precision.
+"""
+
+import itertools
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tfrecords import dataset as datasets
+from tfrecords.errors import RunError
+from trainer.config import TrainConfig
+from trainer.devices import Devices, choose, explained
+
+WARM_UP_STEPS = 3
+# A few batches are ready before the clock starts: so many seconds make them count for little.
+PIPELINE_SECONDS = 1.0
+# Below this share of lost time the input is none of a user's concern.
+NEGLIGIBLE = 0.03
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Images per second (medians over the rounds) and what follows from them; `devices`: the line about the hardware.
+
+    lost: share of the time of a step that training with the pipeline takes on top, the median over the rounds of
+    neighbouring measurements; negative where noise is larger. gflop: of one training image; tflops: what the step
+    reaches, per second; matrix_tflops: what one device's matrix product reaches, times the devices.
+    """
+
+    devices: str
+    size: int
+    batch_size: int
+    steps: int
+    rounds: int
+    pipeline: float
+    step: float
+    together: float
+    lost: float
+    gflop: float
+    tflops: float
+    matrix_tflops: float
+
+    @property
+    def utilization(self) -> float:
+        """The step's share of the machine's matrix rate."""
+        return self.tflops / self.matrix_tflops
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "utilization": self.utilization}
+
+
+def forward_flops(model: Any) -> int:
+    """FLOPs of a model for one image: of its convolutions and dense layers, next to which the others cost nothing."""
+    total = 0
+    for layer in model.layers:
+        kind = type(layer).__name__
+        if kind == "Conv2D":
+            height, width, _ = layer.output.shape[1:]
+            total += 2 * height * width * int(np.prod(layer.kernel.shape))
+        elif kind == "Dense":
+            total += 2 * int(np.prod(layer.kernel.shape))
+    return total
+
+
+def _matrix_rate(devices: Devices, side: int, seconds: float = 1.0) -> float:
+    """FLOPs per second of a square matrix product on one device, the best of several trials."""
+    from keras import ops
+
+    dtype = devices.precision.removeprefix("mixed_")
+    values = np.random.default_rng(0).normal(size=(side, side)).astype(np.float32)
+    matrix = ops.cast(ops.convert_to_tensor(values), dtype)
+    ops.convert_to_numpy(ops.matmul(matrix, matrix)[0, 0])
+    best, ends = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < ends:
+        began, products = time.perf_counter(), 4
+        for _ in range(products):
+            product = ops.matmul(matrix, matrix)
+        ops.convert_to_numpy(product[0, 0])
+        best = max(best, products * 2 * side**3 / (time.perf_counter() - began))
+    return best
+
+
+def verdict(speed: Speed) -> str:
+    """What limits training, and what to change, in a sentence or two."""
+    if speed.lost <= NEGLIGIBLE:
+        spare = f"{speed.pipeline / speed.step:,.1f} times as many images as the step takes"
+        return f"the step is the limit: the pipeline could feed {spare}; only a faster device or smaller images would help"
+    if speed.pipeline < 1.2 * speed.step:
+        return (
+            "the pipeline is the limit: keep the galaxies in memory with --cache memory, preprocess with --encoding raw, or "
+            "use a machine with more CPU cores"
+        )
+    return (
+        f"the input takes {speed.lost:.0%} of the time although the pipeline alone is {speed.pipeline / speed.step:.1f} times "
+        "as fast as the step: they share the same cores; --cache memory or --encoding raw leaves more of them to the step"
+    )
+
+
+def _timed(batches: Iterator[Any], steps: int, take: Any, finish: Any, at_least: float = 0.0) -> float:
+    """Seconds per batch, over `steps` batches or as many more as `at_least` seconds give."""
+    began, count = time.perf_counter(), 0
+    while count < steps or time.perf_counter() - began < at_least:
+        take(next(batches))
+        count += 1
+    finish()
+    return (time.perf_counter() - began) / count
+
+
+@explained
+def benchmark(config: TrainConfig, steps: int, rounds: int) -> Speed:
+    """Measure a training as `config` describes it, from random weights; nothing is written.
+
+    Each round takes `steps` batches three times. Raises what `train` raises for dataset, devices and batch size.
+    """
+    dataset = datasets.open_dataset(config.tfrecords)
+    if not dataset.galaxies("train"):
+        raise RunError(f"{dataset.folder}: has no galaxies in split 'train': preprocess images together with their votes")
+    devices = choose(config.precision, config.require_gpu)
+    from trainer import cache, memory, model
+    from trainer.pipeline import TrainingInput
+    from trainer.steps import training_steps
+    from trainer.train import optimizer, shared_batch
+
+    _, batch_size = shared_batch(config, dataset, devices)
+    kept = cache.plan(config.cache, dataset, dataset.galaxies("train"), memory.available())
+    with devices.scope():
+        net = model.build(dataset.size, "none", np.full(model.OUTPUTS, 0.3), devices.precision, config.seed)
+        adam = optimizer(config.learning_rate, config.warmup_steps, devices.precision)
+        adam.build(net.trainable_variables)
+        training = training_steps(net, adam, devices, config.augment)
+    training.start_epoch()
+    batches = TrainingInput(dataset, batch_size, config.seed, config.limit, kept).batches(0, 2**31)
+    fed = iter(training.ready(batches))
+    batch = next(fed)
+    alone = iter(batches)
+    for _ in range(WARM_UP_STEPS):
+        training.train(batch)
+        training.train(next(fed))
+        next(alone)
+    training.loss_sum()
+    taken: dict[str, list[float]] = {"pipeline": [], "step": [], "together": []}
+    for number in range(rounds):
+        taken["pipeline"].append(_timed(alone, steps, lambda batch: None, lambda: None, PIPELINE_SECONDS))
+        pair = [("step", itertools.repeat(batch)), ("together", fed)]
+        for name, source in pair if number % 2 else reversed(pair):
+            taken[name].append(_timed(source, steps, training.train, training.loss_sum))
+    seconds = {name: statistics.median(values) for name, values in taken.items()}
+    gflop = 3 * forward_flops(net) / 1e9
+    matrix = _matrix_rate(devices, 8192 if devices.gpus else 2048) * devices.replicas
+    return Speed(
+        devices=devices.describe(batch_size),
+        size=dataset.size,
+        batch_size=batch_size,
+        steps=steps,
+        rounds=rounds,
+        pipeline=batch_size / seconds["pipeline"],
+        step=batch_size / seconds["step"],
+        together=batch_size / seconds["together"],
+        lost=statistics.median(both / step - 1 for both, step in zip(taken["together"], taken["step"], strict=True)),
+        gflop=gflop,
+        tflops=gflop / 1e3 * batch_size / seconds["step"],
+        matrix_tflops=matrix / 1e12,
+    )
+
+
+def table(speed: Speed) -> str:
+    """A speed for a terminal."""
+    return "\n".join(
+        (
+            speed.devices,
+            f"images/s of {speed.size} x {speed.size}, medians of {speed.rounds} rounds of {speed.steps} steps",
+            f"  pipeline alone         {speed.pipeline:12,.1f}",
+            f"  training step alone    {speed.step:12,.1f}",
+            f"  both together          {speed.together:12,.1f}   {speed.lost:+.1%} time over the step alone",
+            f"  work of the step       {speed.tflops:12.3f} TFLOP/s ({speed.gflop:.1f} GFLOP an image), "
+            f"{speed.utilization:.0%} of this machine's matrix product ({speed.matrix_tflops:.3f})",
+            verdict(speed),
+        )
+    )

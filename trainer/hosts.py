@@ -1,0 +1,200 @@
+"""Several machines as one run, on JAX: who takes part, what they agree on, and what happens where one goes away.
+
+Every machine runs the same command, each with its own --host_index; the first address is where they meet. The dataset
+and the run folder must lie on storage that all of them see; only the first process writes.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+from tfrecords.commandline import Terminated
+from tfrecords.errors import ConfigError, RunError, SettingError
+from trainer.devices import WHOLE, Share, load_backend, without_native_notes
+
+# How long a process that was killed, or a machine that is gone, may go unnoticed where the network does not tell.
+HEARTBEAT_SECONDS = 30
+MEETING_SECONDS = 300
+GONE = (
+    "another process of this run ended or cannot be reached: see its own message, then start the same command on all "
+    "machines again, and training goes on from the last checkpoint"
+)
+
+
+_GOODBYE = b"bye"
+_connections: list[socket.socket] = []  # of this process, as JAX' own client is
+
+
+def addresses(hosts: str, index: int | None) -> list[str]:
+    """The addresses in `--hosts`, one per process. Raises SettingError, saying what is wrong with them or with the index."""
+    found = [address.strip() for address in hosts.split(",")]
+    for address in found:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise SettingError(
+                f"--hosts: '{address}' is not HOST:PORT: give one address per process, like node1:9000,node2:9000"
+            )
+    if len(set(found)) < len(found):
+        raise SettingError(f"--hosts {hosts}: an address stands there twice: give every process its own")
+    if len(found) < 2:
+        raise SettingError(f"--hosts {hosts}: is one process: leave the flag out, or name two or more")
+    if index is None:
+        raise SettingError(
+            f"--hosts {hosts}: give --host_index too, 0 to {len(found) - 1}: the place of this machine in --hosts"
+        )
+    if not 0 <= index < len(found):
+        raise SettingError(f"--host_index {index}: --hosts has {len(found)} addresses: give 0 to {len(found) - 1}")
+    return found
+
+
+def join(hosts: str, index: int | None) -> Share:
+    """Meet the other processes; returns this one's share of the work. Nothing is done where `hosts` is empty.
+
+    "auto" asks the cluster (Slurm, Open MPI, Kubernetes; see jax.distributed.initialize). Raises SettingError for bad
+    addresses, ConfigError on TensorFlow, RunError where the others do not come.
+    """
+    if not hosts:
+        if index is not None:
+            raise SettingError(f"--host_index {index}: only with --hosts, the addresses of all processes")
+        return WHOLE
+    named = [] if hosts == "auto" else addresses(hosts, index)
+    if load_backend() != "jax":
+        raise ConfigError(
+            "--hosts: training on several machines needs Keras' JAX backend (on TensorFlow, model training fails there): "
+            "pip install '.[jax]' or '.[jax-gpu]', and set KERAS_BACKEND=jax on every machine"
+        )
+    import jax
+
+    # It would take SIGTERM for itself; `steps` agrees on the step to stop after.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            coordinator_address=named[0] if named else None,
+            num_processes=len(named) or None,
+            process_id=index if named else None,
+            initialization_timeout=MEETING_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except Exception as error:  # JAX raises ValueError, RuntimeError and its own for addresses, ports and timeouts
+        reason = " ".join(str(error).split())[:160]
+        raise RunError(
+            f"--hosts {hosts}: the processes did not meet ({reason}): start all of them within {MEETING_SECONDS} s, "
+            "with the same --hosts and each with its own --host_index"
+        ) from error
+    share = Share(jax.process_count(), jax.process_index())
+    _watch(share)
+    from jax.experimental import multihost_utils
+
+    with without_native_notes():  # the first operation of all devices connects them
+        multihost_utils.sync_global_devices("joined")
+    return share
+
+
+def _end() -> NoReturn:
+    """End this process, whatever its main thread waits for: a collective operation that lost its partner may never return."""
+    sys.stdout.flush()
+    os.write(2, f"\nerror: {GONE}\n".encode())
+    os._exit(1)
+
+
+def _listen(connection: socket.socket) -> None:
+    """Until the process at the other end says goodbye; the system closes the connection of one that was killed."""
+    try:
+        said = connection.recv(len(_GOODBYE))
+    except OSError:
+        said = b""
+    if said != _GOODBYE:
+        _end()
+
+
+def _watch(share: Share) -> None:
+    """Connect every process with the first, by sockets of our own.
+
+    JAX notices a lost process by missing heartbeats, and ends the others with an abort; operations under way hang until then.
+    """
+    from jax._src.distributed import global_state
+
+    assert global_state.coordinator_address is not None
+    if share.index == 0:
+        server = socket.create_server(("", 0), backlog=share.processes)
+        _client().key_value_set("watch", str(server.getsockname()[1]))
+        server.settimeout(MEETING_SECONDS)
+        _connections.extend(server.accept()[0] for _ in range(share.processes - 1))
+        server.close()
+    else:
+        port = int(_client().blocking_key_value_get("watch", MEETING_SECONDS * 1000))
+        host = global_state.coordinator_address.rpartition(":")[0].strip("[]")
+        _connections.append(socket.create_connection((host, port), timeout=MEETING_SECONDS))
+    for connection in _connections:
+        connection.settimeout(None)
+        threading.Thread(target=_listen, args=(connection,), daemon=True).start()
+
+
+@contextlib.contextmanager
+def joined(hosts: str, index: int | None) -> Iterator[Share]:
+    """Take part, see `join`, while the block runs; afterwards each process is on its own.
+
+    Where the block fails, the other processes end with the line that they lost this one.
+    """
+    share = join(hosts, index)
+    try:
+        yield share
+    except (Terminated, KeyboardInterrupt):  # all processes stop after the same step
+        _leave(share)
+        raise
+    except BaseException:
+        _abandon()
+        raise
+    _leave(share)
+
+
+def _leave(share: Share) -> None:
+    """Part from the other processes, when all of them are ready to."""
+    if share.processes == 1:
+        return
+    import jax
+
+    for connection in _connections:
+        with contextlib.suppress(OSError):
+            connection.sendall(_GOODBYE)
+    jax.distributed.shutdown()
+
+
+def _abandon() -> None:
+    """Leave the other processes to themselves, and do not wait for them at the exit of this one."""
+    for connection in _connections:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+    if _connections:
+        import jax
+
+        atexit.unregister(jax.distributed.shutdown)
+
+
+def agree(share: Share, settings: Mapping[str, Any]) -> None:
+    """Wait for all processes. Raises ConfigError, on every one, where their settings differ, saying which."""
+    if share.processes == 1:
+        return
+    client = _client()
+    client.key_value_set(f"settings/{share.index}", json.dumps(settings, sort_keys=True))
+    keys = [f"settings/{index}" for index in range(share.processes)]
+    every = [json.loads(client.blocking_key_value_get(key, MEETING_SECONDS * 1000)) for key in keys]
+    different = {name: [one[name] for one in every] for name in settings if any(one[name] != settings[name] for one in every)}
+    if different:
+        listed = "; ".join(f"{name} is {', '.join(map(str, values))}" for name, values in different.items())
+        raise ConfigError(
+            f"the processes of this run differ in their settings ({listed}): give the same flags on all machines, and folders "
+            "that all of them see"
+        )
+
+
+def _client() -> Any:
+    from jax._src.distributed import global_state  # the key-value store has no public name yet
+
+    return global_state.client

@@ -1,0 +1,272 @@
+"""One step of training and one of prediction, on either backend and any number of devices.
+
+Keras' own `fit` is not used: it forgets where inside an epoch it was, on JAX it waits for every step's loss unless its
+callbacks run in threads, and on several devices it does not send the next batch ahead. Here the host runs two steps ahead
+of the accelerator, and everything that the next step depends on can be taken out and put back bit for bit.
+
+The loss is the mean squared error over galaxies and columns, in float32. Its sum over the steps of an epoch is part
+of the state, so an epoch that was interrupted ends with the loss of one that was not.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from trainer.augmentation import augment
+from trainer.devices import Devices
+
+_STEPS_IN_FLIGHT = 2
+
+
+class Steps(Protocol):
+    """Training of a model that was built, with its optimizer, under `devices.scope()`."""
+
+    def ready(self, batches: Any) -> Iterator[Any]:
+        """A tf.data.Dataset of `pipeline` as batches for `train`, sent to the devices ahead of their use."""
+
+    def train(self, batch: Any, stop: bool = False) -> bool:
+        """Start one step, and say whether to stop: that is `stop`, or that of any process two steps ago.
+
+        Returns before the step is done, but not before the second last one is. All processes are told the same.
+        """
+
+    def loss_sum(self) -> float:
+        """The sum of the losses since `start_epoch`; waits for all steps."""
+
+    def start_epoch(self) -> None:
+        """Set the sum of the losses to zero."""
+
+    def state(self) -> list[np.ndarray]:
+        """All that the next step depends on, random states and the sum of the losses included."""
+
+    def restore(self, arrays: Sequence[np.ndarray]) -> None:
+        """Put back what `state` gave. Raises ValueError where number or shapes differ."""
+
+    def weights(self) -> list[np.ndarray]:
+        """The model's weights, for `model.set_weights`."""
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """float32 (batch, 37) for this process' part of a batch, as `Predictor` gives it, by the weights of now."""
+
+
+def _variables(model: Any, optimizer: Any) -> list[Any]:
+    """Model and optimizer list them in the order of their making, the same for the same architecture; each once."""
+    return list({id(variable): variable for variable in (*model.variables, *optimizer.variables)}.values())
+
+
+def _check(old: Sequence[Any], new: Sequence[np.ndarray]) -> None:
+    shapes = [[tuple(array.shape) for array in arrays] for arrays in (old, new)]
+    if shapes[0] != shapes[1]:
+        raise ValueError("its arrays are not those of this model, optimizer and precision")
+
+
+def training_steps(model: Any, optimizer: Any, devices: Devices, kind: str) -> Steps:
+    """The steps of the backend in use; `kind`: of augmentation."""
+    return (_JaxSteps if devices.backend == "jax" else _TensorFlowSteps)(model, optimizer, devices, kind)
+
+
+class _TensorFlowSteps:
+    def __init__(self, model: Any, optimizer: Any, devices: Devices, kind: str) -> None:
+        import tensorflow as tf
+        from keras import ops
+
+        self._devices = devices
+        self._model = model
+        self._variables = _variables(model, optimizer)
+        self._sum = tf.Variable(0.0, trainable=False)
+        self._predictor = Predictor(model, devices)
+        strategy = devices.strategy
+
+        @tf.autograph.experimental.do_not_convert
+        def replica(images: Any, targets: Any, drawn: Any) -> Any:
+            with tf.GradientTape() as tape:
+                predicted = model(augment(images, drawn, kind), training=True)
+                # The optimizer adds up the gradients of the replicas, each of which sees an equal part of the batch.
+                loss = ops.mean(ops.square(predicted - targets)) / devices.replicas
+                scaled = optimizer.scale_loss(loss)
+            optimizer.apply(tape.gradient(scaled, model.trainable_variables), model.trainable_variables)
+            return loss
+
+        replica = tf.function(replica, jit_compile=devices.xla)
+
+        @tf.function
+        @tf.autograph.experimental.do_not_convert
+        def step(images: Any, targets: Any, drawn: Any) -> None:
+            if strategy is None:
+                loss = replica(images, targets, drawn)
+            else:
+                loss = strategy.reduce("SUM", strategy.run(replica, args=(images, targets, drawn)), axis=None)
+            self._sum.assign_add(loss)
+
+        self._step = step
+
+    def ready(self, batches: Any) -> Iterator[Any]:
+        import tensorflow as tf
+
+        if self._devices.strategy is not None:
+            batches = self._devices.strategy.experimental_distribute_dataset(batches)
+        elif self._devices.gpus:
+            batches = batches.apply(tf.data.experimental.prefetch_to_device("GPU:0", _STEPS_IN_FLIGHT))
+        return iter(batches)
+
+    def train(self, batch: Any, stop: bool = False) -> bool:
+        self._step(*batch)
+        return stop
+
+    def loss_sum(self) -> float:
+        return float(self._sum.numpy())
+
+    def start_epoch(self) -> None:
+        self._sum.assign(0.0)
+
+    def state(self) -> list[np.ndarray]:
+        return [*(np.asarray(variable) for variable in self._variables), self._sum.numpy()]
+
+    def restore(self, arrays: Sequence[np.ndarray]) -> None:
+        every = [*self._variables, self._sum]
+        _check(every, arrays)
+        for variable, array in zip(every, arrays, strict=True):
+            variable.assign(array)
+
+    def weights(self) -> list[np.ndarray]:
+        return list(self._model.get_weights())
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        return self._predictor(images)
+
+
+class _JaxSteps:
+    def __init__(self, model: Any, optimizer: Any, devices: Devices, kind: str) -> None:
+        import jax
+        import keras
+        from keras import ops
+
+        self._model = model
+        self._optimizer = optimizer
+        self._devices = devices
+        self._running: deque[Any] = deque()
+        self._predictor = Predictor(model, devices)
+        values = ([variable.value for variable in group] for group in self._groups())
+        self._state: Any = jax.device_put((*values, np.float32(0)), devices.everywhere)
+
+        def step(state: Any, flags: Any, images: Any, targets: Any, drawn: Any) -> Any:
+            trainable, other, of_optimizer, total = state
+
+            def scaled_loss(trainable: Any) -> Any:
+                predicted, updated = model.stateless_call(trainable, other, augment(images, drawn, kind), training=True)
+                loss = ops.mean(ops.square(predicted - targets))
+                with keras.StatelessScope(state_mapping=list(zip(optimizer.variables, of_optimizer, strict=True))):
+                    return optimizer.scale_loss(loss), (loss, updated)
+
+            gradients, (loss, updated) = jax.grad(scaled_loss, has_aux=True)(trainable)
+            trainable, of_optimizer = optimizer.stateless_apply(of_optimizer, gradients, trainable)
+            return (trainable, updated, of_optimizer, total + loss), flags.any()
+
+        self._step = jax.jit(step, donate_argnums=0, out_shardings=devices.everywhere)
+
+    def _groups(self) -> tuple[list[Any], list[Any], list[Any]]:
+        return self._model.trainable_variables, self._model.non_trainable_variables, self._optimizer.variables
+
+    def ready(self, batches: Any) -> Iterator[Any]:
+        return _one_ahead(tuple(map(self._devices.send, batch)) for batch in batches.as_numpy_iterator())
+
+    def train(self, batch: Any, stop: bool = False) -> bool:
+        flags = self._devices.send(np.full(self._devices.local, stop))
+        self._state, stops = self._step(self._state, flags, *batch)
+        self._running.append(stops)
+        if len(self._running) <= _STEPS_IN_FLIGHT:
+            return stop and self._devices.hosts.processes == 1
+        agreed = bool(self._running.popleft())
+        return stop if self._devices.hosts.processes == 1 else agreed
+
+    def loss_sum(self) -> float:
+        return float(self._state[-1])
+
+    def start_epoch(self) -> None:
+        import jax
+
+        self._state = (*self._state[:-1], jax.device_put(np.float32(0), self._devices.everywhere))
+
+    def _flat(self) -> dict[int, Any]:
+        """Variable -> its value, in the order of `_variables`, so that checkpoints fit both backends."""
+        held = {
+            id(variable): value
+            for group, values in zip(self._groups(), self._state[:3], strict=True)
+            for variable, value in zip(group, values, strict=True)
+        }
+        return {id(variable): held[id(variable)] for variable in _variables(self._model, self._optimizer)}
+
+    def state(self) -> list[np.ndarray]:
+        return [np.asarray(value) for value in (*self._flat().values(), self._state[-1])]
+
+    def restore(self, arrays: Sequence[np.ndarray]) -> None:
+        import jax
+
+        flat = self._flat()
+        _check([*flat.values(), self._state[-1]], arrays)
+        new = dict(zip(flat, arrays, strict=False))
+        groups = ([new[id(variable)] for variable in group] for group in self._groups())
+        self._state = jax.device_put((*groups, arrays[-1]), self._devices.everywhere)
+
+    def weights(self) -> list[np.ndarray]:
+        held = self._flat()
+        return [np.asarray(held[id(variable)]) for variable in self._model.weights]
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        return self._predictor(images, self._state[:2])
+
+
+def _one_ahead(batches: Iterable[Any]) -> Iterator[Any]:
+    waiting: deque[Any] = deque()
+    for batch in batches:
+        waiting.append(batch)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
+
+
+class Predictor:
+    """A model's predictions for batches of one shape, on all devices.
+
+    Called with this process' part of a batch, uint8 (rows, size, size, 3); gives float32 (rows of all processes, 37).
+    The rows must be as many in every call: pad the last ones.
+    """
+
+    def __init__(self, model: Any, devices: Devices) -> None:
+        self._devices = devices
+        if devices.backend == "jax":
+            import jax
+
+            self._values = jax.device_put(
+                [
+                    [variable.value for variable in group]
+                    for group in (model.trainable_variables, model.non_trainable_variables)
+                ],
+                devices.everywhere,
+            )
+
+            def call(values: Any, images: Any) -> Any:
+                return model.stateless_call(*values, images, training=False)[0]
+
+            self._call: Any = jax.jit(call, out_shardings=devices.everywhere)
+        else:
+            import tensorflow as tf
+
+            @tf.autograph.experimental.do_not_convert
+            def replica(images: Any) -> Any:
+                return model(images, training=False)
+
+            self._call = tf.function(replica, jit_compile=devices.xla)
+
+    def __call__(self, images: np.ndarray, values: Any = None) -> np.ndarray:
+        if self._devices.backend == "jax":
+            return np.asarray(self._call(values or self._values, self._devices.send(images)))
+        strategy = self._devices.strategy
+        if strategy is None:
+            return np.asarray(self._call(images))
+        parts = np.split(images, self._devices.replicas)
+        split = strategy.experimental_distribute_values_from_function(lambda context: parts[context.replica_id_in_sync_group])
+        results = strategy.experimental_local_results(strategy.run(self._call, args=(split,)))
+        return np.concatenate([np.asarray(result) for result in results])
