@@ -9,15 +9,15 @@ with another one. An epoch warms up; then whole batches are counted. A run fails
 the mean levels of all are compared. Peak memory: the highest sum of resident memory over the process tree on two cores, with
 imports, pages that processes share counted once for each.
 
---augmentation measures, instead, microseconds an image for trainer.augmentation in one jitted function of JAX and of TensorFlow,
+--augmentation measures, instead, microseconds an image for trainer.augmentation in a jitted function of JAX and of TensorFlow,
 beside the same moves as operations of tf.data, each in a process of its own on two cores.
 
 "not installed" means that a rival's package is missing. None is a dependency of this project:
     torch, webdataset   python -m venv ../torch && ../torch/bin/pip install torch==2.13.0 pillow webdataset,
                         then --torch ../torch/bin/python
     article             pip install scikit-image, here or there (there with matplotlib, then --skimage ../torch/bin/python)
-FFCV is not among them: `pip install ffcv` (1.0.2) builds from source and stops without OpenCV's headers ("Could not find
-required package: opencv"); its latest release is of 2023.
+FFCV is not among them: `pip install ffcv` (1.0.2, 2026-11-22) builds from source and stops where OpenCV's development files
+are missing ("Could not find required package: opencv").
 """
 
 import argparse
@@ -301,8 +301,8 @@ def main() -> int:
     add("--images", type=int, default=6128, help="number of images to time, at least (default: %(default)s)")
     add("--rounds", type=int, default=3, help="(default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write the table and every single measurement to it")
-    add("--torch", default=sys.executable, metavar="PYTHON", help="a Python with torch, pillow, webdataset (default: this one)")
-    add("--skimage", default=sys.executable, metavar="PYTHON", help="a Python with scikit-image, matplotlib (default: this one)")
+    add("--torch", default=sys.executable, metavar="PYTHON", help="one with torch, pillow, webdataset (default: this one)")
+    add("--skimage", default=sys.executable, metavar="PYTHON", help="one with scikit-image, matplotlib (default: this one)")
     add("--only", nargs="+", metavar="NAME", help="pipelines to run, by their names in loaders.py (default: all)")
     add("--augmentation", action="store_true", help="measure the augmentation instead")
     args = parser.parse_args()

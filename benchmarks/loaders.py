@@ -9,9 +9,9 @@ MIN_SECONDS. The last line of stdout is JSON: images and seconds of the timed pa
 
 NAME          what runs (all shuffle; as the documentation of each advises)
 ours-*        trainer.pipeline of this project; -decoded and -stored: with its cache of that kind, from the JPEG dataset
-tfds          the JPEG dataset by tfds.builder_from_directory: shuffled files, shuffle(1024), cut at crop_offset, batch, prefetch
+tfds          the JPEG dataset by tfds.builder_from_directory: shuffled files, shuffle(1024), cut at crop_offset, prefetch
 tf-data       TensorFlow's guide for a folder of files, with decode_and_crop_jpeg; shuffles all paths
-keras         keras.utils.image_dataset_from_directory, centre cut afterwards; float32; delivers no votes (it takes classes only)
+keras         keras.utils.image_dataset_from_directory, centre cut afterwards; float32; no votes (it takes classes only)
 torch         torch.utils.data.DataLoader, Pillow in one worker process per core
 webdataset    8 tars of the original files and votes, Pillow in one worker process per core
 article       the article's generator in batches of 32: matplotlib imread, centre half, skimage resize to float64; one core
@@ -110,9 +110,7 @@ def keras(work: Work) -> Batches:
     from keras.utils import image_dataset_from_directory
 
     epoch = image_dataset_from_directory(work.images, labels=None, image_size=(2 * SIDE, 2 * SIDE), batch_size=BATCH)
-    epoch = epoch.map(
-        lambda images: images[:, FIRST : FIRST + SIDE, FIRST : FIRST + SIDE], num_parallel_calls=tf.data.AUTOTUNE
-    )
+    epoch = epoch.map(lambda images: images[:, FIRST : FIRST + SIDE, FIRST : FIRST + SIDE], num_parallel_calls=tf.data.AUTOTUNE)
     for images in epoch.prefetch(tf.data.AUTOTUNE).repeat():
         yield images, None
 

@@ -101,6 +101,15 @@ class Devices:
 
         return jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
 
+    def replicate(self, values: Any) -> Any:
+        """JAX: nested lists of arrays, whole on every device; where processes differ, each keeps its own."""
+        import jax
+
+        def everywhere(value: Any) -> Any:
+            return jax.make_array_from_process_local_data(self.everywhere, np.asarray(value))
+
+        return jax.tree.map(everywhere, values)
+
     def send(self, rows: np.ndarray) -> Any:
         """JAX: this process' rows of a batch as a part of the whole batch, shared out among the devices."""
         import jax

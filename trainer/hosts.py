@@ -28,7 +28,12 @@ GONE = (
 
 
 _GOODBYE = b"bye"
+_leaving = threading.Event()
 _connections: list[socket.socket] = []  # of this process, as JAX' own client is
+
+
+class _DifferentSettings(ConfigError):
+    """The processes were given other flags, or see other folders."""
 
 
 def addresses(hosts: str, index: int | None) -> list[str]:
@@ -109,7 +114,7 @@ def _listen(connection: socket.socket) -> None:
         said = connection.recv(len(_GOODBYE))
     except OSError:
         said = b""
-    if said != _GOODBYE:
+    if said != _GOODBYE and not _leaving.is_set():
         _end()
 
 
@@ -145,7 +150,7 @@ def joined(hosts: str, index: int | None) -> Iterator[Share]:
     share = join(hosts, index)
     try:
         yield share
-    except (Terminated, KeyboardInterrupt):  # all processes stop after the same step
+    except (Terminated, KeyboardInterrupt, _DifferentSettings):  # of which all processes know at the same point
         _leave(share)
         raise
     except BaseException:
@@ -168,6 +173,7 @@ def _leave(share: Share) -> None:
 
 def _abandon() -> None:
     """Leave the other processes to themselves, and do not wait for them at the exit of this one."""
+    _leaving.set()
     for connection in _connections:
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
@@ -188,7 +194,7 @@ def agree(share: Share, settings: Mapping[str, Any]) -> None:
     different = {name: [one[name] for one in every] for name in settings if any(one[name] != settings[name] for one in every)}
     if different:
         listed = "; ".join(f"{name} is {', '.join(map(str, values))}" for name, values in different.items())
-        raise ConfigError(
+        raise _DifferentSettings(
             f"the processes of this run differ in their settings ({listed}): give the same flags on all machines, and folders "
             "that all of them see"
         )

@@ -149,7 +149,7 @@ class _JaxSteps:
         self._running: deque[Any] = deque()
         self._predictor = Predictor(model, devices)
         values = ([variable.value for variable in group] for group in self._groups())
-        self._state: Any = jax.device_put((*values, np.float32(0)), devices.everywhere)
+        self._state: Any = devices.replicate((*values, np.float32(0)))
 
         def step(state: Any, flags: Any, images: Any, targets: Any, drawn: Any) -> Any:
             trainable, other, of_optimizer, total = state
@@ -185,9 +185,7 @@ class _JaxSteps:
         return float(self._state[-1])
 
     def start_epoch(self) -> None:
-        import jax
-
-        self._state = (*self._state[:-1], jax.device_put(np.float32(0), self._devices.everywhere))
+        self._state = (*self._state[:-1], self._devices.replicate(np.float32(0)))
 
     def _flat(self) -> dict[int, Any]:
         """Variable -> its value, in the order of `_variables`, so that checkpoints fit both backends."""
@@ -202,13 +200,11 @@ class _JaxSteps:
         return [np.asarray(value) for value in (*self._flat().values(), self._state[-1])]
 
     def restore(self, arrays: Sequence[np.ndarray]) -> None:
-        import jax
-
         flat = self._flat()
         _check([*flat.values(), self._state[-1]], arrays)
         new = dict(zip(flat, arrays, strict=False))
         groups = ([new[id(variable)] for variable in group] for group in self._groups())
-        self._state = jax.device_put((*groups, arrays[-1]), self._devices.everywhere)
+        self._state = self._devices.replicate((*groups, arrays[-1]))
 
     def weights(self) -> list[np.ndarray]:
         held = self._flat()
@@ -231,7 +227,8 @@ class Predictor:
     """A model's predictions for batches of one shape, on all devices.
 
     Called with this process' part of a batch, uint8 (rows, size, size, 3); gives float32 (rows of all processes, 37).
-    The rows must be as many in every call: pad the last ones.
+    The rows must be as many in every call: pad the last ones. On JAX `values` are those of the variables, where they are
+    not the model's own.
     """
 
     def __init__(self, model: Any, devices: Devices) -> None:
@@ -239,13 +236,8 @@ class Predictor:
         if devices.backend == "jax":
             import jax
 
-            self._values = jax.device_put(
-                [
-                    [variable.value for variable in group]
-                    for group in (model.trainable_variables, model.non_trainable_variables)
-                ],
-                devices.everywhere,
-            )
+            self._model = model
+            self._values: Any = None
 
             def call(values: Any, images: Any) -> Any:
                 return model.stateless_call(*values, images, training=False)[0]
@@ -262,6 +254,9 @@ class Predictor:
 
     def __call__(self, images: np.ndarray, values: Any = None) -> np.ndarray:
         if self._devices.backend == "jax":
+            if values is None and self._values is None:
+                groups = (self._model.trainable_variables, self._model.non_trainable_variables)
+                self._values = self._devices.replicate([[variable.value for variable in group] for group in groups])
             return np.asarray(self._call(values or self._values, self._devices.send(images)))
         strategy = self._devices.strategy
         if strategy is None:
