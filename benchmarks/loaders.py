@@ -72,7 +72,7 @@ def ours(encoding: str, cache: str, work: Work) -> Batches:
     from tfrecords.dataset import open_dataset
     from trainer.pipeline import TrainingInput
 
-    source = TrainingInput(open_dataset(work.stored / encoding), BATCH, SEED, cache=cache)
+    source = TrainingInput(open_dataset(work.stored / encoding), BATCH, SEED, cache=cache, augmented=False)
     for images, votes, _ in source.batches(0, 1 << 30):
         yield images, votes
 

@@ -35,8 +35,8 @@ NEGLIGIBLE = 0.03
 class Speed:
     """Images per second (medians over the rounds) and what follows from them; `devices`: the line about the hardware.
 
-    lost: share of the time of a step that training with the pipeline takes on top, the median over the rounds of
-    neighbouring measurements; negative where noise is larger. gflop: of one training image; tflops: what the step
+    lost: share of the time of training that the input takes, 1 - step / both, the median over the rounds of neighbouring
+    measurements; negative where noise is larger. gflop: of one training image; tflops: what the step
     reaches, per second; matrix_tflops: what one device's matrix product reaches, times the devices.
     """
 
@@ -134,15 +134,16 @@ def benchmark(config: TrainConfig, steps: int, rounds: int) -> Speed:
     from trainer.steps import training_steps
     from trainer.train import optimizer, shared_batch
 
-    _, batch_size = shared_batch(config, dataset, devices)
-    kept = cache.plan(config.cache, dataset, dataset.galaxies("train"), memory.available())
+    steps_an_epoch, batch_size = shared_batch(config, dataset, devices)
+    kept = cache.plan(config.cache, dataset, steps_an_epoch * batch_size, memory.available())
     with devices.scope():
         net = model.build(dataset.size, "none", np.full(model.OUTPUTS, 0.3), devices.precision, config.seed)
         adam = optimizer(config.learning_rate, config.warmup_steps, devices.precision)
         adam.build(net.trainable_variables)
         training = training_steps(net, adam, devices, config.augment)
     training.start_epoch()
-    batches = TrainingInput(dataset, batch_size, config.seed, config.limit, kept).batches(0, 2**31)
+    source = TrainingInput(dataset, batch_size, config.seed, config.limit, kept, augmented=config.augment != "none")
+    batches = source.batches(0, 2**31)
     fed = iter(training.ready(batches))
     batch = next(fed)
     alone = iter(batches)
@@ -155,8 +156,8 @@ def benchmark(config: TrainConfig, steps: int, rounds: int) -> Speed:
     for number in range(rounds):
         taken["pipeline"].append(_timed(alone, steps, lambda batch: None, lambda: None, PIPELINE_SECONDS))
         pair = [("step", itertools.repeat(batch)), ("together", fed)]
-        for name, source in pair if number % 2 else reversed(pair):
-            taken[name].append(_timed(source, steps, training.train, training.loss_sum))
+        for name, supply in pair if number % 2 else reversed(pair):
+            taken[name].append(_timed(supply, steps, training.train, training.loss_sum))
     seconds = {name: statistics.median(values) for name, values in taken.items()}
     gflop = 3 * forward_flops(net) / 1e9
     matrix = _matrix_rate(devices, 8192 if devices.gpus else 2048) * devices.replicas
@@ -169,7 +170,7 @@ def benchmark(config: TrainConfig, steps: int, rounds: int) -> Speed:
         pipeline=batch_size / seconds["pipeline"],
         step=batch_size / seconds["step"],
         together=batch_size / seconds["together"],
-        lost=statistics.median(both / step - 1 for both, step in zip(taken["together"], taken["step"], strict=True)),
+        lost=statistics.median(1 - step / both for both, step in zip(taken["together"], taken["step"], strict=True)),
         gflop=gflop,
         tflops=gflop / 1e3 * batch_size / seconds["step"],
         matrix_tflops=matrix / 1e12,
@@ -184,7 +185,7 @@ def table(speed: Speed) -> str:
             f"images/s of {speed.size} x {speed.size}, medians of {speed.rounds} rounds of {speed.steps} steps",
             f"  pipeline alone         {speed.pipeline:12,.1f}",
             f"  training step alone    {speed.step:12,.1f}",
-            f"  both together          {speed.together:12,.1f}   {speed.lost:+.1%} time over the step alone",
+            f"  both together          {speed.together:12,.1f}   {speed.lost:.1%} of the time is lost to input",
             f"  work of the step       {speed.tflops:12.3f} TFLOP/s ({speed.gflop:.1f} GFLOP an image), "
             f"{speed.utilization:.0%} of this machine's matrix product ({speed.matrix_tflops:.3f})",
             verdict(speed),

@@ -89,12 +89,9 @@ def _config(args: Any, **more: Any) -> TrainConfig:
 
 
 def _train(args: Any) -> None:
-    from trainer.analysis.evaluate import summary
     from trainer.train import train
 
-    run = train(_config(args), args.overwrite)
-    if run.metrics_path("test").is_file() and not args.host_index:
-        print(summary(run, "test"))
+    train(_config(args), args.overwrite)
 
 
 def _benchmark_flags(parser: Any) -> None:
@@ -171,7 +168,7 @@ COMMANDS = {
         "Shards -> a trained VGG16 regressor, its metrics and its report (the default command).",
         _train_flags,
         _train,
-        "run the same command again to go on from the last checkpoint",
+        "run the same command again (without --overwrite) to go on from the last checkpoint",
     ),
     "benchmark": Command("Speed of the pipeline, of the training step, and of both together.", _benchmark_flags, _benchmark),
     "evaluate": Command("Metrics, predictions and report of a run on a split.", _evaluate_flags, _evaluate),

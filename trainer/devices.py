@@ -4,6 +4,7 @@ import contextlib
 import functools
 import logging as python_logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,8 @@ R = TypeVar("R")
 BACKENDS = ("tensorflow", "jax")
 # The first NVIDIA generation with bfloat16 arithmetic (Ampere); older ones have float16 alone.
 _BFLOAT16_CAPABILITY = (8, 0)
+# Under TensorFlow's strategies an overflow on any device but the first would go into the weights.
+_UNSAFE = "mixed_float16"
 
 
 @dataclass(frozen=True)
@@ -164,15 +167,12 @@ def load_backend() -> str:
         try:
             import keras
             import tensorflow as tf
-        except ImportError as error:
+        except (ImportError, ValueError) as error:  # ValueError for a name that Keras does not know
             raise RunError(
                 f"Keras or its backend cannot be imported ({error}): install again, for JAX with the extra jax or jax-gpu, "
                 "or unset KERAS_BACKEND"
             ) from error
-    backend = str(keras.backend.backend())
-    if backend not in BACKENDS:
-        raise RunError(f"Keras is set to the {backend} backend: take {' or '.join(BACKENDS)}, or unset KERAS_BACKEND")
-    with without_native_notes():
+        backend = str(keras.backend.backend())
         gpus = tf.config.list_physical_devices("GPU")
         with contextlib.suppress(RuntimeError):  # TensorFlow has begun its work: this was done before
             if backend == "jax":
@@ -181,6 +181,8 @@ def load_backend() -> str:
                 tf.config.experimental.set_memory_growth(gpu, True)
         if backend == "jax" or not gpus:
             tf.zeros(1)  # the first tensor sets up the devices, with more notes
+    if backend not in BACKENDS:
+        raise RunError(f"Keras is set to the {backend} backend: take {' or '.join(BACKENDS)}, or unset KERAS_BACKEND")
     return backend
 
 
@@ -220,7 +222,7 @@ def _explanation(error: Exception) -> GalaxyZooError | None:
 
 @dataclass(frozen=True)
 class _Found:
-    """The GPUs of this machine (a name each, bytes of the smallest), compute capability of the first, devices to use."""
+    """The GPUs of this machine (a name each, bytes of the smallest), the lowest compute capability, devices to use."""
 
     gpus: tuple[str, ...]
     memory: int
@@ -246,19 +248,26 @@ def _found_by_tensorflow() -> _Found:
     names = tuple(str(detail.get("device_name", gpu.name)) for detail, gpu in zip(details, gpus, strict=True))
     with without_native_notes():
         logical = tf.config.list_logical_devices("GPU" if gpus else "CPU")
-    capability = details[0].get("compute_capability", (0, 0)) if details else (0, 0)
+    capability = min((detail.get("compute_capability", (0, 0)) for detail in details), default=(0, 0))
     return _Found(names, _nvidia_memory() if gpus else 0, capability, len(logical))
 
 
 def _found_by_jax() -> _Found:
     import jax
 
-    with without_native_notes():
-        devices = jax.local_devices()
+    try:
+        with without_native_notes():
+            devices = jax.local_devices()
+    except Exception as error:  # of many kinds, AssertionError among them
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise RunError(
+            f"JAX cannot start its devices ({reason}): check nvidia-smi and JAX_PLATFORMS, or install with the jax-gpu extra"
+        ) from error
     gpus = [device for device in devices if device.platform == "gpu"]
     memory = [int((gpu.memory_stats() or {}).get("bytes_limit", 0)) for gpu in gpus]
-    major, _, minor = str(getattr(devices[0], "compute_capability", "0.0")).partition(".")
-    capability = (int(major), int(minor or 0)) if gpus else (0, 0)
+    # AMD's cards name theirs otherwise; all that JAX supports have bfloat16.
+    versions = [re.fullmatch(r"(\d+)\.(\d+)", str(getattr(gpu, "compute_capability", ""))) for gpu in gpus]
+    capability = min(((int(found[1]), int(found[2])) if found else (99, 0) for found in versions), default=(0, 0))
     return _Found(tuple(gpu.device_kind for gpu in gpus), min(memory, default=0), capability, len(devices))
 
 
@@ -279,6 +288,13 @@ def choose(precision: str, require_gpu: bool, hosts: Share = WHOLE) -> Devices:
     if precision == "auto":
         mixed = "mixed_bfloat16" if found.capability >= _BFLOAT16_CAPABILITY else "mixed_float16"
         precision = mixed if found.gpus else "float32"
+        if precision == _UNSAFE and backend == "tensorflow" and found.local > 1:
+            precision = "float32"
+    if precision == _UNSAFE and backend == "tensorflow" and found.local > 1:
+        raise RunError(
+            f"--precision {precision} on several devices needs JAX (Keras' loss scaling looks at the first device's gradients "
+            "only): set KERAS_BACKEND=jax, or take --precision float32"
+        )
     # JAX knows no other way. TensorFlow's strategies fail with XLA, and on a CPU oneDNN is faster (`benchmarks/steps.py`).
     xla = backend == "jax" or (bool(found.gpus) and found.local == 1)
     return Devices(backend, found.gpus, found.memory, precision, xla, found.local, hosts)

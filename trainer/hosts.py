@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from tfrecords.commandline import Terminated
 from tfrecords.errors import ConfigError, RunError, SettingError
 from trainer.devices import WHOLE, Share, load_backend, without_native_notes
 
@@ -23,17 +22,14 @@ HEARTBEAT_SECONDS = 30
 MEETING_SECONDS = 300
 GONE = (
     "another process of this run ended or cannot be reached: see its own message, then start the same command on all "
-    "machines again, and training goes on from the last checkpoint"
+    "machines again (without --overwrite), and training goes on from the last checkpoint"
 )
 
 
 _GOODBYE = b"bye"
 _leaving = threading.Event()
+_stderr = os.dup(2)  # 2 itself may be held back when a partner is lost
 _connections: list[socket.socket] = []  # of this process, as JAX' own client is
-
-
-class _DifferentSettings(ConfigError):
-    """The processes were given other flags, or see other folders."""
 
 
 def addresses(hosts: str, index: int | None) -> list[str]:
@@ -68,6 +64,8 @@ def join(hosts: str, index: int | None) -> Share:
         if index is not None:
             raise SettingError(f"--host_index {index}: only with --hosts, the addresses of all processes")
         return WHOLE
+    if hosts == "auto" and index is not None:
+        raise SettingError(f"--host_index {index}: not with --hosts auto, where the cluster tells it")
     named = [] if hosts == "auto" else addresses(hosts, index)
     if load_backend() != "jax":
         raise ConfigError(
@@ -78,6 +76,16 @@ def join(hosts: str, index: int | None) -> Share:
 
     # It would take SIGTERM for itself; `steps` agrees on the step to stop after.
     jax.config.update("jax_enable_preemption_service", False)
+    for address in named:
+        try:
+            socket.getaddrinfo(address.rpartition(":")[0].strip("[]"), None)
+        except OSError as error:
+            raise RunError(f"--hosts: {address} is no machine that this one knows ({error}): see its name") from error
+    print(
+        f"meeting the other processes at {named[0] if named else 'the place that the cluster names'}",
+        file=sys.stderr,
+        flush=True,
+    )
     try:
         jax.distributed.initialize(
             coordinator_address=named[0] if named else None,
@@ -88,23 +96,32 @@ def join(hosts: str, index: int | None) -> Share:
         )
     except Exception as error:  # JAX raises ValueError, RuntimeError and its own for addresses, ports and timeouts
         reason = " ".join(str(error).split())[:160]
+        if not named and isinstance(error, ValueError):
+            raise RunError(f"--hosts auto: no cluster found ({reason}): name the addresses, --hosts A:PORT,B:PORT") from error
         raise RunError(
             f"--hosts {hosts}: the processes did not meet ({reason}): start all of them within {MEETING_SECONDS} s, "
             "with the same --hosts and each with its own --host_index"
         ) from error
     share = Share(jax.process_count(), jax.process_index())
-    _watch(share)
     from jax.experimental import multihost_utils
 
-    with without_native_notes():  # the first operation of all devices connects them
-        multihost_utils.sync_global_devices("joined")
+    try:
+        _watch(share)
+        with without_native_notes():  # the first operation of all devices connects them
+            multihost_utils.sync_global_devices("joined")
+    except (OSError, RuntimeError) as error:  # JAX' errors are RuntimeErrors
+        _abandon()
+        reason = " ".join(str(error).split())[:160]
+        raise RunError(
+            f"the processes of this run met, but cannot reach each other on other ports ({reason}): see the firewall"
+        ) from error
     return share
 
 
 def _end() -> NoReturn:
     """End this process, whatever its main thread waits for: a collective operation that lost its partner may never return."""
     sys.stdout.flush()
-    os.write(2, f"\nerror: {GONE}\n".encode())
+    os.write(_stderr, f"\nerror: {GONE}\n".encode())
     os._exit(1)
 
 
@@ -138,6 +155,7 @@ def _watch(share: Share) -> None:
         _connections.append(socket.create_connection((host, port), timeout=MEETING_SECONDS))
     for connection in _connections:
         connection.settimeout(None)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         threading.Thread(target=_listen, args=(connection,), daemon=True).start()
 
 
@@ -150,21 +168,20 @@ def joined(hosts: str, index: int | None) -> Iterator[Share]:
     share = join(hosts, index)
     try:
         yield share
-    except (Terminated, KeyboardInterrupt, _DifferentSettings):  # of which all processes know at the same point
-        _leave(share)
-        raise
     except BaseException:
-        _abandon()
+        if not _leaving.is_set():
+            _abandon()
         raise
-    _leave(share)
+    leave(share)
 
 
-def _leave(share: Share) -> None:
-    """Part from the other processes, when all of them are ready to."""
-    if share.processes == 1:
+def leave(share: Share) -> None:
+    """Part from the other processes. All of them must come here, at the same point of the work: each waits for the others."""
+    if share.processes == 1 or _leaving.is_set():
         return
     import jax
 
+    _leaving.set()
     for connection in _connections:
         with contextlib.suppress(OSError):
             connection.sendall(_GOODBYE)
@@ -183,19 +200,27 @@ def _abandon() -> None:
         atexit.unregister(jax.distributed.shutdown)
 
 
-def agree(share: Share, settings: Mapping[str, Any]) -> None:
-    """Wait for all processes. Raises ConfigError, on every one, where their settings differ, saying which."""
+def agree(share: Share, what: str, settings: Mapping[str, Any]) -> None:
+    """Wait for all processes. Raises ConfigError, on every one, where their settings (named `what`) differ, saying which."""
     if share.processes == 1:
         return
+    import jax
+
     client = _client()
-    client.key_value_set(f"settings/{share.index}", json.dumps(settings, sort_keys=True))
-    keys = [f"settings/{index}" for index in range(share.processes)]
-    every = [json.loads(client.blocking_key_value_get(key, MEETING_SECONDS * 1000)) for key in keys]
+    keys = [f"{what}/{index}" for index in range(share.processes)]
+    client.key_value_set(keys[share.index], json.dumps(settings, sort_keys=True))
+    try:
+        every = [json.loads(client.blocking_key_value_get(key, MEETING_SECONDS * 1000)) for key in keys]
+    except jax.errors.JaxRuntimeError as error:
+        raise RunError(
+            f"the other processes of this run did not say their {what} within {MEETING_SECONDS} s: see theirs"
+        ) from error
     different = {name: [one[name] for one in every] for name in settings if any(one[name] != settings[name] for one in every)}
     if different:
         listed = "; ".join(f"{name} is {', '.join(map(str, values))}" for name, values in different.items())
-        raise _DifferentSettings(
-            f"the processes of this run differ in their settings ({listed}): give the same flags on all machines, and folders "
+        leave(share)
+        raise ConfigError(
+            f"the processes of this run differ in their {what} ({listed}): give the same flags on all machines, and folders "
             "that all of them see"
         )
 

@@ -3,7 +3,7 @@
 What is guaranteed
 - A batch of training follows from the dataset, the batch size, the seed, the epoch and its place in the epoch alone: not
   from the cache, the number of devices or (where it divides the number of streams) of machines, nor from where a run
-  was stopped.
+  was stopped. (A split that is smaller than the batch is cut to what the devices can share.)
 - An epoch gives whole batches, no galaxy twice; the few left over differ from epoch to epoch. An evaluation gives every
   galaxy exactly once.
 
@@ -27,7 +27,7 @@ from tfrecords import reader
 from tfrecords.dataset import Dataset
 from tfrecords.reader import Piece
 from tfrecords.taxonomy import COLUMNS
-from trainer.augmentation import draws
+from trainer.augmentation import DRAWS, draws
 from trainer.cache import Cache
 from trainer.devices import WHOLE, Share
 
@@ -101,7 +101,7 @@ def _streams(dataset: Dataset, batch_size: int, limit: int, share: Share) -> _St
 class TrainingInput:
     """Everything that the batches of training follow from; batch_size counts the galaxies of all processes together.
 
-    cache: "decoded", "stored" or "none", see `cache`.
+    cache: "decoded", "stored" or "none", see `cache`. augmented: whether to draw the numbers for `augmentation`, or give zeros.
     """
 
     dataset: Dataset
@@ -110,6 +110,7 @@ class TrainingInput:
     limit: int = 0
     cache: str = "none"
     share: Share = WHOLE
+    augmented: bool = True
 
     def batches(self, first_epoch: int, epochs: int, skip: int = 0) -> tf.data.Dataset:
         """This process' part of the batches of some epochs: images, targets, and numbers for `augmentation`.
@@ -141,7 +142,8 @@ class TrainingInput:
             @tf.autograph.experimental.do_not_convert
             def finish(ids: tf.Tensor, images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
                 images = tf.ensure_shape(images, (batch_size, size, size, 3))
-                return images, tf.ensure_shape(targets, (batch_size, len(COLUMNS))), draws(self.seed, epoch, ids)
+                drawn = draws(self.seed, epoch, ids) if self.augmented else tf.zeros((batch_size, DRAWS))
+                return images, tf.ensure_shape(targets, (batch_size, len(COLUMNS))), drawn
 
             return batches.map(finish)
 

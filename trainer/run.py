@@ -51,11 +51,12 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: its finished epochs, the steps done of the next, the precision it trains with."""
+    """How far a run has come: its finished epochs, the steps done of the next, and what it trains with."""
 
     history: tuple[Epoch, ...]
     steps: int
     precision: str
+    backend: str = ""
 
     @property
     def finished(self) -> int:
@@ -163,13 +164,14 @@ class Run:
         parent = self.folder / CHECKPOINT
         parent.mkdir(exist_ok=True)
         final = parent / (f"epoch-{progress.finished:05d}" + (f"-step-{progress.steps:07d}" if progress.steps else ""))
+        if final.exists():  # the same run at the same place: interrupted twice in one validation
+            return
         partial = parent / (final.name + PARTIAL_SUFFIX)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         with atomic_file(partial / "arrays.npz") as file:
             np.savez(file, allow_pickle=False, **{f"{index:04d}": array for index, array in enumerate(arrays)})
         write_text(partial / "progress.json", to_json(asdict(progress)))
-        shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         sync_folder(parent)
         for old in parent.iterdir():
@@ -187,7 +189,9 @@ class Run:
             return NOTHING_YET
         try:
             content = json.loads((latest / "progress.json").read_text("utf-8"))
-            return Progress(tuple(Epoch(**row) for row in content["history"]), content["steps"], content["precision"])
+            return Progress(
+                tuple(Epoch(**row) for row in content["history"]), content["steps"], content["precision"], content["backend"]
+            )
         except (ValueError, TypeError, KeyError, OSError) as error:
             raise RunError(f"{latest}: damaged ({error}): start again with --overwrite") from error
 

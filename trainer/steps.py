@@ -76,6 +76,7 @@ class _TensorFlowSteps:
         self._model = model
         self._variables = _variables(model, optimizer)
         self._sum = tf.Variable(0.0, trainable=False)
+        self._running: deque[Any] = deque()
         self._predictor = Predictor(model, devices)
         strategy = devices.strategy
 
@@ -93,12 +94,13 @@ class _TensorFlowSteps:
 
         @tf.function
         @tf.autograph.experimental.do_not_convert
-        def step(images: Any, targets: Any, drawn: Any) -> None:
+        def step(images: Any, targets: Any, drawn: Any) -> Any:
             if strategy is None:
                 loss = replica(images, targets, drawn)
             else:
                 loss = strategy.reduce("SUM", strategy.run(replica, args=(images, targets, drawn)), axis=None)
             self._sum.assign_add(loss)
+            return loss
 
         self._step = step
 
@@ -108,11 +110,13 @@ class _TensorFlowSteps:
         if self._devices.strategy is not None:
             batches = self._devices.strategy.experimental_distribute_dataset(batches)
         elif self._devices.gpus:
-            batches = batches.apply(tf.data.experimental.prefetch_to_device("GPU:0", _STEPS_IN_FLIGHT))
+            batches = batches.apply(tf.data.experimental.prefetch_to_device("/GPU:0", _STEPS_IN_FLIGHT))
         return iter(batches)
 
     def train(self, batch: Any, stop: bool = False) -> bool:
-        self._step(*batch)
+        self._running.append(self._step(*batch))
+        if len(self._running) > _STEPS_IN_FLIGHT:
+            self._running.popleft().numpy()
         return stop
 
     def loss_sum(self) -> float:

@@ -117,6 +117,11 @@ def shared_batch(config: TrainConfig, dataset: Dataset, devices: Devices) -> tup
 
 def _check_precision(config: TrainConfig, progress: Progress, devices: Devices, folder: Path) -> None:
     """Raise ConfigError where the checkpoint is of another precision: `auto` may mean another one on this machine."""
+    if progress.backend and progress.backend != devices.backend:
+        raise ConfigError(
+            f"{folder}: was begun on the {progress.backend} backend, and this is {devices.backend}: go on with "
+            f"KERAS_BACKEND={progress.backend}, or start again with --overwrite"
+        )
     if progress.precision and progress.precision != devices.precision:
         raise ConfigError(
             f"{folder}: was begun with precision {progress.precision}, and --precision {config.precision} takes "
@@ -141,6 +146,7 @@ class _Training:
         self.progress = runs.NOTHING_YET if is_new else run.progress()
         _check_precision(config, self.progress, devices, run.folder)
         resumes = self.progress != runs.NOTHING_YET
+        self._kept = self._plan_cache()
         with devices.scope():
             if resumes:  # every weight comes from the checkpoint: the file it once started from may be gone
                 self.model = model.architecture(dataset.size, config.weights != "none", devices.precision, config.seed)
@@ -157,7 +163,7 @@ class _Training:
                 raise RunError(f"{run.folder}: its checkpoint does not fit ({error}): start again with --overwrite") from error
         if is_new and self.writes:
             runs.create(run)
-        self.progress = replace(self.progress, precision=devices.precision)
+        self.progress = replace(self.progress, precision=devices.precision, backend=devices.backend)
         self._tensorboard = _TensorBoard(run)
         self._step_seconds: list[float] = []
         self._seen = 0
@@ -175,24 +181,32 @@ class _Training:
         if self.writes:
             self.run.save_checkpoint(self.training.state(), self.progress)
 
-    def batches(self) -> Iterator[Any]:
-        """All batches from here to the last epoch; the galaxies are kept in memory where that fits and serves."""
+    def _plan_cache(self) -> str:
         from trainer import cache
-        from trainer.pipeline import TrainingInput
 
-        finished = self.progress.finished
         galaxies = self.steps * self.batch_size // self.devices.hosts.processes
-        kept = "none"
-        if self.config.cache != "auto" or self.config.epochs - finished > 1:  # who reads all once has nothing to keep
-            kept = cache.plan(self.config.cache, self.dataset, galaxies, memory.available())
+        if self.config.cache == "auto" and self.config.epochs - self.progress.finished == 1:
+            return "none"  # who reads all of them once has nothing to keep
+        kept = cache.plan(self.config.cache, self.dataset, galaxies, memory.available())
         if kept != "none":
             self.say(f"keeping the {galaxies:,} galaxies of split 'train' in memory, {kept}")
-        source = TrainingInput(self.dataset, self.batch_size, self.config.seed, self.config.limit, kept, self.devices.hosts)
-        return iter(self.training.ready(source.batches(finished, self.config.epochs, self.progress.steps)))
+        return kept
+
+    def batches(self) -> Iterator[Any]:
+        """All batches from here to the last epoch."""
+        from trainer.pipeline import TrainingInput
+
+        config = self.config
+        drawn = config.augment != "none"
+        source = TrainingInput(
+            self.dataset, self.batch_size, config.seed, config.limit, self._kept, self.devices.hosts, augmented=drawn
+        )
+        return iter(self.training.ready(source.batches(self.progress.finished, config.epochs, self.progress.steps)))
 
     def _stop(self, interruption: Interruption, steps: int) -> NoReturn:
         self.progress = replace(self.progress, steps=steps)
         self.save()
+        hosts.leave(self.devices.hosts)
         interruption.raise_now()
 
     def _train(self, batches: Iterator[Any], interruption: Interruption) -> tuple[float, float]:
@@ -220,7 +234,7 @@ class _Training:
                     self._stop(interruption, done)
             loss = self.training.loss_sum() / self.steps
         images = (done - self.progress.steps) * self.batch_size
-        return loss, images / max(time.monotonic() - began, 1e-9)
+        return loss, images / max(time.monotonic() - began, 1e-9) if images else math.nan
 
     def _validate(self, interruption: Interruption) -> float:
         """The MSE over split `validation`, NaN without one."""
@@ -247,7 +261,7 @@ class _Training:
             self.training.start_epoch()
         mse, images_per_second = self._train(batches, interruption)
         val_mse = self._validate(interruption)
-        if not math.isfinite(mse) or math.isinf(val_mse):
+        if not math.isfinite(mse) or (not math.isfinite(val_mse) and self.dataset.galaxies("validation")):
             raise RunError(
                 f"{self.run.folder}: loss not finite in epoch {finished + 1}: lower --learning_rate and start with --overwrite"
             )
@@ -274,7 +288,7 @@ class _Training:
 
 
 @explained
-def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices: Devices) -> None:
+def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices: Devices) -> Interruption:
     training = _Training(run, is_new, config, dataset, devices)
     if training.progress.finished or training.progress.steps:
         inside = f" and {training.progress.steps} of {training.steps} steps" if training.progress.steps else ""
@@ -288,6 +302,7 @@ def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices:
             if runs.stops_early(training.progress.history, config.patience):
                 training.say(f"stopped early: no better validation MSE for {config.patience} epochs")
                 break
+    return interruption
 
 
 def train(config: TrainConfig, overwrite: bool = False) -> Run:
@@ -296,22 +311,29 @@ def train(config: TrainConfig, overwrite: bool = False) -> Run:
     A finished run is left as it is. Of several processes only the first evaluates. Raises DatasetError, ConfigError or
     RunError with the next step in the message.
     """
-    from trainer.analysis.evaluate import evaluate, is_current
+    from trainer.analysis.evaluate import evaluate, is_current, summary
 
     dataset = datasets.open_dataset(config.tfrecords)
     if not dataset.galaxies("train"):
         raise RunError(f"{dataset.folder}: has no galaxies in split 'train': preprocess images together with their votes")
     with hosts.joined(config.hosts, config.host_index) as share:
         run, is_new = runs.start(config.out, config.settings(), dataset, overwrite)
-        history = () if is_new else run.progress().history
-        hosts.agree(share, {**config.settings(), "dataset": dataset.fingerprint, "epochs done": len(history)})
-        if len(history) == config.epochs or runs.stops_early(history, config.patience):
-            print(f"{run.folder}: training is complete after {len(history)} epochs")
+        progress = runs.NOTHING_YET if is_new else run.progress()
+        place = {"dataset": dataset.fingerprint, "epochs done": progress.finished, "steps done": progress.steps}
+        hosts.agree(share, "settings", {**config.settings(), **place})
+        interrupted = False
+        if progress.finished == config.epochs or runs.stops_early(progress.history, config.patience):
+            if share.index == 0:
+                print(f"{run.folder}: training is complete after {progress.finished} epochs")
         else:
             devices = choose(config.precision, config.require_gpu, share)
+            hosts.agree(share, "devices", {"devices of a process": devices.local, "precision": devices.precision})
             if share.index == 0:
                 print(devices.describe(config.batch_size), flush=True)
-            _fit(run, is_new, config, dataset, devices)
+            interruption = _fit(run, is_new, config, dataset, devices)
+            interrupted = interruption.signal is not None
+    if interrupted:  # in the last epoch, which is saved
+        interruption.raise_now()
     if share.index:
         return run
     if not dataset.galaxies("test"):
@@ -321,4 +343,6 @@ def train(config: TrainConfig, overwrite: bool = False) -> Run:
         print("no split 'test': no metrics")
     elif not is_current(run, dataset, "test"):
         evaluate(run, dataset, "test", config.limit)
+    if run.metrics_path("test").is_file():
+        print(summary(run, "test"))
     return run

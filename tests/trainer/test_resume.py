@@ -26,7 +26,7 @@ from trainer.train import _Training, train
 
 Main = Callable[..., tuple[int, str, str]]
 NOTICE = "saving a checkpoint after this step; once more to stop at once"
-GO_ON = "run the same command again to go on from the last checkpoint"
+GO_ON = "run the same command again (without --overwrite) to go on from the last checkpoint"
 BAR = re.compile(r"epoch (\d+)/\d+: .*?(\d+)/6 \[")
 
 
