@@ -127,7 +127,7 @@ def test_what_to_take_is_the_nearest_batch_that_can_be_shared(plain_dataset: Dat
 
 
 def test_a_cache_changes_no_bit_of_a_run(plain_dataset: Dataset, tiny_settings: dict[str, Any], tmp_path: Path) -> None:
-    settings = {**tiny_settings, "epochs": 2, "limit": 24, "augment": "full"}
+    settings = {**tiny_settings, "epochs": 1, "limit": 16, "augment": "full"}
     without, cached = (
         train(TrainConfig(plain_dataset.folder, tmp_path / cache, cache=cache, **settings)) for cache in ("none", "memory")
     )
