@@ -63,19 +63,19 @@ def pieces(dataset: Dataset, split: str, start: int, stop: int) -> list[Piece]:
     return found
 
 
-def records(path: str | tf.Tensor, skip: int | tf.Tensor, take: int | tf.Tensor) -> tf.data.Dataset:
+def records(path: str | tf.Tensor, skip: int | tf.Tensor, take: int | tf.Tensor, encoding: str) -> tf.data.Dataset:
     """The serialized records of a piece. Reading raises an error where the shard has fewer of them."""
-    # 1 MB a read: the default of 256 kB is two records of raw images at 212 x 212.
-    every = tf.data.TFRecordDataset(path, buffer_size=2**20)
+    # Raw records are large: read straight into their memory they come a third faster than through a buffer.
+    every = tf.data.TFRecordDataset(path, buffer_size=0 if encoding == "raw" else 2**20)
     return every.skip(skip).take(take).apply(tf.data.experimental.assert_cardinality(take))
 
 
-def stored_order(parts: Sequence[Piece]) -> tf.data.Dataset:
+def stored_order(parts: Sequence[Piece], encoding: str) -> tf.data.Dataset:
     """The serialized records of pieces, one after the other."""
     table = ([part.path for part in parts], [part.skip for part in parts], [part.take for part in parts])
     types = (tf.string, tf.int64, tf.int64)
     rows = tuple(tf.constant(column, dtype) for column, dtype in zip(table, types, strict=True))
-    return tf.data.Dataset.from_tensor_slices(rows).flat_map(records)
+    return tf.data.Dataset.from_tensor_slices(rows).flat_map(lambda path, skip, take: records(path, skip, take, encoding))
 
 
 def decoded(serialized: tf.data.Dataset, encoding: str, size: int, batch_size: int) -> tf.data.Dataset:
@@ -106,7 +106,7 @@ def in_order(dataset: Dataset, split: str, limit: int = 0) -> tf.data.Dataset:
     """Every example of a split once, as stored; with `limit` only the first of them."""
     galaxies = dataset.galaxies(split)
     parts = pieces(dataset, split, 0, min(galaxies, limit) if limit else galaxies)
-    return stored_order(parts).map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return stored_order(parts, dataset.encoding).map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def targets_of(dataset: Dataset, split: str, limit: int = 0) -> np.ndarray:

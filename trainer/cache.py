@@ -59,7 +59,7 @@ class Cache:
     def __init__(self, dataset: Dataset, split: str, start: int, stop: int, kind: str) -> None:
         self.kind = kind
         self._start = start
-        records = reader.stored_order(reader.pieces(dataset, split, start, stop))
+        records = reader.stored_order(reader.pieces(dataset, split, start, stop), dataset.encoding)
         if kind == "stored":
             self._columns: tuple[tf.Tensor, ...] = (tf.concat(list(records.batch(1024)), axis=0),)
             return
@@ -67,7 +67,7 @@ class Cache:
         images = _aligned((galaxies, dataset.size, dataset.size, 3))
         ids, targets = np.empty(galaxies, np.int64), np.empty((galaxies, len(COLUMNS)), np.float32)
         first = 0
-        for part in reader.decoded(records, dataset.encoding, dataset.size, 64):
+        for part in reader.decoded(records, dataset.encoding, dataset.size, 32):
             rows = slice(first, first + len(part[0]))
             ids[rows], images[rows], targets[rows] = (column.numpy() for column in part)
             first = rows.stop

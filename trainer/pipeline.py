@@ -13,8 +13,9 @@ that is new in every epoch, and passes its records, still encoded, through a shu
 the streams out, so each reads its own range of the shards.
 
 Memory, beside a cache: the shuffle buffers, together 8,192 records or 64 MB, whichever is less (40 MB for JPEGs of 212 x 212);
-1 MB and 16 records read ahead in each stream; and up to three batches ready (4 MB each of 32 galaxies at 212 x 212), five
-more where raw records are cut. Prefetching is bounded because AUTOTUNE would hold as many batches as fit in memory.
+1 MB and 16 records read ahead in each stream; up to three batches ready (4 MB each of 32 galaxies at 212 x 212), and
+what is being decoded: 32 images for each core, or four batches of raw ones. Prefetching
+is bounded because AUTOTUNE would hold as many batches as fit in memory.
 """
 
 import math
@@ -125,8 +126,8 @@ class TrainingInput:
         cache = None
         if self.cache != "none":
             cache = Cache(self.dataset, "train", streams.start, streams.stop, self.cache)
-        order = _Order(streams, places=cache is not None)
         encoding, size = self.dataset.encoding, self.dataset.size
+        order = _Order(streams, encoding, places=cache is not None)
 
         @tf.autograph.experimental.do_not_convert
         def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -158,8 +159,9 @@ def _key(seed: int, epoch: tf.Tensor) -> tf.Tensor:
 class _Order:
     """The records of an epoch, or with `places` their places in the split, which come in the very same order."""
 
-    def __init__(self, streams: _Streams, places: bool) -> None:
+    def __init__(self, streams: _Streams, encoding: str, places: bool) -> None:
         self._streams = streams
+        self._encoding = encoding
         self._places = places
         self._paths = tf.constant([piece.path for piece in streams.pieces])
         self._firsts = tf.constant(streams.firsts, tf.int64)
@@ -170,7 +172,7 @@ class _Order:
     def _read(self, piece: tf.Tensor) -> tf.data.Dataset:
         if self._places:
             return tf.data.Dataset.range(self._firsts[piece], self._firsts[piece] + self._takes[piece])
-        return reader.records(self._paths[piece], self._skips[piece], self._takes[piece])
+        return reader.records(self._paths[piece], self._skips[piece], self._takes[piece], self._encoding)
 
     def epoch(self, key: tf.Tensor) -> tf.data.Dataset:
         """One galaxy of each stream in turn; with one more in some streams than in others, those at the end."""
@@ -198,7 +200,7 @@ def evaluation_batches(dataset: Dataset, split: str, batch_size: int, limit: int
     """
     galaxies = dataset.galaxies(split)
     galaxies = min(galaxies, limit) if limit else galaxies
-    records = reader.stored_order(reader.pieces(dataset, split, 0, galaxies))
+    records = reader.stored_order(reader.pieces(dataset, split, 0, galaxies), dataset.encoding)
     if share.processes == 1:
         return reader.decoded(records, dataset.encoding, dataset.size, batch_size).prefetch(_PREFETCH_BATCHES)
     rows = batch_size // share.processes

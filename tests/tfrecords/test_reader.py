@@ -184,13 +184,17 @@ def test_pieces_of_any_range_cover_exactly_its_examples_in_order(
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 36), (3, 4), (5, 21), (8, 16), (20, 10_000), (7, 7)])
-def test_the_records_of_pieces_are_those_of_the_shards_byte_for_byte(small_dataset: Dataset, start: int, stop: int) -> None:
+@pytest.mark.parametrize("encoding", ["jpeg", "raw"])
+def test_the_records_of_pieces_are_those_of_the_shards_byte_for_byte(
+    small_dataset: Dataset, start: int, stop: int, encoding: str
+) -> None:
+    """Whichever way they are read: those of raw images without a buffer."""
     from tfrecords import reader
 
     stored = [data for path in small_dataset.paths("train") for data in framing.read_records(path)]
     pieces = reader.pieces(small_dataset, "train", start, stop)
-    assert list(reader.stored_order(pieces).as_numpy_iterator()) == stored[start:stop]
-    one_by_one = [reader.records(piece.path, piece.skip, piece.take).as_numpy_iterator() for piece in pieces]
+    assert list(reader.stored_order(pieces, encoding).as_numpy_iterator()) == stored[start:stop]
+    one_by_one = [reader.records(piece.path, piece.skip, piece.take, encoding).as_numpy_iterator() for piece in pieces]
     assert [record for records in one_by_one for record in records] == stored[start:stop]
 
 
@@ -209,7 +213,7 @@ def test_a_shard_with_fewer_records_than_the_manifest_says_is_an_error(small_dat
     with pytest.raises(tf.errors.OpError):
         reader.targets_of(damaged, "train")
     for piece in reader.pieces(damaged, "train", 0, galaxies):
-        records = reader.records(piece.path, piece.skip, piece.take)
+        records = reader.records(piece.path, piece.skip, piece.take, damaged.encoding)
         if piece.path == str(path):
             with pytest.raises(tf.errors.OpError):
                 list(records)
@@ -226,7 +230,7 @@ def test_decoded_batches_are_what_decode_gives_galaxy_by_galaxy(
 
     plan = build_settings(encoding=encoding, validation_fraction=0.0, test_fraction=0.0)
     dataset = build(survey, tmp_path / "data", plan, workers=1).dataset
-    records = reader.stored_order(reader.pieces(dataset, "train", 0, GALAXIES))
+    records = reader.stored_order(reader.pieces(dataset, "train", 0, GALAXIES), encoding)
     batches = list(reader.decoded(records, encoding, 32, batch_size).as_numpy_iterator())
     whole, rest = divmod(GALAXIES, batch_size)
     assert [len(ids) for ids, _, _ in batches] == [batch_size] * whole + [rest] * (rest > 0)

@@ -46,9 +46,9 @@ def _save(path: Path, arrays: list[np.ndarray]) -> None:
 
 
 def gradient(folder: str, out: str, dropout: str) -> None:
-    """One step of plain gradient descent with rate 1: OUT/before.npz, OUT/after.npz; before it the test split, OUT/predicted.npz.
+    """The test split: OUT/predicted.npz; one step of plain gradient descent with rate 1: OUT/before.npz, OUT/after.npz.
 
-    The step is taken once more from the state before it, and must end with the same bits.
+    Taken once more from the state before it, the step must end with the same bits.
     """
     import keras
 
