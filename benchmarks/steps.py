@@ -8,6 +8,7 @@ process that alternates both, medians over the rounds:
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -75,7 +76,8 @@ def main() -> None:
             f"--batch_sizes={batch_size}",
             f"--rounds={args.rounds}",
         ]
-        done = subprocess.run(child, stdout=subprocess.PIPE, text=True, check=True)
+        quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        done = subprocess.run(child, stdout=subprocess.PIPE, text=True, check=True, env=quiet)
         seconds = json.loads(done.stdout.splitlines()[-1])
         plain, xla = (statistics.median(seconds[name]) for name in ("plain", "xla"))
         print(f"| {size} | {batch_size} | {batch_size / plain:.1f} | {batch_size / xla:.1f} | {plain / xla:.2f} |", flush=True)

@@ -95,8 +95,10 @@ def _matrix_rate(devices: Devices, side: int, seconds: float = 1.0) -> float:
 
 def verdict(speed: Speed) -> str:
     """What limits training, and what to change, in a sentence or two."""
+    ratio = speed.pipeline / speed.step
+    times = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
     if speed.lost <= NEGLIGIBLE:
-        spare = f"{speed.pipeline / speed.step:,.1f} times as many images as the step takes"
+        spare = f"{times} times as many images as the step takes"
         return f"the step is the limit: the pipeline could feed {spare}; only a faster device or smaller images would help"
     if speed.pipeline < 1.2 * speed.step:
         return (
@@ -104,7 +106,7 @@ def verdict(speed: Speed) -> str:
             "use a machine with more CPU cores"
         )
     return (
-        f"the input takes {speed.lost:.0%} of the time although the pipeline alone is {speed.pipeline / speed.step:.1f} times "
+        f"the input takes {speed.lost:.0%} of the time although the pipeline alone is {times} times "
         "as fast as the step: they share the same cores; --cache memory or --encoding raw leaves more of them to the step"
     )
 

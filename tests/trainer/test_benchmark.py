@@ -34,7 +34,7 @@ def test_training_one_image_of_the_article_takes_about_83_gflop() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, ("the step is the limit", "10.0 times as many images")),
+        ({}, ("the step is the limit", "10 times as many images")),
         ({"pipeline": 90.0, "lost": 0.4}, ("the pipeline is the limit", "--cache memory", "--encoding raw", "CPU cores")),
         ({"pipeline": 900.0, "lost": 0.4}, ("the input takes 40% of the time", "--cache memory")),
         ({"lost": -0.02}, ("the step is the limit",)),
