@@ -57,7 +57,7 @@ run_tests() {
   prepare test
   say "tests"
   cd "$here"
-  "$venv/bin/python" -m pytest --cov --cov-report=term "$@"
+  "$venv/bin/python" -m pytest "$@"
 }
 
 run_pipeline() {
