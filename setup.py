@@ -19,7 +19,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["tfrecords*", "preprocess*", "trainer*"]),
     package_data={
-        "trainer.analysis": ["*.html"],
+        "trainer.analysis": ["*.html", "*.md"],
         "tfrecords": ["py.typed"],
         "preprocess": ["py.typed"],
         "trainer": ["py.typed"],
@@ -47,6 +47,9 @@ setup(
     ],
     extras_require={
         "dask": ["distributed>=2026.8"],
+        "fits": ["astropy>=7"],
+        # tf2onnx converts to ONNX; the other two run what was exported. TensorFlow itself converts to LiteRT.
+        "export": ["tf2onnx>=1.17", "onnxruntime>=1.32", "ai-edge-litert>=2.3"],
         "gpu": ["tensorflow[and-cuda]>=2.21"],
         "jax": ["jax>=0.10.2"],
         "jax-gpu": ["jax[cuda12]>=0.10.2"],
@@ -54,8 +57,13 @@ setup(
             "pytest>=8.3",
             "pytest-cov>=6.0",
             "hypothesis>=6.120",
+            "astropy>=7",
             "jax>=0.10.2",
             "distributed>=2026.8",
+            "tf2onnx>=1.17",
+            "onnxruntime>=1.32",
+            "ai-edge-litert>=2.3",
+            "playwright>=1.65",
             "ruff>=0.15",
             "mypy>=2.0",
         ],

@@ -65,10 +65,11 @@ def _visible(part: str) -> bool:
 class _Finder:
     """One walk through a source: collects images and tables."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, suffixes: tuple[str, ...]) -> None:
         self.images = ListingBuilder()
         self.tables: list[Table] = []
         self._scratch = scratch
+        self._suffixes = suffixes
         self._here: tuple[Path, str, bytes] = (Path(), "", b"")
         self._numbers = _NUMBER
 
@@ -92,8 +93,8 @@ class _Finder:
 
     def folder(self, root: Path) -> None:
         """Everything below a folder on disk."""
-        for folder, name, status in _walk(root):
-            if name.lower().endswith(IMAGE_SUFFIXES):
+        for folder, name, status in _walk(root, self._suffixes):
+            if name.lower().endswith(self._suffixes):
                 self._place(root, str(root), (), os.fsencode(folder))
                 self._add(os.fsencode(name), status.st_ctime_ns, 0, status.st_size, 0, PLAIN)
             elif name.lower().endswith(".zip"):
@@ -102,6 +103,12 @@ class _Finder:
             elif _is_solutions((), f"{folder}{name}"):
                 archive = archives.Zip(root / folder / name, name, 0, status.st_size)
                 self.tables.append(Table(f"{root}/{folder}{name}", archive))
+
+    def file(self, path: Path) -> None:
+        """One image on disk."""
+        status = path.stat()
+        self._place(path.parent, str(path.parent), (), b"")
+        self._add(os.fsencode(path.name), status.st_ctime_ns, 0, status.st_size, 0, PLAIN)
 
     def zip(self, archive: archives.Zip, above: tuple[str, ...], depth: int = 1) -> None:
         """Everything in a zip, and in the zips in it."""
@@ -112,7 +119,7 @@ class _Finder:
             if not all(map(_visible, path.split("/"))):
                 continue
             folder, slash, name = path.rpartition("/")
-            if name.lower().endswith(IMAGE_SUFFIXES):
+            if name.lower().endswith(self._suffixes):
                 self._place(archive.path, archive.name, above, _in_zip(folder + slash))
                 self._add(_in_zip(name), entry.header, entry.stored, entry.size, entry.crc, entry.method)
             elif name.lower().endswith(".zip"):
@@ -136,7 +143,7 @@ def _is_solutions(above: tuple[str, ...], path: str) -> bool:
     return any(whole.endswith(f"/{name}") for name in SOLUTIONS_NAMES)
 
 
-def _walk(root: Path) -> Iterator[tuple[str, str, os.stat_result]]:
+def _walk(root: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str, os.stat_result]]:
     """Folder (relative to `root`, with a slash at its end), name and status of every file; hidden ones are left out.
 
     One at a time, however many a folder has. A link to a folder is followed, but not one to a folder around it.
@@ -155,7 +162,7 @@ def _walk(root: Path) -> Iterator[tuple[str, str, os.stat_result]]:
                 try:
                     found = entry.stat()
                 except OSError:
-                    if entry.is_symlink() and not entry.name.lower().endswith((*IMAGE_SUFFIXES, ".zip", ".csv")):
+                    if entry.is_symlink() and not entry.name.lower().endswith((*suffixes, ".zip", ".csv")):
                         continue  # a link to nowhere that is nothing to us
                     raise
                 if stat.S_ISDIR(found.st_mode):
@@ -209,6 +216,17 @@ def _one_each(source: Path, images: Listing) -> Listing:
     return images.rows(order[~drop])
 
 
+def _walked(finder: _Finder, path: Path) -> bool:
+    """Collect what is in a folder or zip; whether `path` is one."""
+    if path.is_dir():
+        finder.folder(path)
+    elif path.is_file() and path.suffix.lower() == ".zip":
+        finder.zip(archives.open_zip(path), ())
+    else:
+        return False
+    return True
+
+
 def find(path: Path, scratch: Path) -> Source:
     """The images (JPEG, PNG) and tables of votes in a folder or zip, at any depth, and in the zips in it.
 
@@ -216,18 +234,35 @@ def find(path: Path, scratch: Path) -> Source:
     Raises SourceError where `path` is missing or has no images, a zip cannot be read, or two different images carry
     the same id.
     """
-    finder = _Finder(scratch)
-    if path.is_dir():
-        finder.folder(path)
-    elif path.is_file() and path.suffix.lower() == ".zip":
-        finder.zip(archives.open_zip(path), ())
-    else:
+    finder = _Finder(scratch, IMAGE_SUFFIXES)
+    if not _walked(finder, path):
         what = "no folder and no zip" if path.exists() else "no such folder or zip"
         raise SourceError(f"{path}: {what}: give --src the folder or zip that holds the images and the table of votes")
     images = finder.images.listing()
     if not len(images):
         raise SourceError(f"{path}: no JPEG or PNG images in it: give --src the folder or zip that holds them")
     return Source(path, _one_each(path, images), tuple(finder.tables))
+
+
+def find_images(path: Path, scratch: Path, suffixes: tuple[str, ...]) -> Listing:
+    """The images to predict: a file, or those in a folder or zip as `find` finds them, sorted by galaxy, one each.
+
+    `suffixes`: of their names, lower case, with the dot. Raises SourceError as `find` does.
+    """
+    finder = _Finder(scratch, suffixes)
+    known = ", ".join(suffixes)
+    if not _walked(finder, path):
+        if not path.exists():
+            raise SourceError(f"{path}: no such file or folder: give --images an image, or a folder or zip of images")
+        if not path.is_file() or not path.name.lower().endswith(suffixes):
+            raise SourceError(
+                f"{path}: no image ({known}), no folder and no zip: give --images an image, or a folder or zip of images"
+            )
+        finder.file(path)
+    images = finder.images.listing()
+    if not len(images):
+        raise SourceError(f"{path}: no images ({known}) in it: give --images the folder or zip that holds them")
+    return _one_each(path, images)
 
 
 def solutions_table(source: Source, given: Path | None) -> Table | None:

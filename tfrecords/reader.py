@@ -109,7 +109,23 @@ def in_order(dataset: Dataset, split: str, limit: int = 0) -> tf.data.Dataset:
     return stored_order(parts, dataset.encoding).map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
+def votes_of(dataset: Dataset, split: str, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """GalaxyIDs int64 (galaxies,) and vote fractions float32 (galaxies, 37) of a split, as stored. Images are not decoded."""
+    examples = in_order(dataset, split, limit).map(lambda example: (example["galaxy_id"], example["targets"]))
+    ids, targets = zip(*examples.batch(1024).as_numpy_iterator(), strict=True)
+    return np.concatenate(ids), np.concatenate(targets)
+
+
 def targets_of(dataset: Dataset, split: str, limit: int = 0) -> np.ndarray:
-    """The vote fractions of a split as float32 (galaxies, 37), in stored order. Images are not decoded."""
-    batches = in_order(dataset, split, limit).map(lambda example: example["targets"]).batch(1024)
-    return np.concatenate([batch for batch in batches.as_numpy_iterator()])
+    """The vote fractions of a split as float32 (galaxies, 37), in stored order."""
+    return votes_of(dataset, split, limit)[1]
+
+
+def cutouts(dataset: Dataset, split: str, galaxy_ids: Sequence[int]) -> dict[int, np.ndarray]:
+    """The crops of some galaxies of a split by GalaxyID, uint8 (size, size, 3) each; those it does not hold are left out."""
+    wanted = tf.constant(np.asarray(galaxy_ids, np.int64))
+    found = in_order(dataset, split).filter(lambda example: tf.reduce_any(example["galaxy_id"] == wanted))
+    return {
+        int(example["galaxy_id"]): decode(example, dataset.encoding, dataset.size).numpy()
+        for example in found.take(len(galaxy_ids))
+    }

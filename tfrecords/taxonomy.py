@@ -15,10 +15,12 @@ class Question:
     """One question of the decision tree.
 
     `start`, `stop`: its columns as a slice of the 37; `parent`: the column that leads to it, None if all are asked.
+    `words`: what the volunteers are asked, in our words.
     """
 
     number: int
     title: str
+    words: str
     answers: tuple[str, ...]
     start: int
     stop: int
@@ -31,24 +33,29 @@ class Question:
 
 def _tree() -> tuple[Question, ...]:
     """Number the columns from left to right; a parent is given as (question, answer), both from 1."""
-    asked: list[tuple[str, tuple[int, int] | None, tuple[str, ...]]] = [
-        ("smooth or featured", None, ("smooth", "features or disk", "star or artifact")),
-        ("edge-on", (1, 2), ("yes", "no")),
-        ("bar", (2, 2), ("yes", "no")),
-        ("spiral", (2, 2), ("yes", "no")),
-        ("bulge", (2, 2), ("none", "just noticeable", "obvious", "dominant")),
-        ("odd", None, ("yes", "no")),
-        ("roundness", (1, 1), ("completely round", "in between", "cigar")),
-        ("odd feature", (6, 1), ("ring", "lens or arc", "disturbed", "irregular", "other", "merger", "dust lane")),
-        ("bulge shape, edge-on", (2, 1), ("rounded", "boxy", "none")),
-        ("winding", (4, 1), ("tight", "medium", "loose")),
-        ("arms", (4, 1), ("1", "2", "3", "4", "more than 4", "can't tell")),
+    asked: list[tuple[str, str, tuple[int, int] | None, tuple[str, ...]]] = [
+        ("smooth or featured", "Smooth and round, or with features?", None, ("smooth", "features or disk", "star or artifact")),
+        ("edge-on", "Is it a disk seen from its edge?", (1, 2), ("yes", "no")),
+        ("bar", "Does a bar cross its centre?", (2, 2), ("yes", "no")),
+        ("spiral", "Are there spiral arms?", (2, 2), ("yes", "no")),
+        ("bulge", "How strong is the central bulge?", (2, 2), ("none", "just noticeable", "obvious", "dominant")),
+        ("odd", "Is anything odd about it?", None, ("yes", "no")),
+        ("roundness", "How round is it?", (1, 1), ("completely round", "in between", "cigar")),
+        (
+            "odd feature",
+            "What is odd about it?",
+            (6, 1),
+            ("ring", "lens or arc", "disturbed", "irregular", "other", "merger", "dust lane"),
+        ),
+        ("bulge shape, edge-on", "What shape has the bulge, seen from the edge?", (2, 1), ("rounded", "boxy", "none")),
+        ("winding", "How tightly are the arms wound?", (4, 1), ("tight", "medium", "loose")),
+        ("arms", "How many arms are there?", (4, 1), ("1", "2", "3", "4", "more than 4", "can't tell")),
     ]
     questions: list[Question] = []
     start = 0
-    for number, (title, parent, answers) in enumerate(asked, 1):
+    for number, (title, words, parent, answers) in enumerate(asked, 1):
         column = None if parent is None else questions[parent[0] - 1].start + parent[1] - 1
-        questions.append(Question(number, title, answers, start, start + len(answers), column))
+        questions.append(Question(number, title, words, answers, start, start + len(answers), column))
         start += len(answers)
     return tuple(questions)
 
@@ -56,7 +63,8 @@ def _tree() -> tuple[Question, ...]:
 QUESTIONS = _tree()
 COLUMNS = tuple(f"Class{q.number}.{i}" for q in QUESTIONS for i in range(1, len(q.answers) + 1))
 COLUMN_INDEX = {name: index for index, name in enumerate(COLUMNS)}
-# The article's three classes: a galaxy is in one at threshold t when all its columns are >= t.
+# The article's three classes, and its thresholds: a galaxy is in one at threshold t when all its columns are >= t.
+HUBBLE_THRESHOLDS = (0.9, 0.6)
 HUBBLE_CLASSES = {
     "elliptical": ("Class1.1",),
     "spiral": ("Class4.1", "Class3.2"),
@@ -88,3 +96,39 @@ def tree_deviation(votes: np.ndarray) -> np.ndarray:
 def hubble_score(votes: np.ndarray, name: str) -> np.ndarray:
     """The smallest of the columns of a Hubble class, per galaxy: (galaxies, 37) -> (galaxies,)."""
     return np.asarray(votes)[:, [COLUMN_INDEX[column] for column in HUBBLE_CLASSES[name]]].min(axis=1)
+
+
+def project(votes: np.ndarray) -> np.ndarray:
+    """The votes that obey the tree next to any output: negative values to 0, each question's columns scaled to its parent.
+
+    (galaxies, 37) -> float64 (galaxies, 37); a no-op on valid votes. Where a question's columns are all 0, its answers
+    share the parent equally. Source: Dieleman, Willett & Dambre 2015 (MNRAS 450, 1441).
+    """
+    votes = np.maximum(np.asarray(votes, np.float64), 0)
+    projected = np.empty_like(votes)
+    for q in QUESTIONS:
+        group = votes[:, q.columns]
+        total = group.sum(axis=1, keepdims=True)
+        shares = np.divide(group, total, out=np.full_like(group, 1 / group.shape[1]), where=total > 0)
+        projected[:, q.columns] = shares if q.parent is None else shares * projected[:, q.parent, None]
+    return projected
+
+
+def conditional(votes: np.ndarray, minimum: float) -> np.ndarray:
+    """The fraction of those asked who gave each answer, after projection onto the tree: (galaxies, 37) -> float64 alike.
+
+    NaN where fewer than `minimum` were asked: there a small error of the parent makes any fraction.
+    """
+    projected = project(votes)
+    fractions = np.empty_like(projected)
+    for q in QUESTIONS:
+        asked = np.ones(len(projected)) if q.parent is None else projected[:, q.parent]
+        enough = (asked >= minimum) & (asked > 0)
+        whole = np.where(enough, asked, 1)[:, None]
+        fractions[:, q.columns] = np.where(enough[:, None], projected[:, q.columns] / whole, np.nan)
+    return fractions
+
+
+def in_hubble_class(votes: np.ndarray, name: str, threshold: float) -> np.ndarray:
+    """Whether each galaxy is in a Hubble class: all its columns >= threshold. (galaxies, 37) -> bool (galaxies,)."""
+    return hubble_score(votes, name) >= threshold

@@ -1,12 +1,12 @@
-"""The command line of `trainer`: train (the default command), benchmark, evaluate, predict, export."""
+"""The command line of `trainer`: train (the default command), explore, evaluate, predict, export, benchmark."""
 
 import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tfrecords.commandline import Command, at_least, run_program
-from tfrecords.errors import ConfigError
+from tfrecords.commandline import Command, at_least, between, run_program
+from tfrecords.errors import ConfigError, SettingError
 from trainer.config import AUGMENTATIONS, CACHES, PRECISIONS, TrainConfig
 
 _ON = "(default: %(default)s)"
@@ -115,6 +115,21 @@ def _benchmark(args: Any) -> None:
         write_text(args.json, to_json(speed.to_dict()))
 
 
+def _explore_flags(parser: Any) -> None:
+    _dataset_flag(parser)
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the page, its figures and their numbers")
+    add("--src", type=Path, default=None, metavar="PATH", help="the images that were preprocessed, to see what the crop keeps")
+    add("--where", default="", metavar="EXPR", help='a gallery of these galaxies, like "Class4.1 > 0.8 and not Class3.1 > 0.5"')
+
+
+def _explore(args: Any) -> None:
+    from tfrecords.dataset import open_dataset
+    from trainer.analysis.explore import explore
+
+    print(f"page: {explore(open_dataset(args.tfrecords), args.out, args.src, args.where)}")
+
+
 def _evaluate_flags(parser: Any) -> None:
     _run_flags(parser)
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help=_ON)
@@ -131,36 +146,139 @@ def _evaluate(args: Any) -> None:
 
 
 def _predict_flags(parser: Any) -> None:
-    _run_flags(parser)
-    parser.add_argument("--split", choices=("train", "validation", "test", "unlabelled"), default="unlabelled", help=_ON)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="where the table of predictions goes")
+    from trainer.classes import DEFAULT_THRESHOLD
+    from trainer.fits import Stretch
+
+    add = parser.add_argument
+    add(
+        "--run",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="RUN",
+        help="run folder, the --out of training; given several times: the mean of these runs",
+    )
+    add("--tfrecords", type=Path, default=None, metavar="DIR", help="predict a split of this dataset that preprocess made")
+    add(
+        "--images",
+        type=Path,
+        default=None,
+        metavar="PATH",
+        help="or predict the images in a file, folder or zip: JPEG, PNG, and FITS (.fits, .fit) with the extra fits, "
+        "pip install '.[fits]'; FITS: planes R, G, B (SDSS: i, r, g), flux on a linear scale, sky subtracted",
+    )
+    splits = ("train", "validation", "test", "unlabelled")
+    add("--split", choices=splits, default=None, help="of --tfrecords (default: unlabelled)")
+    add("--out", type=Path, required=True, metavar="FILE.csv", help="where the table of predictions goes")
+    add("--tta", type=between(1, 8), default=1, metavar="N", help=f"mean over the first N of the square's 8 symmetries {_ON}")
+    add(
+        "--hubble",
+        action="store_true",
+        help="add the columns hubble (elliptical, spiral, barred spiral, or uncertain) and hubble_detail (roundness, or "
+        "winding and number of arms); smooth is called elliptical by convention and includes S0; "
+        "with more columns than Kaggle's the table is no submission",
+    )
+    add(
+        "--threshold",
+        type=float,
+        default=None,
+        metavar="T",
+        help="of --hubble: a galaxy is in a class when all its columns are at least T, above 0.5 and at most 1 "
+        f"(default: {DEFAULT_THRESHOLD})",
+    )
+    add(
+        "--conditional",
+        action="store_true",
+        help="add the columns Conditional1.1 ...: the fraction of those asked who give each answer, after projection onto the "
+        "decision tree, empty where fewer than 5%% are asked; no submission either",
+    )
+    stretch = Stretch()
+    add(
+        "--fits_stretch",
+        type=float,
+        default=None,
+        metavar="FLUX",
+        help="of FITS images: flux per pixel up to which brightness grows linearly, of Lupton+2004; the default suits SDSS "
+        f"frames in nanomaggies (default: {stretch.stretch})",
+    )
+    add("--fits_q", type=float, default=None, metavar="Q", help=f"of FITS images: softening above it (default: {stretch.q})")
+
+
+def _check_predict(args: Any) -> None:
+    """Raise SettingError for flags that do not go together."""
+    if (args.tfrecords is None) == (args.images is None):
+        raise SettingError("what to predict is one of --tfrecords DIR (a dataset) and --images PATH (image files)")
+    for name, other in (("split", "tfrecords"), ("fits_stretch", "images"), ("fits_q", "images"), ("threshold", "hubble")):
+        if getattr(args, name) is not None and getattr(args, other) in (None, False):
+            raise SettingError(f"--{name} {getattr(args, name)}: goes with --{other} only: leave it out, or give --{other}")
+
+
+def _check_out(path: Path) -> None:
+    """Raise ConfigError where no table can be written at `path`: better now than after an hour of predictions."""
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder: give --out a file, like {path / 'submission.csv'}")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        what = "you may not write there" if above.is_dir() else "is a file"
+        raise ConfigError(f"{above}: {what}: choose another folder for --out")
 
 
 def _predict(args: Any) -> None:
-    from tfrecords.dataset import open_dataset
-    from trainer.predict import predict, write_csv
+    from trainer.classes import DEFAULT_THRESHOLD, check_threshold, extra_columns
+    from trainer.fits import Stretch
+    from trainer.predict import Predictions, predict, predict_images, rejected_path, write_csv, write_rejected
     from trainer.run import open_run
 
-    if args.out.is_dir():
-        raise ConfigError(f"{args.out}: is a folder: give --out a file, like {args.out / 'submission.csv'}")
-    dataset = open_dataset(args.tfrecords)
-    predictions = predict(open_run(args.run), dataset, args.split)
-    write_csv(predictions, args.out, dataset.names())
-    print(f"{args.out}: predictions for {len(predictions.galaxy_ids):,} galaxies of split '{args.split}'")
+    _check_predict(args)
+    threshold = (DEFAULT_THRESHOLD if args.threshold is None else args.threshold) if args.hubble else None
+    if threshold is not None:
+        check_threshold(threshold)
+    defaults = Stretch()
+    stretch = Stretch(
+        defaults.stretch if args.fits_stretch is None else args.fits_stretch, defaults.q if args.fits_q is None else args.fits_q
+    )
+    _check_out(args.out)
+    predictions: Predictions
+    rejected: tuple[Any, ...] = ()
+    if args.images is None:
+        from tfrecords.dataset import open_dataset
+
+        dataset, split = open_dataset(args.tfrecords), args.split or "unlabelled"
+        names, what = dataset.names(), f"of split '{split}'"
+        predictions = predict([open_run(folder) for folder in args.run], dataset, split, tta=args.tta)
+    else:
+        found = predict_images([open_run(folder) for folder in args.run], args.images, args.tta, stretch)
+        predictions, names, rejected, what = found, dict(found.names), found.rejected, f"of {args.images}"
+    write_rejected(rejected, args.out)
+    write_csv(predictions, args.out, names, extra_columns(predictions.predicted, threshold, args.conditional))
+    left_out = f"; {len(rejected):,} that cannot be read are in {rejected_path(args.out)}" if rejected else ""
+    galaxies = len(predictions.galaxy_ids)
+    print(f"{args.out}: predictions for {galaxies:,} {'galaxy' if galaxies == 1 else 'galaxies'} {what}{left_out}")
 
 
 def _export_flags(parser: Any) -> None:
+    from trainer.export import FORMATS
+
     parser.add_argument("--run", type=Path, required=True, metavar="RUN", help="run folder, the --out of training")
-    parser.add_argument("--format", choices=("savedmodel",), default="savedmodel", help=_ON)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="savedmodel",
+        help="savedmodel: for TensorFlow, takes JPEG files too; onnx: for ONNX Runtime and others, needs "
+        f"pip install -e '.[export]'; litert: for phones and small machines {_ON}",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="PATH", help="a new folder (savedmodel) or file (onnx; litert: FILE.tflite)"
+    )
 
 
 def _export(args: Any) -> None:
-    from trainer.export import export
+    from trainer.export import FORMATS, export
     from trainer.run import open_run
 
-    export(open_run(args.run), args.out)
-    print(f"{args.out}: SavedModel, uint8 images in, 37 vote fractions out")
+    export(open_run(args.run), args.out, args.format)
+    takes = "uint8 images or JPEG files" if args.format == "savedmodel" else "uint8 images"
+    print(f"{args.out}: {FORMATS[args.format]}, {takes} in, 37 vote fractions out")
 
 
 COMMANDS = {
@@ -171,8 +289,9 @@ COMMANDS = {
         "run the same command again (without --overwrite) to go on from the last checkpoint",
     ),
     "benchmark": Command("Speed of the pipeline, of the training step, and of both together.", _benchmark_flags, _benchmark),
+    "explore": Command("A page about a dataset: votes, classes, splits, pictures.", _explore_flags, _explore),
     "evaluate": Command("Metrics, predictions and report of a run on a split.", _evaluate_flags, _evaluate),
-    "export": Command("The best model of a run as a TensorFlow SavedModel.", _export_flags, _export),
+    "export": Command("The best model of a run for other programs: SavedModel, ONNX, LiteRT.", _export_flags, _export),
     "predict": Command("A table of predictions, in Kaggle's submission format.", _predict_flags, _predict),
 }
 

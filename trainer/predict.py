@@ -1,18 +1,33 @@
-"""A run + records -> a table of predictions."""
+"""Runs + records or images -> a table of predictions.
 
-from collections.abc import Callable, Iterator, Mapping
+Several runs, and several views of each galaxy, count as one model: their mean, taken in float64.
+"""
+
+import csv
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tfrecords.dataset import Dataset, csv_line
+from tfrecords.errors import RunError, SettingError, SourceError
 from tfrecords.files import atomic_file
 from tfrecords.taxonomy import COLUMNS
+from trainer import scale, symmetries
+from trainer.classes import ExtraColumns
+from trainer.cutouts import Crop, Rejected, listed, stream
 from trainer.devices import WHOLE, Devices, Share, choose, explained
+from trainer.fits import Stretch
 from trainer.run import Run
 
+log = logging.getLogger("trainer")
 BATCH_SIZE = 64
+_NAMED_REJECTED = 3
+_NO_COLUMNS = ExtraColumns()
+_STRETCH = Stretch()
 
 
 @dataclass(frozen=True)
@@ -27,9 +42,21 @@ class Predictions:
     targets: np.ndarray
 
 
+@dataclass(frozen=True)
+class ImagePredictions(Predictions):
+    """Predictions for image files. names: by id, of those whose file names are no numbers; rejected: could not be read."""
+
+    names: Mapping[int, str]
+    rejected: tuple[Rejected, ...]
+
+
 def rounded_batch(batch_size: int, devices: Devices) -> int:
     """The next batch size that the devices can share equally."""
     return -(-batch_size // devices.replicas) * devices.replicas
+
+
+def _padded(images: np.ndarray, rows: int) -> np.ndarray:
+    return np.pad(images, ((0, rows - len(images)), (0, 0), (0, 0), (0, 0))) if len(images) < rows else images
 
 
 def predicted_batches(
@@ -44,24 +71,66 @@ def predicted_batches(
 
     rows = batch_size // share.processes
     for ids, images, targets in evaluation_batches(dataset, split, batch_size, limit, share).as_numpy_iterator():
-        padded = np.pad(images, ((0, rows - len(images)), (0, 0), (0, 0), (0, 0))) if len(images) < rows else images
-        yield ids, predictor(padded)[: len(ids)].astype(np.float32), targets
+        yield ids, predictor(_padded(images, rows))[: len(ids)].astype(np.float32), targets
+
+
+class _Ensemble:
+    """The models of several runs, each seeing its own crop in `views` symmetries of the square, as one model."""
+
+    def __init__(self, runs: Sequence[Run], views: int, devices: Devices) -> None:
+        from trainer.steps import Predictor
+
+        self._views = views
+        self.crops = tuple(dict.fromkeys(map(_crop, runs)))
+        with devices.scope():
+            models: list[Any] = [run.load_model() for run in runs]
+        self._models = [
+            (self.crops.index(_crop(run)), Predictor(model, devices)) for run, model in zip(runs, models, strict=True)
+        ]
+
+    def __call__(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """crops: one for each of `self.crops`, uint8 (rows, size, size, 3). float64 (rows, 37)."""
+        total = np.zeros((len(crops[0]), len(COLUMNS)))
+        for number in range(self._views):
+            turned = [np.ascontiguousarray(symmetries.transformed(images, number)) for images in crops]
+            for place, predictor in self._models:
+                total += predictor(turned[place])
+        return total / (self._views * len(self._models))
+
+
+def _crop(run: Run) -> Crop:
+    return Crop(run.config["dataset"]["crop_fraction"], run.config["dataset"]["size"])
+
+
+def _several(runs: Run | Sequence[Run], tta: int) -> tuple[Run, ...]:
+    """The runs, checked together with the number of views before anything slow begins."""
+    if not 1 <= tta <= symmetries.COUNT:
+        raise SettingError(f"--tta {tta}: must be from 1 to {symmetries.COUNT}")
+    several = (runs,) if isinstance(runs, Run) else tuple(runs)
+    if not several:
+        raise SettingError("no run to predict with: give at least one --run")
+    return several
 
 
 @explained
-def predict(run: Run, dataset: Dataset, split: str, limit: int = 0) -> Predictions:
-    """Run the model of a run over a split, every galaxy once. Raises ConfigError for a dataset of another crop or size."""
+def predict(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit: int = 0, tta: int = 1) -> Predictions:
+    """The predictions of a run, or the mean of several, for a split, every galaxy once.
+
+    tta: the mean over so many of the 8 symmetries of the square, the first of them the image as it is. Raises ConfigError for
+    a dataset of another crop or size than one of the runs, SettingError for an illegal `tta`.
+    """
     from tqdm import tqdm
 
-    run.check_dataset(dataset)
+    several = _several(runs, tta)
+    for run in several:
+        run.check_dataset(dataset)
     dataset.paths(split)  # complains before anything slow begins
     devices = choose("float32", require_gpu=False)
-    from trainer.steps import Predictor
-
-    with devices.scope():
-        model = run.load_model()
+    ensemble = _Ensemble(several, tta, devices)
     total = min(dataset.galaxies(split), limit) if limit else dataset.galaxies(split)
-    batches = predicted_batches(Predictor(model, devices), dataset, split, rounded_batch(BATCH_SIZE, devices), limit, WHOLE)
+    batches = predicted_batches(
+        lambda images: ensemble([images]), dataset, split, rounded_batch(BATCH_SIZE, devices), limit, WHOLE
+    )
     parts = []
     with tqdm(total=total, desc=f"predicting {split}", unit=" galaxies") as bar:
         for part in batches:
@@ -72,13 +141,109 @@ def predict(run: Run, dataset: Dataset, split: str, limit: int = 0) -> Predictio
     return Predictions(ids[order], predicted[order], targets[order])
 
 
-def write_csv(predictions: Predictions, path: Path, names: Mapping[int, str]) -> None:
+@explained
+def predict_images(runs: Run | Sequence[Run], path: Path, tta: int = 1, stretch: Stretch = _STRETCH) -> ImagePredictions:
+    """The predictions of a run, or the mean of several, for the images in a file, a folder or a zip.
+
+    Each run gets the crop and size that it was trained on; `tta` as in `predict`; stretch: of FITS images. The images are
+    streamed (`cutouts.stream` says what is held of them). Those that cannot be read are in `rejected`; a warning is logged for
+    them, for FITS images without colours, for images of fewer pixels than the crop, and for galaxies at another scale than
+    those of training. Raises SourceError where there are no images, or none can be read; SettingError for an illegal `tta`.
+    """
+    from tqdm import tqdm
+
+    several = _several(runs, tta)
+    with listed(path) as images:
+        devices = choose("float32", require_gpu=False)
+        ensemble = _Ensemble(several, tta, devices)
+        ranges = [(ensemble.crops.index(_crop(run)), run.half_light_radius) for run in several]
+        known = [(place, radii) for place, radii in ranges if radii is not None]
+        rows = rounded_batch(min(BATCH_SIZE, len(images)), devices)
+        parts: list[tuple[np.ndarray, np.ndarray]] = []
+        rejected: list[Rejected] = []
+        grey = enlarged = outside = 0
+        with tqdm(total=len(images), desc="predicting", unit=" images") as bar:
+            for batch in stream(images, ensemble.crops, rows, stretch, known):
+                rejected += batch.rejected
+                if count := len(batch.galaxy_ids):
+                    padded = [_padded(crops, rows) for crops in batch.crops]
+                    parts.append((batch.galaxy_ids, ensemble(padded)[:count].astype(np.float32)))
+                    grey += int(batch.grey.sum())
+                    enlarged += int(batch.enlarged.sum())
+                    outside += int(batch.outside.sum())
+                bar.update(count + len(batch.rejected))
+        names = {int(images.galaxy_id[row]): images.path(row) for row in np.flatnonzero(images.named).tolist()}
+    if not parts:
+        raise SourceError(f"{path}: none of its {len(rejected):,} images can be read, the first is {_reason(rejected[0])}")
+    ids, predicted = (np.concatenate(column) for column in zip(*parts, strict=True))
+    if rejected:
+        first = ", ".join(map(_reason, rejected[:_NAMED_REJECTED])) + (", ..." if len(rejected) > _NAMED_REJECTED else "")
+        log.warning(f"{len(rejected):,} of {len(images):,} images cannot be read and are left out: {first}")
+    share = f"of {len(ids):,} images"
+    if grey:
+        log.warning(
+            f"{grey:,} {share} are FITS of one plane, without the colours that the model learnt from: give three if you can"
+        )
+    if enlarged:
+        log.warning(
+            f"{enlarged:,} {share} have fewer pixels in the crop than the model sees and were enlarged: give larger if you can"
+        )
+    if outside:
+        log.warning(scale.warning(outside, len(ids), [radii for _, radii in known]))
+    return ImagePredictions(ids, predicted, np.full_like(predicted, np.nan), names, tuple(rejected))
+
+
+def _reason(image: Rejected) -> str:
+    return f"{image.path} ({image.reason})"
+
+
+def write_csv(predictions: Predictions, path: Path, names: Mapping[int, str], extra: ExtraColumns = _NO_COLUMNS) -> None:
     """Kaggle's submission format: GalaxyID,Class1.1,...,Class11.6, nine decimals, sorted by GalaxyID; atomic.
 
-    names: what stands in the first column in place of the id, for galaxies whose file names were no numbers.
+    names: what stands in the first column in place of the id, for galaxies whose file names were no numbers. extra: columns
+    beside the 37, which make it no submission.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
-        file.write(csv_line(("GalaxyID", *COLUMNS)))
-        for galaxy_id, row in zip(predictions.galaxy_ids.tolist(), predictions.predicted, strict=True):
-            file.write(csv_line((names.get(galaxy_id, galaxy_id), *(f"{value:.9f}" for value in row))))
+        file.write(csv_line(("GalaxyID", *COLUMNS, *extra.names)))
+        more = extra.rows or ((),) * len(predictions.galaxy_ids)
+        for galaxy_id, row, beside in zip(predictions.galaxy_ids.tolist(), predictions.predicted, more, strict=True):
+            shown = names.get(galaxy_id, galaxy_id)
+            file.write(csv_line((shown, *(f"{value:.9f}" for value in row), *beside)))
+
+
+def rejected_path(path: Path) -> Path:
+    """Where the images are listed that the table of predictions at `path` lacks: table-rejected.csv beside table.csv."""
+    return path.with_name(f"{path.stem}-rejected.csv")
+
+
+def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
+    """The images that could not be read, beside the table of predictions at `path`; where there are none, no such file."""
+    listing = rejected_path(path)
+    if not rejected:
+        listing.unlink(missing_ok=True)
+        return
+    listing.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(listing) as file:
+        file.write(csv_line(("GalaxyID", "path", "reason")))
+        for image in rejected:
+            file.write(csv_line(image))
+
+
+def read_csv(path: Path, galaxy_ids: np.ndarray, targets: np.ndarray) -> Predictions:
+    """The table that `write_csv` wrote, beside the votes of its galaxies: int64 (n,) and float32 (n, 37), in any order.
+
+    Raises RunError where it is damaged, or of other galaxies.
+    """
+    order = np.argsort(galaxy_ids, kind="stable")
+    galaxy_ids, targets = galaxy_ids[order], targets[order]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+        found = np.array([int(row[0]) for row in rows], np.int64)
+        predicted = np.array([row[1:] for row in rows], np.float32).reshape(len(rows), len(COLUMNS))
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise RunError(f"{path}: damaged ({error}): remove it, and run the same command again") from error
+    if header != ["GalaxyID", *COLUMNS] or not np.array_equal(found, galaxy_ids):
+        raise RunError(f"{path}: is not of these galaxies: remove it, and run the same command again")
+    return Predictions(galaxy_ids, predicted, targets)

@@ -1,6 +1,6 @@
 """The run folder: what a run is, its history, its checkpoint, its best model; what is saved where.
 
-config.json     settings, and the dataset's fingerprint, crop and size
+config.json     settings; the dataset's fingerprint, crop and size; half_light_radius, between which 98 % of its galaxies are
 history.csv     one row per epoch
 checkpoint/     epoch-00007/{arrays.npz, progress.json}: all that training needs to go on exactly after 7 epochs;
                 epoch-00007-step-0000012 where it was interrupted 12 steps later
@@ -96,6 +96,12 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         return dict(self.config["settings"])
+
+    @property
+    def half_light_radius(self) -> tuple[float, float] | None:
+        """1 and 99 % quantiles of its training set, in pixels of the stored image; None of runs that did not measure it."""
+        found = self.config.get("half_light_radius")
+        return None if found is None else (float(found[0]), float(found[1]))
 
     @property
     def model_path(self) -> Path:

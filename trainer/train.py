@@ -27,6 +27,7 @@ from trainer.devices import Devices, choose, explained
 from trainer.model import for_inference
 from trainer.predict import predicted_batches, rounded_batch
 from trainer.run import Epoch, Progress, Run
+from trainer.scale import training_range
 
 ESTIMATE_AFTER_STEPS = 20
 LONG_HOURS = 12
@@ -330,6 +331,9 @@ def train(config: TrainConfig, overwrite: bool = False) -> Run:
             hosts.agree(share, "devices", {"devices of a process": devices.local, "precision": devices.precision})
             if share.index == 0:
                 print(devices.describe(config.batch_size), flush=True)
+                if is_new:
+                    scale = training_range(dataset, config.limit)
+                    run = replace(run, config={**run.config, "half_light_radius": list(scale)})
             interruption = _fit(run, is_new, config, dataset, devices)
             interrupted = interruption.signal is not None
     if interrupted:  # in the last epoch, which is saved

@@ -712,3 +712,64 @@ def test_a_name_that_a_zip_holds_as_utf_8_without_saying_so_is_that_of_the_folde
     zipped, plain = (sources.find(path, tmp_path).images for path in (tmp_path / "images.zip", folder))
     assert zipped.path(0) == plain.path(0) == name
     assert zipped.galaxy_id.tolist() == plain.galaxy_id.tolist()
+
+
+# Images to predict
+
+FITS = (".jpg", ".jpeg", ".png", ".fits", ".fit")
+
+
+def _listed(path: Path, scratch: Path) -> list[tuple[int, str, bytes]]:
+    images = sources.find_images(path, scratch, FITS)
+    with ImageReader() as reader:
+        return [(int(images.galaxy_id[row]), images.path(row), reader.read(images, row)[0]) for row in range(len(images))]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_images_to_predict_are_those_of_the_source_however_it_is_kept(tmp_path: Path, way: str) -> None:
+    assert _listed(_keep(tmp_path / "kaggle", WAYS[way]), tmp_path) == EXPECTED
+
+
+def test_only_where_they_are_to_be_predicted_are_fits_files_images(tmp_path: Path, find: Find) -> None:
+    names = ("3.jpg", "a/2.FITS", "a/1.fit", "4.fits.txt", "5.ft")
+    for path in (_write(tmp_path / "folder", *names), _keep(tmp_path / "zip.zip", dict.fromkeys(names, JPEG))):
+        assert [name for _, name, _ in _listed(path, tmp_path)] == ["a/1.fit", "a/2.FITS", "3.jpg"]
+        assert _ids_and_paths(find(path)) == [(3, "3.jpg")]
+
+
+@pytest.mark.parametrize(("name", "named"), [("7.jpg", False), ("007.FITS", False), ("NGC 7.png", True), ("data7.jpg", True)])
+def test_a_single_image_is_predicted_by_its_name_whatever_folder_it_lies_in(tmp_path: Path, name: str, named: bool) -> None:
+    path = _write(tmp_path / "train_images", name, "8.jpg") / name
+    assert _listed(path, tmp_path) == [(_top_63_bits(name) if named else 7, name, JPEG)]
+    assert sources.find_images(path, tmp_path, FITS).named.tolist() == [named]
+
+
+def test_a_single_image_is_no_source_to_preprocess(tmp_path: Path, find: Find) -> None:
+    assert "no folder and no zip: give --src" in _refused(find, _write(tmp_path, "7.jpg") / "7.jpg")
+
+
+def test_a_relative_path_to_a_single_image_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(_write(tmp_path, "7.jpg"))
+    assert _listed(Path("7.jpg"), tmp_path) == [(7, "7.jpg", JPEG)]
+
+
+def test_two_different_images_of_a_galaxy_are_refused_where_they_are_to_be_predicted_too(tmp_path: Path) -> None:
+    _keep(tmp_path / "folder", {"7.jpg": JPEG, "7.fits": OTHER})
+    with pytest.raises(SourceError, match=r"galaxy 7 has two different images, .*7\.fits and .*7\.jpg: remove one"):
+        sources.find_images(tmp_path / "folder", tmp_path, FITS)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("gone", "no such file or folder: give --images an image, or a folder or zip of images"),
+        ("notes.txt", "no image (.jpg, .jpeg, .png, .fits, .fit), no folder and no zip: give --images an image"),
+        ("empty", "no images (.jpg, .jpeg, .png, .fits, .fit) in it: give --images the folder or zip that holds them"),
+        ("broken.zip", "no zip, or one that is cut off"),
+    ],
+)
+def test_what_holds_no_image_to_predict_is_refused_with_what_to_give(tmp_path: Path, name: str, what: str) -> None:
+    (_write(tmp_path, "notes.txt", "broken.zip") / "empty").mkdir()
+    with pytest.raises(SourceError) as caught:
+        sources.find_images(tmp_path / name, tmp_path, FITS)
+    assert str(caught.value).startswith(f"{tmp_path / name}: {what}")

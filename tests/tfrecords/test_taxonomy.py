@@ -4,6 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from tfrecords import taxonomy
 
@@ -101,3 +104,84 @@ def test_a_galaxy_is_in_a_hubble_class_when_all_its_columns_reach_the_threshold(
         "spiral": [0, np.float32(0.7), np.float32(0.2)],
         "barred spiral": [0, np.float32(0.1), np.float32(0.6)],
     }
+
+
+# Projection onto the tree, and what those asked answered
+
+OUTPUTS = arrays(np.float64, (4, 37), elements=st.floats(-1, 2, allow_subnormal=False))
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def _votes(seed: int) -> np.ndarray:
+    """Votes (10, 37) that obey the tree, some answers given by nobody."""
+    generator = np.random.default_rng(seed)
+    votes = np.zeros((10, 37))
+    for start, stop, parent in TREE.values():
+        answers = generator.dirichlet(np.ones(stop - start), 10) * (generator.random((10, stop - start)) < 0.8)
+        answers[answers.sum(axis=1) == 0, 0] = 1
+        answers /= answers.sum(axis=1, keepdims=True)
+        asked = 1 if parent is None else votes[:, taxonomy.COLUMNS.index(parent), None]
+        votes[:, start:stop] = answers * asked
+    return votes
+
+
+@given(OUTPUTS)
+def test_what_is_projected_obeys_the_tree_whatever_it_was(outputs: np.ndarray) -> None:
+    projected = taxonomy.project(outputs)
+    assert projected.shape == (4, 37) and projected.min() >= 0 and projected.max() <= 1 + 1e-12
+    assert taxonomy.tree_deviation(projected).max() < 1e-12
+
+
+@given(OUTPUTS)
+def test_projection_keeps_the_order_of_the_answers_and_who_has_none(outputs: np.ndarray) -> None:
+    projected = taxonomy.project(outputs)
+    for start, stop, _ in TREE.values():
+        before, after = np.maximum(outputs[:, start:stop], 0), projected[:, start:stop]
+        for row, kept in zip(before, after, strict=True):
+            if row.any():
+                assert (kept[row == 0] == 0).all()
+                assert (np.diff(kept[np.argsort(row)]) >= -1e-15).all()
+            else:
+                np.testing.assert_allclose(kept, kept.mean(), rtol=1e-12)
+
+
+@given(SEEDS)
+def test_projection_leaves_votes_that_obey_the_tree_as_they_are(seed: int) -> None:
+    votes = _votes(seed)
+    np.testing.assert_allclose(taxonomy.project(votes), votes, atol=1e-12)
+
+
+def test_projection_leaves_real_votes_as_they_are_but_for_their_rounding(kaggle: Path) -> None:
+    votes = _rows(kaggle / "training_solutions_rev1.csv")
+    # A fraction of 2e-6 of the votes may be off, which a question that few were asked passes on undiminished.
+    np.testing.assert_allclose(taxonomy.project(votes), votes, atol=5e-6)
+
+
+@given(SEEDS, st.sampled_from([0.0, 0.05, 0.3]))
+def test_a_conditional_fraction_is_a_column_over_its_parent_where_enough_were_asked(seed: int, minimum: float) -> None:
+    votes = _votes(seed)
+    fractions = taxonomy.conditional(votes, minimum)
+    for start, stop, parent in TREE.values():
+        asked = np.ones(10) if parent is None else votes[:, taxonomy.COLUMNS.index(parent)]
+        clear = np.abs(asked - minimum) > 1e-9
+        enough = (asked > minimum)[clear]
+        group = fractions[clear, start:stop]
+        assert (np.isnan(group) == ~enough[:, None]).all()
+        np.testing.assert_allclose(group[enough].sum(axis=1), 1, atol=1e-9)
+        np.testing.assert_allclose(group[enough] * asked[clear][enough, None], votes[clear, start:stop][enough], atol=1e-9)
+
+
+def test_of_a_question_that_nobody_was_asked_there_is_no_fraction_even_without_a_minimum() -> None:
+    votes = np.zeros((1, 37))
+    votes[0, [0, 14, 15]] = 1  # smooth, not odd, completely round
+    missing = np.flatnonzero(np.isnan(taxonomy.conditional(votes, 0.0)[0]))
+    assert missing.tolist() == [*range(3, 13), *range(18, 37)]
+
+
+@pytest.mark.parametrize("name", taxonomy.HUBBLE_CLASSES)
+def test_a_galaxy_at_the_threshold_is_in_its_class_and_one_below_is_not(name: str) -> None:
+    votes = np.zeros((2, 37))
+    columns = [taxonomy.COLUMN_INDEX[column] for column in taxonomy.HUBBLE_CLASSES[name]]
+    votes[:, columns] = 0.6
+    votes[1, columns[-1]] = 0.6 - 1e-9
+    assert taxonomy.in_hubble_class(votes, name, 0.6).tolist() == [True, False]

@@ -122,6 +122,16 @@ def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
 
 
 @pytest.fixture(scope="session")
+def look() -> Any:
+    """The function that opens a page in headless Chromium and gives what is wrong with it: see browser.py."""
+    from tests.trainer import browser
+
+    if browser.CHROMIUM is None:
+        pytest.skip("chromium is not at hand: on Debian, apt-get install chromium")
+    return browser.look
+
+
+@pytest.fixture(scope="session")
 def make_dataset(
     plain_survey: Path, build_settings: Callable[..., BuildSettings], tmp_path_factory: pytest.TempPathFactory
 ) -> Any:

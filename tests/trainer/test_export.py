@@ -1,47 +1,274 @@
-"""A run's model serves other programs as it serves us."""
+"""A run's model serves other programs as it serves us, in every format, whichever backend and precision trained it."""
 
-from collections.abc import Callable
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from preprocess.job import BuildSettings, build
 from tfrecords.errors import ConfigError, RunError
-from trainer.export import export
+from tfrecords.images import crop, decode
+from trainer.export import FORMATS, export, stored_image
 from trainer.run import Run, open_run
 
 Main = Callable[..., tuple[int, str, str]]
+NAMES = {"savedmodel": "model", "onnx": "model.onnx", "litert": "model.tflite"}
+SIZE = 32
+
+
+def _trainer(*arguments: object, **environment: str) -> str:
+    """The stdout of `trainer` in a process of its own."""
+    command = [sys.executable, "-m", "trainer", *map(str, arguments)]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
-def exported(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("exported") / "deep" / "model"
-    export(tiny_run, folder)
-    return folder
+def mixed_run(
+    small_survey: Path, build_settings: Callable[..., BuildSettings], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Run]:
+    """Trained on JAX in mixed precision for one step, on crops of half of 64 pixels. Read-only."""
+    folder = tmp_path_factory.mktemp("mixed")
+    all_for_training = build_settings(validation_fraction=0.0, test_fraction=0.0, limit=8)
+    data = build(small_survey, folder / "data", all_for_training, workers=1).dataset.folder
+    flags = "--precision=mixed_bfloat16", "--weights=none", "--epochs=1", "--batch_size=8"
+    more = "--learning_rate=1e-3", "--warmup_steps=0"
+    _trainer(f"--tfrecords={data}", f"--out={folder / 'run'}", *flags, *more, KERAS_BACKEND="jax")
+    run = open_run(folder / "run")
+    assert run.settings["precision"] == "mixed_bfloat16"
+    yield run
+    shutil.rmtree(folder)
 
 
-def test_a_savedmodel_gives_the_votes_that_keras_gives_for_any_batch(exported: Path, tiny_run: Run) -> None:
+@pytest.fixture(scope="module", params=["float32 on TensorFlow", "mixed_bfloat16 on JAX"])
+def run(request: pytest.FixtureRequest) -> Run:
+    found: Run = request.getfixturevalue("tiny_run" if request.param.startswith("float32") else "mixed_run")
+    return found
+
+
+@pytest.fixture(scope="module")
+def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder, new as well, with the run's model in every format, each written by one command. Read-only."""
+    folder = tmp_path_factory.mktemp("exported") / "new"
+
+    def command(kind: str) -> str:
+        return _trainer("export", f"--run={run.folder}", f"--format={kind}", f"--out={folder / NAMES[kind]}")
+
+    with ThreadPoolExecutor(2) as pool:
+        said = list(pool.map(command, NAMES))
+    assert said == [
+        f"{folder / 'model'}: SavedModel, uint8 images or JPEG files in, 37 vote fractions out\n",
+        f"{folder / 'model.onnx'}: ONNX, uint8 images in, 37 vote fractions out\n",
+        f"{folder / 'model.tflite'}: LiteRT, uint8 images in, 37 vote fractions out\n",
+    ]
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def keras_model(run: Run) -> Any:
+    """What the exports are measured against."""
+    return run.load_model()
+
+
+@pytest.fixture(scope="module")
+def serve_jpeg(exported: Path) -> Callable[[list[bytes]], np.ndarray]:
+    """The vote fractions of whole JPEG files, by the SavedModel alone."""
     import tensorflow as tf
 
-    serve = tf.saved_model.load(str(exported)).signatures["serving_default"]
-    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype(np.uint8)
-    expected = tiny_run.load_model().predict_on_batch(images)
-    for batch in (images, images[:1]):
-        (votes,) = serve(tf.constant(batch)).values()
-        assert votes.dtype == tf.float32
-        np.testing.assert_allclose(votes, expected[: len(batch)], atol=1e-5)
+    loaded = tf.saved_model.load(str(exported / "model"))  # it must outlive its signature
+    return lambda files: loaded.signatures["serve_jpeg"](jpegs=tf.constant(files, tf.string))["vote_fractions"].numpy()
+
+
+def _images(count: int, size: int = SIZE) -> np.ndarray:
+    """Noise at every level of light, so that the votes differ."""
+    generator = np.random.default_rng(0)
+    light = np.linspace(0.1, 1, count)[:, None, None, None]
+    return (generator.integers(0, 256, (count, size, size, 3)) * light).astype(np.uint8)
+
+
+def _jpeg(height: int, width: int, mode: str = "RGB", **options: Any) -> bytes:
+    generator = np.random.default_rng(height * width)
+    image = Image.fromarray(generator.integers(0, 256, (height, width, 3)).astype(np.uint8)).convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def _our_way(run: Run, keras_model: Any, files: list[bytes]) -> np.ndarray:
+    fraction = run.config["dataset"]["crop_fraction"]
+    return np.asarray(keras_model.predict_on_batch(np.stack([crop(decode(file), fraction, SIZE) for file in files])))
+
+
+def _assert_same_votes(votes: np.ndarray, expected: np.ndarray, atol: float) -> None:
+    """As close as promised, and far closer than the votes of different images are to each other."""
+    assert votes.dtype == np.float32 and votes.shape == (len(votes), 37)
+    spread = expected.std(axis=0).max()
+    np.testing.assert_allclose(votes, expected[: len(votes)], rtol=0, atol=min(atol, spread / 10))
+
+
+def _run_savedmodel(path: Path, images: np.ndarray) -> np.ndarray:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    assert set(loaded.signatures) == {"serving_default", "serve_jpeg"}
+    serve = loaded.signatures["serving_default"]
     (signature,) = serve.structured_input_signature[1].values()
-    assert signature.dtype == tf.uint8 and signature.shape.as_list() == [None, 32, 32, 3]
+    assert signature.dtype == tf.uint8 and signature.shape.as_list() == [None, SIZE, SIZE, 3]
+    return np.asarray(serve(image=tf.constant(images))["vote_fractions"])
 
 
-def test_a_folder_that_exists_is_refused_and_nothing_else_is_left_behind(exported: Path, tiny_run: Run) -> None:
-    before = sorted(exported.rglob("*"))
-    with pytest.raises(ConfigError, match="exists already: give --out a new folder"):
-        export(tiny_run, exported)
-    assert sorted(exported.rglob("*")) == before and list(exported.parent.iterdir()) == [exported]
+def _run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (taken,) = session.get_inputs()
+    assert (taken.type, taken.shape) == ("tensor(uint8)", ["batch", SIZE, SIZE, 3])
+    return np.asarray(session.run(["vote_fractions"], {"image": images})[0])
 
 
-def test_a_damaged_model_is_one_line_and_leaves_nothing(tiny_run: Run, run_main: Main, tmp_path: Path) -> None:
+def _run_litert(path: Path, images: np.ndarray) -> np.ndarray:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    assert not [op for op in interpreter._get_ops_details() if op["op_name"].startswith(("Flex", "CUSTOM"))]
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert taken["dtype"] == np.uint8 and taken["shape_signature"].tolist() == [-1, SIZE, SIZE, 3]
+    interpreter.resize_tensor_input(taken["index"], images.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(taken["index"], images)
+    interpreter.invoke()
+    by_index = interpreter.get_tensor(given["index"])
+    runner = Interpreter(str(path)).get_signature_runner("serving_default")  # it resizes by itself
+    np.testing.assert_array_equal(runner(image=images)["vote_fractions"], by_index)
+    return np.asarray(by_index)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_each_format_gives_in_its_own_runtime_the_votes_of_keras_for_any_batch(
+    kind: str, exported: Path, keras_model: Any
+) -> None:
+    images = _images(5)
+    expected = keras_model.predict_on_batch(images)
+    for batch in (images, images[:1]):
+        votes = {"savedmodel": _run_savedmodel, "onnx": _run_onnx, "litert": _run_litert}[kind](exported / NAMES[kind], batch)
+        assert len(votes) == len(batch)
+        _assert_same_votes(votes, expected, 1e-5)
+
+
+def test_an_export_holds_every_weight_once_and_nothing_lies_beside_it(exported: Path, run: Run) -> None:
+    assert sorted(path.name for path in exported.iterdir()) == sorted(NAMES.values())
+    for name in NAMES.values():
+        made = exported / name
+        total = sum(path.stat().st_size for path in (made, *made.rglob("*")) if path.is_file())
+        assert total < 1.05 * run.model_path.stat().st_size
+
+
+def test_jpegs_whose_crop_is_not_resized_give_the_votes_of_our_own_path(
+    run: Run, keras_model: Any, serve_jpeg: Callable[[list[bytes]], np.ndarray]
+) -> None:
+    side = round(SIZE / run.config["dataset"]["crop_fraction"])
+    rotated = Image.Exif()
+    rotated[0x0112] = 6  # the orientation that viewers would turn it to
+    files = [
+        _jpeg(side, side), _jpeg(side, side + 9), _jpeg(side + 50, side, quality=95, subsampling=0),
+        _jpeg(side, side, "L"), _jpeg(side, side, progressive=True), _jpeg(side, side, exif=rotated),
+    ]  # fmt: skip
+    _assert_same_votes(serve_jpeg(files), _our_way(run, keras_model, files), 1e-5)
+
+
+def test_a_vector_may_hold_jpegs_of_any_size_and_number(
+    run: Run, keras_model: Any, serve_jpeg: Callable[[list[bytes]], np.ndarray]
+) -> None:
+    files = [_jpeg(*shape) for shape in ((200, 301), (33, 31), (64, 64), (9, 40), (424, 424))]
+    expected = _our_way(run, keras_model, files)
+    for chosen in (files, files[:1]):
+        votes = serve_jpeg(chosen)
+        assert len(votes) == len(chosen)
+        _assert_same_votes(votes, expected, 1e-2)
+
+
+def test_real_jpegs_give_the_votes_of_our_own_path(
+    run: Run, keras_model: Any, serve_jpeg: Callable[[list[bytes]], np.ndarray], kaggle: Path
+) -> None:
+    files = [path.read_bytes() for path in sorted((kaggle / "images_test_rev1").iterdir())[:8]]
+    _assert_same_votes(serve_jpeg(files), _our_way(run, keras_model, files), 1e-2)
+
+
+def test_a_jpeg_that_was_cut_off_is_refused_not_filled_with_grey(serve_jpeg: Callable[[list[bytes]], np.ndarray]) -> None:
+    import tensorflow as tf
+
+    whole = _jpeg(64, 64)
+    for bad in (whole[: len(whole) // 2], b"", b"no image"):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            serve_jpeg([whole, bad])
+
+
+@pytest.mark.parametrize(("fraction", "size"), [(0.5, 212), (0.5, 64), (0.75, 128), (1.0, 512), (0.29, 50)])
+def test_tensorflow_cuts_and_resizes_as_pillow_does(fraction: float, size: int) -> None:
+    side = round(size / fraction)
+    shapes = ((50, 70), (33, 31), (301, 200), (424, 424), (side, side + 7), (side + 13, side))
+    files = [*(_jpeg(*shape) for shape in shapes), _jpeg(90, 120, "L"), _jpeg(90, 120, "CMYK")]
+    for file in files:
+        whole = decode(file)
+        ours, tensorflows = crop(whole, fraction, size), np.asarray(stored_image(file, fraction, size))
+        difference = abs(ours.astype(int) - tensorflows)
+        resized = int(fraction * min(whole.shape[:2]) + 0.5) != size
+        assert difference.max() <= (1 if resized else 0)
+        assert (difference > 0).mean() < 1e-3
+
+
+def test_real_galaxies_are_cut_in_every_pixel_as_our_own_path_cuts_them(kaggle: Path) -> None:
+    for path in sorted((kaggle / "images_training_rev1").iterdir())[:20]:
+        file = path.read_bytes()
+        np.testing.assert_array_equal(stored_image(file, 0.5, 212), crop(decode(file), 0.5, 212))
+
+
+@pytest.mark.parametrize("name", ["file.onnx", "folder"])
+def test_a_path_that_exists_is_refused_and_left_as_it_is(name: str, tiny_run: Run, tmp_path: Path) -> None:
+    out = tmp_path / name
+    if name == "folder":
+        out.mkdir()
+    else:
+        out.write_text("someone's")
+    with pytest.raises(ConfigError, match="exists already: give --out another path, or remove this one"):
+        export(tiny_run, out, "onnx")
+    assert list(tmp_path.iterdir()) == [out]
+    assert name == "folder" or out.read_text() == "someone's"
+
+
+def test_a_litert_file_of_another_ending_is_one_line_with_the_right_one(tiny_run: Run, run_main: Main, tmp_path: Path) -> None:
+    code, out, err = run_main("export", "--run", tiny_run.folder, "--format=litert", "--out", tmp_path / "model.lite")
+    assert (code, out) == (1, "")
+    assert err == (f"error: {tmp_path / 'model.lite'}: a LiteRT file ends in .tflite: give --out {tmp_path / 'model.tflite'}\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_is_one_line_that_says_what_to_install(
+    tiny_run: Run, run_main: Main, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    code, out, err = run_main("export", "--run", tiny_run.folder, "--format=onnx", "--out", tmp_path / "new" / "model.onnx")
+    assert (code, out) == (1, "")
+    assert err == "error: --format onnx needs the package tf2onnx, which is not installed: pip install -e '.[export]'\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_a_model_and_a_damaged_model_are_one_line_and_leave_nothing(
+    tiny_run: Run, run_main: Main, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.json").write_bytes((tiny_run.folder / "config.json").read_bytes())
@@ -49,6 +276,41 @@ def test_a_damaged_model_is_one_line_and_leaves_nothing(tiny_run: Run, run_main:
         export(open_run(folder), tmp_path / "out")
     (folder / "model.keras").write_bytes(b"no model")
     code, out, err = run_main("export", "--run", folder, "--out", tmp_path / "out")
-    assert (code, out) == (1, "") and err.startswith("error: ") and err.count("\n") == 1
-    assert "model.keras: cannot be exported" in err
+    assert (code, out) == (1, "") and err.count("\n") == 1
+    assert err.startswith(f"error: {folder / 'model.keras'}: cannot be loaded (")
+    assert err.endswith("): train again with --overwrite\n")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_conversion_that_fails_is_one_line_and_leaves_nothing(
+    tiny_run: Run, run_main: Main, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "packages"
+    broken.mkdir()
+    (broken / "tf2onnx.py").write_text("raise ImportError('built for another numpy')\n")
+    monkeypatch.setenv("PYTHONPATH", str(broken))
+    code, out, err = run_main("export", "--run", tiny_run.folder, "--format=onnx", "--out", tmp_path / "model.onnx")
+    assert (code, out) == (1, "") and err.count("\n") == 1
+    assert "the conversion to ONNX failed (ImportError: built for another numpy): " in err
+    assert list(tmp_path.iterdir()) == [broken]
+
+
+def test_an_export_that_is_killed_leaves_nothing(tiny_run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "model.tflite"
+    command = [sys.executable, "-m", "trainer", "export", f"--run={tiny_run.folder}", "--format=litert", f"--out={out}"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "model.tflite.partial" / "savedmodel").exists():  # in the middle of its work
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert err == "\ninterrupted by SIGTERM: run the same command again\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_names_the_formats_the_default_and_the_extra(run_main: Main) -> None:
+    code, out, _ = run_main("export", "--help")
+    words = " ".join(out.split())
+    assert code == 0 and "{savedmodel,onnx,litert}" in words and "(default: savedmodel)" in words
+    assert "pip install -e '.[export]'" in words and "FILE.tflite" in words

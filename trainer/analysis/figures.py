@@ -1,152 +1,235 @@
-"""Draw figures: numbers and cutouts in, matplotlib figures out. No files, no state."""
+"""The charts: numbers in, matplotlib figures of a given width in inches out. No files, no state."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tfrecords.taxonomy import COLUMN_INDEX, COLUMNS, QUESTIONS, describe
+from tfrecords.taxonomy import COLUMNS, QUESTIONS, Question
+from trainer.analysis import style
+from trainer.analysis.style import INK, PREDICTED, QUIET, VOTED
 from trainer.run import Epoch, best_epoch
 
-PREDICTED, VOTED, QUIET = "#2a6f97", "#e07a5f", "#9aa5b1"
-# Published on other test sets (the challenge's; the article's own), so they stand beside our scores only as marks.
-PUBLISHED = (("central pixel (Kaggle)", 0.1619), ("the article", 0.0970), ("Kaggle 2014, 1st", 0.0749))
+# Below so many galaxies a share is mostly chance.
+FEW = 20
 
 
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+@dataclass(frozen=True)
+class Rung:
+    """A score on the ladder: who, the RMSE, and whether it was published for another test set and not measured here."""
+
+    label: str
+    rmse: float
+    published: bool = False
 
 
-def _axes(figure: Figure) -> Axes:
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
-    return axes
+def ladder(width: float, rungs: Sequence[Rung], ours: str, interval: tuple[float, float]) -> Figure:
+    """RMSE of each rung from the worst to the best; the one labelled `ours` with its 95 % interval."""
+    with style.used():
+        figure = style.figure(width, 0.36 * len(rungs) + 0.6)
+        axes = figure.subplots()
+        rows = sorted(rungs, key=lambda rung: -rung.rmse)
+        for place, rung in enumerate(rows):
+            mine = rung.label == ours
+            colour = PREDICTED if mine else QUIET
+            axes.barh(place, rung.rmse, 0.62, color="none" if rung.published else colour, edgecolor=colour, linewidth=1)
+            end = max(rung.rmse, interval[1]) if mine else rung.rmse
+            text = f"{rung.rmse:.4f}" + ("  other test set" if rung.published else "")
+            axes.text(end + 0.004, place, text, va="center", fontsize=8.5, fontweight="bold" if mine else "normal", color=INK)
+            if mine:
+                error = [[rung.rmse - interval[0]], [interval[1] - rung.rmse]]
+                axes.errorbar(rung.rmse, place, xerr=error, color=INK, capsize=3, linewidth=1.2)
+        axes.set_yticks(range(len(rows)), [rung.label for rung in rows])
+        axes.get_yticklabels()[[rung.label for rung in rows].index(ours)].set_fontweight("bold")
+        axes.tick_params(axis="y", length=0)
+        axes.grid(False, axis="y")
+        axes.invert_yaxis()
+        room = 1.65 if style.is_narrow(width) else 1.25
+        axes.set_xlim(0, room * max(rung.rmse for rung in rows))
+        axes.set_xlabel("RMSE (less is better)")
+    return figure
 
 
-def _columns_axis(axes: Axes) -> None:
-    """37 column names under the axis, with a line between questions."""
-    axes.set_xticks(range(len(COLUMNS)), [name.removeprefix("Class") for name in COLUMNS], rotation=90, fontsize=8)
-    axes.set_xlim(-0.7, len(COLUMNS) - 0.3)
-    for question in QUESTIONS[1:]:
-        axes.axvline(question.start - 0.5, color="#d8dde2", linewidth=0.8, zorder=0)
-    axes.set_xlabel("column (question.answer)")
-
-
-def history(epochs: Sequence[Epoch]) -> Figure:
+def history(width: float, epochs: Sequence[Epoch]) -> Figure:
     """MSE per epoch on train and validation, the kept epoch marked."""
-    figure = _figure(8, 4)
-    axes = _axes(figure)
-    numbers = [row.epoch for row in epochs]
-    axes.plot(numbers, [row.mse for row in epochs], "o-", color=QUIET, label="train (while learning, with dropout)", ms=4)
-    best = best_epoch(epochs)
-    if not np.isnan(best.val_mse):
-        axes.plot(numbers, [row.val_mse for row in epochs], "o-", color=PREDICTED, label="validation", ms=4)
-        axes.plot([best.epoch], [best.val_mse], "o", ms=12, mfc="none", color=VOTED, label=f"kept: epoch {best.epoch}")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("mean squared error")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(bottom=0)
-    axes.grid(axis="y", color="#eceff2")
-    axes.legend(frameon=False)
+    with style.used():
+        figure = style.figure(width, 3.4 if not style.is_narrow(width) else 3.0)
+        axes = figure.subplots()
+        numbers = [row.epoch for row in epochs]
+        axes.plot(numbers, [row.mse for row in epochs], "o-", color=QUIET, label="train (while learning, with dropout)", ms=3.5)
+        best = best_epoch(epochs)
+        if not np.isnan(best.val_mse):
+            axes.plot(numbers, [row.val_mse for row in epochs], "s-", color=PREDICTED, label="validation", ms=3.5)
+            axes.plot([best.epoch], [best.val_mse], "o", ms=11, mfc="none", color=VOTED, label=f"kept: epoch {best.epoch}")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("mean squared error")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylim(bottom=0)
+        axes.legend()
     return figure
 
 
-def scores(rmse: float, interval: tuple[float, float], baselines: dict[str, float]) -> Figure:
-    """This model's RMSE beside the baselines on the same galaxies, and published ones marked as another test set."""
-    names = {"zeros": "all zeros", "train_mean": "column means of train"}
-    rows = [(names[name], value, QUIET, "") for name, value in baselines.items()]
-    rows.append(("this model", rmse, PREDICTED, ""))
-    rows += [(name, value, "none", " (other test set)") for name, value in PUBLISHED]
-    figure = _figure(8, 3.2)
-    axes = _axes(figure)
-    for place, (name, value, colour, note) in enumerate(rows):
-        axes.barh(place, value, color=colour, edgecolor=QUIET if colour == "none" else colour, linestyle="--" if note else "-")
-        end = interval[1] if name == "this model" else value
-        axes.text(end + 0.006, place, f"{value:.4f}{note}", va="center", fontsize=9)
-    place = len(baselines)
-    axes.errorbar(rmse, place, xerr=[[rmse - interval[0]], [interval[1] - rmse]], color="black", capsize=3, linewidth=1)
-    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1.3 * max(row[1] for row in rows))
-    axes.set_xlabel("RMSE (less is better)")
+def per_class(width: float, rmse: np.ndarray, intervals: np.ndarray, mean_rmse: np.ndarray | None) -> Figure:
+    """RMSE (37,) of each answer with its interval (37, 2), before what the column means of train give."""
+
+    def draw(axes: Axes, question: Question) -> None:
+        places, columns = np.arange(len(question.answers)), question.columns
+        if mean_rmse is not None:
+            axes.barh(places, mean_rmse[columns], 0.74, color="none", edgecolor=QUIET, label="column means of train")
+        axes.barh(places, rmse[columns], 0.42, color=PREDICTED, label="this model")
+        sides = np.abs(intervals[columns].T - rmse[columns])
+        axes.errorbar(rmse[columns], places, xerr=sides, fmt="none", ecolor=INK, elinewidth=1)
+
+    figure = style.by_answer(width, draw, "RMSE")
+    _legend(figure)
     return figure
 
 
-def per_class(model_mse: np.ndarray, mean_mse: np.ndarray | None) -> Figure:
-    """RMSE per column, the column means of train behind it."""
-    figure = _figure(11, 3.8)
-    axes = _axes(figure)
-    places = np.arange(len(COLUMNS))
-    if mean_mse is not None:
-        axes.bar(places, np.sqrt(mean_mse), 0.8, color="#dfe4e8", label="column means of train")
-    axes.bar(places, np.sqrt(model_mse), 0.5, color=PREDICTED, label="this model")
-    _columns_axis(axes)
-    axes.set_ylabel("RMSE")
-    axes.legend(frameon=False)
+def _legend(figure: Figure) -> None:
+    """The legend of the first panel above all."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    with style.used():
+        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), fontsize=8.5)
+
+
+def maximum_agreement(width: float, voted: np.ndarray, predicted: np.ndarray | None = None) -> Figure:
+    """The largest value (37,) of each column, that of the predictions beside that of the votes."""
+
+    def draw(axes: Axes, question: Question) -> None:
+        places, columns = np.arange(len(question.answers)), question.columns
+        if predicted is None:
+            axes.barh(places, voted[columns], 0.6, color=VOTED)
+        else:
+            axes.barh(places - 0.19, voted[columns], 0.36, color=VOTED, label="votes")
+            axes.barh(places + 0.19, predicted[columns], 0.36, color=PREDICTED, label="predicted")
+        axes.set_xlim(0, 1.02)
+
+    figure = style.by_answer(width, draw, "maximum agreement", row=0.2 if predicted is None else 0.24)
+    if predicted is not None:
+        _legend(figure)
     return figure
 
 
-def maximum_agreement(predicted: np.ndarray, targets: np.ndarray) -> Figure:
-    """The largest value of each column, predicted beside voted."""
-    figure = _figure(11, 3.8)
-    axes = _axes(figure)
-    places = np.arange(len(COLUMNS))
-    axes.bar(places - 0.2, targets.max(axis=0), 0.4, color=VOTED, label="votes")
-    axes.bar(places + 0.2, predicted.max(axis=0), 0.4, color=PREDICTED, label="predicted")
-    _columns_axis(axes)
-    axes.set_ylim(0, 1.02)
-    axes.set_ylabel("maximum agreement")
-    axes.legend(frameon=False, loc="upper right", ncols=2)
+def error_against_mean(width: float, mse: np.ndarray, means: np.ndarray, variances: np.ndarray) -> Figure:
+    """MSE (37,) over the column's mean, the variance of its votes above it; the largest ten named."""
+    with style.used():
+        figure = style.figure(width, 4.2 if not style.is_narrow(width) else 3.6)
+        axes = figure.subplots()
+        axes.vlines(means, mse, variances, color=QUIET, linewidth=0.7)
+        axes.scatter(means, variances, color=QUIET, s=26, marker="_", label="variance of the votes")
+        axes.scatter(means, mse, color=PREDICTED, s=22, label="this model")
+        for column in np.argsort(mse)[-10:]:
+            name = COLUMNS[column].removeprefix("Class")
+            place = (means[column], mse[column])
+            axes.annotate(name, place, xytext=(5, -3), textcoords="offset points", fontsize=8, color=INK)
+        axes.set_xlabel("mean vote fraction of the column")
+        axes.set_ylabel("mean squared error")
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(-0.02, 1)
+        axes.legend(loc="upper right" if not style.is_narrow(width) else "upper center")
     return figure
 
 
-def error_against_mean(mse: np.ndarray, targets: np.ndarray) -> Figure:
-    """MSE per column over the column's mean, the ten largest named."""
-    figure = _figure(8, 4.2)
-    axes = _axes(figure)
-    means = targets.mean(axis=0)
-    axes.scatter(means, mse, color=PREDICTED, s=28, label="this model")
-    axes.scatter(means, targets.var(axis=0), color=QUIET, s=18, marker="_", label="variance of the votes")
-    for column in np.argsort(mse)[-10:]:
-        name = COLUMNS[column].removeprefix("Class")
-        axes.annotate(name, (means[column], mse[column]), xytext=(0, 5), textcoords="offset points", fontsize=8, ha="center")
-    axes.set_xlabel("mean vote fraction of the column")
-    axes.set_ylabel("mean squared error")
-    axes.set_ylim(bottom=0)
-    axes.set_xlim(-0.02, 1)
-    axes.legend(frameon=False)
+def calibration(width: float, tables: Sequence[np.ndarray]) -> Figure:
+    """Mean observed over mean predicted fraction of those asked, per question and bin: (predicted, observed, count) rows."""
+
+    def draw(axes: Axes, question: Question) -> None:
+        table = tables[question.number - 1]
+        axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, label="perfectly calibrated")
+        axes.plot(table[:, 0], table[:, 1], "o-", color=PREDICTED, ms=3.5, linewidth=1, label="a tenth of the answers")
+        axes.text(0.97, 0.04, f"n = {int(table[:, 2].sum()):,}", ha="right", fontsize=7.5, color=INK, transform=axes.transAxes)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
+
+    return style.by_question(width, draw, ("predicted fraction of those asked", "voted fraction"), legend=True)
+
+
+def agreement(width: float, bins: np.ndarray) -> Figure:
+    """Share of galaxies whose most voted answer is predicted, per question and bin of agreement: bins (11, 10, 2)."""
+    middles = (np.arange(bins.shape[1]) + 0.5) / bins.shape[1]
+
+    def draw(axes: Axes, question: Question) -> None:
+        share, count = bins[question.number - 1].T
+        for enough, colour, label in ((count >= FEW, PREDICTED, "share"), (count < FEW, QUIET, f"under {FEW} galaxies")):
+            axes.bar(middles, np.where(enough, np.nan_to_num(share), 0), 0.085, color=colour, label=label)
+        axes.axhline(1 / len(question.answers), color=INK, linewidth=0.8, linestyle=":", label="by chance")
+        axes.text(
+            0.03,
+            0.9,
+            f"n = {int(count.sum()):,}",
+            fontsize=7.5,
+            color=INK,
+            transform=axes.transAxes,
+            bbox={"facecolor": style.TONES[question.number % 2], "edgecolor": "none", "pad": 1},
+        )
+        axes.set(xlim=(0, 1), ylim=(0, 1.05), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+
+    return style.by_question(width, draw, ("agreement of the volunteers", "most voted answer predicted"), legend=True)
+
+
+def violation(width: float, table: np.ndarray, label: str = "distance of a question's columns from their parent") -> Figure:
+    """Median, 95 % quantile and largest distance from the tree's sums, per question: (11, 3)."""
+    with style.used():
+        figure = style.figure(width, 3.4)
+        axes = figure.subplots()
+        places = np.arange(len(QUESTIONS))
+        for column, (name, marker, colour) in enumerate(
+            (("median", "o", PREDICTED), ("95 %", "s", VOTED), ("largest", "x", QUIET))
+        ):
+            axes.plot(table[:, column], places, marker, color=colour, ms=5, label=name)
+        axes.hlines(places, table[:, 0], table[:, 2], color=style.GRID, zorder=0)
+        axes.set_yticks(places, [f"{question.number}  {question.title}" for question in QUESTIONS])
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(label)
+        axes.legend()
     return figure
 
 
-def predicted_against_voted(predicted: np.ndarray, targets: np.ndarray, columns: Sequence[str]) -> Figure:
-    """One panel per column: each galaxy's prediction over its votes."""
-    figure = _figure(11, 11 / len(columns) + 0.9)
-    panels = figure.subplots(1, len(columns), sharex=True, sharey=True)
-    for axes, name in zip(np.atleast_1d(panels), columns, strict=True):
-        column = COLUMN_INDEX[name]
-        axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, zorder=0)
-        axes.scatter(targets[:, column], predicted[:, column], s=9, alpha=0.35, color=PREDICTED, linewidths=0)
-        axes.set_title(f"{name}\n{describe(column)}", fontsize=9)
-        axes.set_aspect("equal")
-        axes.set_xlabel("votes")
-    np.atleast_1d(panels)[0].set_ylabel("predicted")
+def boxes(width: float, quantiles: np.ndarray) -> Figure:
+    """Box plots of the 37 columns: quantiles (5, 37) at 5, 25, 50, 75 and 95 %."""
+
+    def draw(axes: Axes, question: Question) -> None:
+        low, first, median, third, high = quantiles[:, question.columns]
+        places = np.arange(len(question.answers))
+        axes.hlines(places, low, high, color=QUIET, linewidth=1)
+        axes.barh(places, third - first, 0.5, left=first, color=VOTED, alpha=0.75)
+        axes.vlines(median, places - 0.32, places + 0.32, color=INK, linewidth=1.6)
+        axes.set_xlim(-0.02, 1.02)
+
+    return style.by_answer(width, draw, "vote fraction")
+
+
+def split_differences(width: float, differences: Mapping[str, np.ndarray], limit: float) -> Figure:
+    """How far the mean of each column in a split is from that in train, in standard errors: a mark for each split (37,)."""
+    marks = ("o", "s", "^")
+
+    def draw(axes: Axes, question: Question) -> None:
+        places = np.arange(len(question.answers))
+        axes.axvspan(-limit, limit, color=style.GRID, zorder=0)
+        for (split, values), marker, colour in zip(differences.items(), marks, (PREDICTED, VOTED, INK), strict=False):
+            axes.plot(values[question.columns], places, marker, color=colour, ms=4, label=split)
+        largest = max(float(np.abs(values).max()) for values in differences.values())
+        axes.set_xlim(-1.1 * max(largest, limit), 1.1 * max(largest, limit))
+
+    figure = style.by_answer(width, draw, "difference from train (standard errors)")
+    _legend(figure)
     return figure
 
 
-def gallery(rows: Sequence[tuple[str, Sequence[tuple[np.ndarray, str]]]], columns: int) -> Figure:
-    """Cutouts in titled rows of `columns`: (title, [(uint8 image, caption), ...])."""
-    figure = _figure(11, len(rows) * (11 / columns + 0.7))
-    figure.set_layout_engine("constrained", h_pad=0.1)
-    parts = figure.subfigures(len(rows), 1, squeeze=False)
-    for part, (title, cells) in zip(parts[:, 0], rows, strict=True):
-        part.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        grid = np.atleast_1d(part.subplots(1, columns))
-        for axes in grid:
-            axes.axis("off")
-        for axes, (image, caption) in zip(grid, cells, strict=False):
-            axes.imshow(image, interpolation="bicubic")
-            axes.set_title(caption, fontsize=8)
+def histograms(width: float, panels: Sequence[tuple[str, np.ndarray, tuple[float, float]]]) -> Figure:
+    """A histogram each: (label of its axis, values, marks at two quantiles)."""
+    with style.used():
+        narrow = style.is_narrow(width)
+        figure = style.figure(width, 2.3 * len(panels) if narrow else 2.8)
+        grid = figure.subplots(*((len(panels), 1) if narrow else (1, len(panels))), squeeze=False)
+        for axes, (label, values, marks) in zip(grid.flat, panels, strict=True):
+            axes.hist(values, bins=40, color=VOTED, alpha=0.85)
+            for mark in marks:
+                axes.axvline(mark, color=INK, linewidth=1, linestyle=":")
+            axes.set_xlabel(label)
+        grid.flat[0].set_ylabel("galaxies")
     return figure

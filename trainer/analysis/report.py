@@ -1,203 +1,199 @@
-"""The report: one self-contained page with every figure, and the figures as files beside it."""
+"""The page of a measured run: what it scores, where it is good and where not, and galaxies to look at."""
 
-import base64
-import io
-from dataclasses import dataclass
-from typing import Any
-
-import jinja2
 import numpy as np
-from matplotlib.figure import Figure
 
-from tfrecords import __version__
-from tfrecords.dataset import Dataset
-from tfrecords.files import write_bytes, write_text
-from tfrecords.taxonomy import HUBBLE_CLASSES, QUESTIONS, hubble_score
-from trainer.analysis import figures, metrics
-from trainer.predict import Predictions
-from trainer.run import Run, best_epoch
-
-_GALLERY = 6
-_SCATTER = ("Class1.1", "Class2.1", "Class3.1", "Class4.1", "Class6.1")
+from tfrecords.dataset import SPLITS
+from tfrecords.taxonomy import COLUMNS, HUBBLE_CLASSES, QUESTIONS, Question
+from trainer.analysis import findings, galleries, metrics, style
+from trainer.analysis.findings import Evaluation
+from trainer.analysis.galleries import Choice, Galaxies
+from trainer.analysis.page import Chart, Page, Section, Table, write_page
+from trainer.run import Run
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What a report is about. means: column means of train (37,), None where there is no such split; content: metrics.json."""
-
-    run: Run
-    dataset: Dataset
-    split: str
-    predictions: Predictions
-    scores: metrics.Scores
-    means: np.ndarray | None
-    content: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A figure of the page: its file name without ending, a heading, what it shows, and the PNG as base64."""
-
-    name: str
-    title: str
-    text: str
-    png: str
+def headline(evaluation: Evaluation) -> str:
+    """The score, its interval and what it beats, in one sentence."""
+    content = evaluation.content
+    low, high = content["interval"]
+    said = (
+        f"On {content['galaxies']:,} galaxies it had not seen, "
+        if evaluation.split != "train"
+        else f"On the {content['galaxies']:,} galaxies it learnt from, "
+    )
+    said += f"VGG16 reaches an RMSE of {content['rmse']:.4f} ({low:.4f} to {high:.4f})"
+    mean = content["baselines"].get("train_mean")
+    if mean is None:
+        return f"{said}."
+    share = 1 - content["rmse"] / mean
+    if high < mean:
+        return f"{said}: {share:.0%} less than the column means of train give."
+    return f"{said}: no better than the column means of train, which give {mean:.4f}."
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+def _hubble(evaluation: Evaluation, galaxies: Galaxies) -> Section:
+    counts = metrics.hubble_counts(evaluation.predictions.predicted, evaluation.predictions.targets)
+
+    def share(value: float) -> str:
+        return "–" if np.isnan(value) else f"{value:.0%}"
+
+    table = Table(
+        ("class", "at", "columns", "predicted", "voted", "both", "purity", "completeness"),
+        tuple(
+            (
+                count.name,
+                count.threshold,
+                " and ".join(HUBBLE_CLASSES[count.name]),
+                count.predicted,
+                count.true,
+                count.both,
+                share(count.purity),
+                share(count.completeness),
+            )
+            for count in counts
+        ),
+    )
+    return Section(
+        "hubble",
+        "What it recognises",
+        (
+            "Galaxies of the three Hubble classes as the model sees them: the picture, and for each column of the class "
+            "the votes (orange) above the prediction (blue). Purity is the share of those predicted "
+            "that were voted so too, completeness the share of those voted so that are predicted.",
+        ),
+        (table, *galleries.galleries(galaxies, galleries.hubble_choices(galaxies))),
+    )
 
 
-def _cutouts(dataset: Dataset, split: str, galaxy_ids: np.ndarray) -> dict[int, np.ndarray]:
-    """The stored crops of a few galaxies, uint8 (size, size, 3) each."""
-    from tfrecords import reader
+def _extremes(galaxies: Galaxies) -> Section:
+    assert galaxies.predicted is not None
+    predicted, voted = galaxies.predicted, galaxies.voted
+    best, worst = metrics.best_worst(predicted, voted, galleries.CARDS)
+    rows, columns = metrics.surprising(predicted, voted, galleries.CARDS)
+    column_of = dict(zip(rows.tolist(), columns.tolist(), strict=True))
+    error = np.sqrt(metrics.squared_errors(predicted, voted).mean(axis=1))
+    difference = np.abs(predicted - voted)
 
-    wanted = {int(galaxy_id) for galaxy_id in galaxy_ids}
-    found: dict[int, np.ndarray] = {}
-    for example in reader.in_order(dataset, split):
-        galaxy_id = int(example["galaxy_id"])
-        if galaxy_id in wanted:
-            found[galaxy_id] = reader.decode(example, dataset.encoding, dataset.size).numpy()
-            if len(found) == len(wanted):
-                break
-    return found
+    def note(row: int) -> str:
+        return f"RMSE {error[row]:.3f}"
+
+    choices = [
+        Choice(
+            "best",
+            "Closest to the votes",
+            "The lowest RMSE over a galaxy's 37 columns, with its three most voted ones.",
+            "closest to the votes",
+            best,
+            lambda row: np.argsort(-voted[row], kind="stable")[:3].tolist(),
+            note,
+        ),
+        Choice(
+            "worst",
+            "Furthest from the votes",
+            "The highest RMSE, with the three columns that differ most.",
+            "furthest from the votes",
+            worst,
+            lambda row: np.argsort(-difference[row], kind="stable")[:3].tolist(),
+            note,
+        ),
+        Choice(
+            "surprising",
+            "Most surprising",
+            "The largest difference in a single column: look at the picture, and decide who is right.",
+            "most surprising",
+            rows,
+            lambda row: [column_of[row]],
+            lambda row: f"off by {difference[row, column_of[row]]:.2f}",
+        ),
+    ]
+    return Section("extremes", "Best, worst, and most surprising", (), galleries.galleries(galaxies, choices))
 
 
-def _galleries(dataset: Dataset, split: str, predictions: Predictions) -> tuple[Figure, Figure]:
-    """Galaxies predicted most clearly in each Hubble class, and those predicted best and worst."""
-    errors = np.sqrt(metrics.squared_errors(predictions.predicted, predictions.targets).mean(axis=1))
-    by_error = np.argsort(errors, kind="stable")
-    chosen: dict[str, np.ndarray] = {}
-    for name in HUBBLE_CLASSES:
-        chosen[name] = np.argsort(-hubble_score(predictions.predicted, name), kind="stable")[:_GALLERY]
-    best, worst = by_error[:_GALLERY], by_error[::-1][:_GALLERY]
-    rows_used = np.concatenate([*chosen.values(), best, worst])
-    cutouts = _cutouts(dataset, split, predictions.galaxy_ids[rows_used])
-
-    def cells(rows: np.ndarray, caption: Any) -> list[tuple[np.ndarray, str]]:
-        return [(cutouts[int(predictions.galaxy_ids[row])], f"{predictions.galaxy_ids[row]}\n{caption(row)}") for row in rows]
-
-    hubble_rows = []
-    for name, rows in chosen.items():
-        predicted, voted = hubble_score(predictions.predicted, name), hubble_score(predictions.targets, name)
-        title = f"{name} ({' and '.join(HUBBLE_CLASSES[name])})"
-        hubble_rows.append(
-            (title, cells(rows, lambda row, p=predicted, v=voted: f"predicted {p[row]:.2f}, votes {v[row]:.2f}"))
+def _question(evaluation: Evaluation, question: Question) -> Section:
+    scores, targets = evaluation.scores, evaluation.predictions.targets
+    number = question.number - 1
+    low, high = scores.question_intervals[number]
+    asked = np.ones(len(targets)) if question.parent is None else targets[:, question.parent]
+    reach = (
+        "Everyone is asked."
+        if question.parent is None
+        else f"It is reached by {asked.mean():.0%} of the votes, after {COLUMNS[question.parent]}."
+    )
+    columns = range(question.start, question.stop)
+    rows = tuple(
+        (
+            COLUMNS[column],
+            question.answers[column - question.start],
+            f"{targets[:, column].mean():.3f}",
+            f"{np.sqrt(scores.per_class[column]):.4f}",
+            f"{scores.class_intervals[column][0]:.4f} to {scores.class_intervals[column][1]:.4f}",
+            "–" if np.isnan(scores.skill[column]) else f"{scores.skill[column]:.2f}",
+            f"{targets[:, column].max():.2f}",
+            f"{evaluation.predictions.predicted[:, column].max():.2f}",
         )
-    extremes = [
-        ("closest to the votes", cells(best, lambda row: f"RMSE {errors[row]:.3f}")),
-        ("furthest from the votes", cells(worst, lambda row: f"RMSE {errors[row]:.3f}")),
-    ]
-    return figures.gallery(hubble_rows, _GALLERY), figures.gallery(extremes, _GALLERY)
+        for column in columns
+    )
+    return Section(
+        f"question-{question.number}",
+        f"{question.number}  {question.title}",
+        (f"{question.words} {reach} RMSE {np.sqrt(scores.per_question[number]):.4f} ({low:.4f} to {high:.4f}).",),
+        (Table(("column", "answer", "mean", "RMSE", "95 % interval", "skill", "max. voted", "max. predicted"), rows),),
+        question.number % 2,
+    )
 
 
-def _sections(evaluation: Evaluation) -> list[tuple[str, str, str, Figure]]:
-    """Name, title, text and figure of every section, in the order of the page."""
-    predictions, scores, means = evaluation.predictions, evaluation.scores, evaluation.means
-    predicted, targets = predictions.predicted, predictions.targets
-    mean_mse = None if means is None else metrics.squared_errors(means, targets).mean(axis=0)
-    hubble, extremes = _galleries(evaluation.dataset, evaluation.split, predictions)
-    smaller = int((predicted.max(axis=0) < targets.max(axis=0)).sum())
-    follows = "of a column (dashes)"
-    if (variance := targets.var(axis=0)).any():  # not of a single galaxy
-        with_mean, with_variance = (np.corrcoef(scores.per_class, other)[0, 1] for other in (targets.mean(axis=0), variance))
-        follows += f" with a correlation of {with_variance:.2f}, its mean with {with_mean:.2f}"
-    clearest = QUESTIONS[int(np.argmin(scores.per_question))]
-    hardest = QUESTIONS[int(np.argmax(scores.per_question))]
-    history = evaluation.run.history()
-    sections = [
-        (
-            "scores",
-            "How good it is",
-            "Root mean squared error over all galaxies and columns, with its 95 % interval (1,000 resamples of galaxies). "
-            "Filled bars are measured on the same galaxies; dashed ones are published scores on other sets of real galaxies.",
-            figures.scores(scores.rmse, scores.interval, evaluation.content["baselines"]),
-        ),
-        (
-            "hubble",
-            "What it recognises",
-            "For each Hubble class the galaxies with the highest prediction, that is the smaller of the class's columns, "
-            "beside what the volunteers said.",
-            hubble,
-        ),
-        (
-            "per-class",
-            "Error per answer",
-            f"Lowest for question {clearest.number} ({clearest.title}), highest for question {hardest.number} "
-            f"({hardest.title}). Where the blue bar reaches the grey one, the model knows no more than the column's mean.",
-            figures.per_class(scores.per_class, mean_mse),
-        ),
-        (
-            "maximum-agreement",
-            "Maximum agreement",
-            f"The largest value of each column. The model's is below the votes' in {smaller} of 37 columns: a model trained "
-            "on squared error predicts the mean of what it cannot tell apart, so it seldom goes as far as single galaxies do.",
-            figures.maximum_agreement(predicted, targets),
-        ),
-        (
-            "error-against-mean",
-            "Error and mean",
-            "Answers that are given often have higher errors than rare ones, because their votes spread more. The error "
-            f"follows the variance {follows}; the gap from dash to dot is what was learnt.",
-            figures.error_against_mean(scores.per_class, targets),
-        ),
-        (
-            "predicted-against-voted",
-            "Galaxy by galaxy",
-            "Each dot is a galaxy; on the line, prediction and votes agree.",
-            figures.predicted_against_voted(predicted, targets, _SCATTER),
-        ),
-        (
-            "extremes",
-            "Best and worst",
-            "The galaxies whose 37 predictions are closest to and furthest from the votes.",
-            extremes,
-        ),
-    ]
-    if history:
-        best = best_epoch(history)
-        text = f"{len(history)} epochs in {sum(row.seconds for row in history) / 60:.1f} minutes. "
-        if not np.isnan(best.val_mse):
-            text += f"Lowest validation MSE {best.val_mse:.5f} in epoch {best.epoch}, whose weights are the ones kept."
-        sections.insert(1, ("history", "How it learnt", text, figures.history(history)))
-    return sections
+def _making(evaluation: Evaluation) -> Section:
+    run, dataset = evaluation.run, evaluation.dataset
+    rows = [*sorted(run.settings.items()), *((f"galaxies in {split}", f"{dataset.galaxies(split):,}") for split in SPLITS)]
+    parts: list[Chart | Table] = [findings.history(run)] if run.history() else []
+    parts.append(Table(("setting", "value"), tuple((name, str(value)) for name, value in rows)))
+    return Section("history", "How it learnt", (), tuple(parts))
 
 
-def _per_question(scores: metrics.Scores) -> list[dict[str, Any]]:
-    return [
-        {"number": question.number, "title": question.title, "rmse": float(np.sqrt(mse))}
-        for question, mse in zip(QUESTIONS, scores.per_question, strict=True)
-    ]
+def _page(evaluation: Evaluation) -> Page:
+    predictions = evaluation.predictions
+    galaxies = Galaxies(
+        evaluation.dataset, (evaluation.split,), predictions.galaxy_ids, predictions.targets, predictions.predicted
+    )
+    size = evaluation.dataset.size
+    content = evaluation.content
+    return Page(
+        f"VGG16 on Galaxy Zoo, split {evaluation.split}",
+        headline(evaluation),
+        f"run {evaluation.run.folder} · dataset {evaluation.dataset.folder} · {size} × {size} pixels",
+        (
+            Section(
+                "map",
+                "Where it is good, and where not",
+                (
+                    "RMSE is the root of the mean squared difference between predicted and voted fractions: 0.1 is ten "
+                    "volunteers "
+                    "in a hundred.",
+                ),
+                (findings.tree_map(evaluation),),
+            ),
+            _hubble(evaluation, galaxies),
+            Section(
+                "answers", "Answer by answer", (), (findings.per_class(evaluation), *findings.extremes_and_errors(evaluation))
+            ),
+            Section("trust", "How far to trust it", (), findings.trust(evaluation)),
+            _extremes(galaxies),
+            *(_question(evaluation, question) for question in QUESTIONS),
+            _making(evaluation),
+        ),
+        findings.ladder(evaluation),
+        (f"dataset {content['dataset'][:12]} · model {content['model'][:12]}",),
+    )
 
 
 def write_history_plot(run: Run) -> None:
-    """Write report/figures/history.png: all there is to show where no split was measured."""
+    """Write report/figures/history.svg: all there is to show where no split was measured."""
+    from tfrecords.files import write_text
+
     folder = run.report_path("test").parent / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / "history.png", _png(figures.history(run.history())))
+    write_text(folder / "history.svg", style.svg(findings.history(run).draw(style.WIDE)))
 
 
 def write_report(evaluation: Evaluation) -> None:
-    """Write report/index.html (or report/SPLIT.html) and report/figures/SPLIT-NAME.png."""
-    page = evaluation.run.report_path(evaluation.split)
-    (page.parent / "figures").mkdir(parents=True, exist_ok=True)
-    sections = []
-    for name, title, text, figure in _sections(evaluation):
-        png = _png(figure)
-        write_bytes(page.parent / "figures" / f"{evaluation.split}-{name}.png", png)
-        sections.append(Section(name, title, text, base64.b64encode(png).decode("ascii")))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trainer.analysis", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    html = environment.get_template("report.html").render(
-        run=evaluation.run,
-        dataset=evaluation.dataset,
-        split=evaluation.split,
-        metrics=evaluation.content,
-        questions=_per_question(evaluation.scores),
-        sections=sections,
-        version=__version__,
-    )
-    write_text(page, html)
+    """Write report/index.html (or report/SPLIT.html); figures and numbers beside it have names that begin with the split."""
+    write_page(_page(evaluation), evaluation.run.report_path(evaluation.split), f"{evaluation.split}-")

@@ -1,0 +1,30 @@
+"""What a page holds, without a browser."""
+
+from html.parser import HTMLParser
+
+
+class Read(HTMLParser):
+    """What a browser would load, show, run, and jump to."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.images: list[dict[str, str]] = []
+        self.links: list[dict[str, str]] = []
+        self.ids: set[str] = set()
+        self.tags: set[str] = set()
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        self.tags.add(tag)
+        self.ids |= {found["id"]} if "id" in found else set()
+        if tag == "img":
+            self.images.append(found)
+        elif tag == "a":
+            self.links.append(found)
+        else:
+            assert not {"src", "href", "srcset", "data", "onclick"} & found.keys()
+
+    def handle_data(self, data: str) -> None:
+        self.text += data

@@ -1,0 +1,179 @@
+"""The page about the data says what the data say."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.trainer.browser import Look
+from tests.trainer.pages import Read
+from tfrecords.dataset import Dataset
+from tfrecords.errors import ConfigError, DatasetError, SettingError
+from tfrecords.taxonomy import COLUMNS, QUESTIONS, hubble_score, tree_deviation
+from trainer.analysis import explore as exploring
+from trainer.analysis.explore import explore, readings
+
+Main = Callable[..., tuple[int, str, str]]
+CHARTS = {"tree", "vote-fractions", "maximum-agreement", "light", "splits"}
+HUBBLE = {f"{name}-{percent}" for name in ("elliptical", "spiral", "barred-spiral") for percent in (90, 60)}
+WHERE = "Class1.1 > 0.3 and not Class6.1 >= 0.9"
+
+
+@pytest.fixture(scope="module")
+def explored(plain_dataset: Dataset, plain_survey: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a page about the plain dataset, with everything that can be asked for."""
+    return explore(plain_dataset, tmp_path_factory.mktemp("explored") / "deep", plain_survey, WHERE).parent
+
+
+@pytest.fixture(scope="module")
+def labelled(plain_dataset: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    from tfrecords.reader import votes_of
+
+    return {split: votes_of(plain_dataset, split) for split in ("train", "validation", "test")}
+
+
+def _rows(explored: Path, name: str) -> list[dict[str, str]]:
+    with (explored / "data" / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _all(labelled: dict[str, tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    ids, votes = (np.concatenate(parts) for parts in zip(*labelled.values(), strict=True))
+    order = np.argsort(ids)
+    return ids[order], votes[order]
+
+
+def test_everything_that_is_promised_is_on_the_page_and_beside_it(explored: Path) -> None:
+    page = Read((explored / "index.html").read_text("utf-8"))
+    galleries = HUBBLE | {"crop", "where"}
+    assert page.ids >= CHARTS | galleries | {f"question-{number}" for number in range(1, 12)}
+    assert {path.name for path in (explored / "figures").iterdir()} == {
+        *(f"{name}.svg" for name in CHARTS), *(f"{name}.jpg" for name in galleries)
+    }  # fmt: skip
+    assert {path.stem for path in (explored / "data").iterdir()} == CHARTS | galleries
+    assert "80 galaxies with votes" in page.text and "A column is cumulative" in page.text
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_a_browser_finds_nothing_wrong_with_the_page(explored: Path, look: Any, width: int) -> None:
+    assert look(explored / "index.html", width) == Look((), (), (), (), ())
+
+
+def test_the_numbers_beside_the_charts_are_those_of_the_votes(
+    explored: Path, labelled: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> None:
+    _, votes = _all(labelled)
+    for column, (row, largest) in enumerate(
+        zip(_rows(explored, "vote-fractions"), _rows(explored, "maximum-agreement"), strict=True)
+    ):
+        assert row["column"] == largest["column"] == COLUMNS[column]
+        for percent in (5, 25, 50, 75, 95):
+            assert float(row[f"quantile_{percent}"]) == pytest.approx(np.percentile(votes[:, column], percent), rel=1e-6)
+        assert float(largest["maximum_agreement"]) == pytest.approx(votes[:, column].max(), rel=1e-6)
+    violations = tree_deviation(votes).max(axis=0)
+    for row, question, violation in zip(_rows(explored, "tree"), QUESTIONS, violations, strict=True):
+        assert float(row["reached"]) == pytest.approx(1 if question.parent is None else votes[:, question.parent].mean())
+        assert float(row["largest_violation_of_its_sum"]) == pytest.approx(violation)
+    train = labelled["train"][1].astype(np.float64)
+    for row in _rows(explored, "splits"):
+        other = labelled[row["split"]][1][:, COLUMNS.index(row["column"])].astype(np.float64)
+        own = train[:, COLUMNS.index(row["column"])]
+        error = np.sqrt(own.var() / len(own) + other.var() / len(other))
+        assert float(row["difference_in_standard_errors"]) == pytest.approx((other.mean() - own.mean()) / error, abs=1e-6)
+        assert row["flagged"] == str(abs(float(row["difference_in_standard_errors"])) > 4)
+
+
+def test_the_galleries_are_those_of_the_votes_over_all_splits(
+    explored: Path, labelled: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> None:
+    ids, votes = _all(labelled)
+    for name in ("elliptical", "spiral", "barred spiral"):
+        for threshold in (0.9, 0.6):
+            shown = [int(row["GalaxyID"]) for row in _rows(explored, f"{name.replace(' ', '-')}-{round(100 * threshold)}")]
+            score = hubble_score(votes, name)
+            passing = ids[score >= threshold]
+            expected = passing[:12] if len(passing) >= 4 else ids[np.argsort(-score, kind="stable")[:12]]
+            assert list(dict.fromkeys(shown)) == expected.tolist()
+    selected = ids[(votes[:, 0] > 0.3) & ~(votes[:, 13] >= 0.9)]
+    assert list(dict.fromkeys(int(row["GalaxyID"]) for row in _rows(explored, "where"))) == selected[:12].tolist()
+    assert f"{len(selected)} of 80 galaxies" in Read((explored / "index.html").read_text("utf-8")).text
+
+
+def test_every_galaxy_is_measured_once(explored: Path, labelled: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    rows = _rows(explored, "light")
+    assert sorted(int(row["GalaxyID"]) for row in rows) == _all(labelled)[0].tolist()
+    smooth = [float(row["half_light_radius"]) for row in rows if int(row["GalaxyID"]) % 2 == 0]
+    featured = [float(row["peak"]) for row in rows if int(row["GalaxyID"]) % 2]
+    assert np.median(smooth) == pytest.approx(13 / np.sqrt(2), rel=0.1) and max(featured) < 150
+
+
+def test_readings_give_medians_and_quartiles() -> None:
+    votes = np.zeros((5, 37))
+    votes[:, COLUMNS.index("Class6.2")] = [0.1, 0.4, 0.6, 0.8, 1.0]
+    first, *_ = readings(votes)
+    assert first == (
+        "In 60% of galaxies more than half of the volunteers find nothing odd: Class6.2 (odd: no) has a median of 0.60 "
+        "(quartiles 0.40 to 0.80), Class6.1 (odd: yes) has a median of 0.00 (quartiles 0.00 to 0.00)."
+    )
+    assert len(readings(votes)) == 4
+
+
+def test_a_split_that_is_not_alike_is_named(plain_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainer.analysis.survey import Survey
+
+    votes = np.random.default_rng(0).uniform(0.2, 0.4, (90, 37))
+    votes[60:, 5] += 0.3
+    survey = Survey(plain_dataset, ("train", "test"), np.repeat([0, 1], [60, 30]), np.arange(90), votes)
+    section = exploring._splits(survey)
+    assert section.paragraphs[0].startswith("More than 4 standard errors from train: Class3.1 in test (0.6")
+    assert section.paragraphs[0].count("Class") == 1
+
+
+def test_without_the_source_the_page_says_how_to_see_what_the_crop_keeps(
+    plain_dataset: Dataset, tmp_path: Path, run_main: Main
+) -> None:
+    code, out, _ = run_main("explore", "--tfrecords", plain_dataset.folder, "--out", tmp_path / "page")
+    assert (code, out) == (0, f"page: {tmp_path / 'page' / 'index.html'}\n")
+    text = Read((tmp_path / "page" / "index.html").read_text("utf-8")).text
+    assert "Give --src the folder or zip that was preprocessed" in text
+    assert not (tmp_path / "page" / "figures" / "crop.jpg").exists()
+
+
+def test_whatever_cannot_be_done_is_one_line_and_writes_nothing(
+    plain_dataset: Dataset, survey: Path, make_dataset: Any, tmp_path: Path, run_main: Main
+) -> None:
+    out = tmp_path / "page"
+    with pytest.raises(
+        ConfigError, match=r"none of its images is a galaxy of .*: give --src the images that were preprocessed"
+    ):
+        explore(plain_dataset, out, survey)
+    with pytest.raises(SettingError, match=r"there is no column 'Class9\.9'"):
+        explore(plain_dataset, out, where="Class9.9 > 1")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").touch()
+    with pytest.raises(ConfigError, match="is not empty and no page of explore"):
+        explore(plain_dataset, tmp_path / "thesis")
+    with pytest.raises(ConfigError, match="is a file"):
+        explore(plain_dataset, tmp_path / "thesis" / "chapter.tex")
+    code, said, err = run_main("explore", "--tfrecords", plain_dataset.folder, "--out", out, "--where", "Class1.1 >")
+    assert (code, said) == (2, "") and "a number is missing" in err and err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis"]
+
+
+def test_a_dataset_without_votes_has_nothing_to_explore(survey: Path, tmp_path: Path, build_settings: Any) -> None:
+    from preprocess.job import build
+
+    unlabelled = build(survey / "images_test_rev1", tmp_path / "data", build_settings(), workers=1).dataset
+    with pytest.raises(DatasetError, match="has no galaxies with votes: preprocess images together with their votes"):
+        explore(unlabelled, tmp_path / "page")
+    assert not (tmp_path / "page").exists()
+
+
+def test_a_dataset_of_one_split_is_explored_and_compared_with_nothing(make_dataset: Any, tmp_path: Path) -> None:
+    dataset = make_dataset(limit=3, validation_fraction=0.0, test_fraction=0.0)
+    page = explore(dataset, tmp_path / "page", where="Class1.1 > 2")
+    text = Read(page.read_text("utf-8")).text
+    assert "There is nothing to compare" in text and "0 of 3 galaxies" in text and "nan" not in text.lower().split()

@@ -1,0 +1,286 @@
+"""Getting to know the data: what volunteers said, how the splits compare, what the pictures are like, as one page."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tfrecords.dataset import SPLITS, Dataset
+from tfrecords.errors import ConfigError
+from tfrecords.taxonomy import COLUMN_INDEX, COLUMNS, HUBBLE_CLASSES, QUESTIONS, describe, hubble_score, tree_deviation
+from trainer.analysis import figures, galleries, tree, votes
+from trainer.analysis.galleries import Choice
+from trainer.analysis.light import light
+from trainer.analysis.page import Chart, Page, Section, Table, write_page
+from trainer.analysis.selection import Selection, parse
+from trainer.analysis.survey import Survey, survey_of
+from trainer.devices import explained, load_backend
+
+# A mean of a split that is off by more is hardly chance: one column in 16,000.
+STANDARD_ERRORS = 4.0
+_SUBCLASSES = {
+    "elliptical": "question 7: how round, E0 to E7",
+    "spiral": "question 10: how tightly wound, a to c; question 11: how many arms",
+}
+_QUANTILES = (5, 25, 50, 75, 95)
+# The article's readings of its box plots: columns, and what to call the majority that the first of them has.
+_READINGS = (
+    (("Class6.2", "Class6.1"), "find nothing odd"),
+    (("Class1.2",), "see features or a disk"),
+    (("Class2.2", "Class2.1"), "see a disk that is not edge-on"),
+    (("Class3.2", "Class3.1"), "see such a disk without a bar"),
+)
+
+
+def _tree(survey: Survey) -> Section:
+    reach = votes.reach(survey.voted)
+    notes = ["asked of all" if q.parent is None else f"reached by {reach[n]:.0%} of votes" for n, q in enumerate(QUESTIONS)]
+    deviation = tree_deviation(survey.voted).max(axis=0)
+    rarest = QUESTIONS[int(np.argmin(reach))]
+    chart = Chart(
+        "tree",
+        f"Decision tree: question {rarest.number}, {rarest.title}, is reached by the fewest votes, {reach.min():.0%}",
+        "What volunteers are asked, and which answer leads to which question. A box leads to the question's numbers.",
+        lambda width: tree.draw(width, notes),
+        Table(
+            ("question", "title", "reached", "largest_violation_of_its_sum"),
+            tuple((q.number, q.title, reach[n], deviation[n]) for n, q in enumerate(QUESTIONS)),
+        ),
+        tree.links(notes, has_values=False),
+    )
+    hubble = Table(
+        ("Hubble class", "columns", "subclasses", "at 0.9", "at 0.6"),
+        tuple(
+            (
+                name,
+                " and ".join(columns),
+                "question 7: how round, E0 to E7"
+                if name == "elliptical"
+                else "questions 10 and 11: how tightly wound (a, b, c), how many arms",
+                *(int((hubble_score(survey.voted, name) >= threshold).sum()) for threshold in (0.9, 0.6)),
+            )
+            for name, columns in HUBBLE_CLASSES.items()
+        ),
+    )
+    return Section(
+        "reading",
+        "How to read the votes",
+        (
+            "A column is cumulative: the fraction of volunteers who gave an answer once asked, times the column that led to "
+            "the question. So 0.3 for “bar: yes” may be a clear bar in a galaxy that few saw as a disk.",
+            "Hubble classes are read off the tree: a galaxy is in one at a threshold when all its columns reach it. Smooth "
+            "galaxies are called elliptical by convention, and include S0.",
+        ),
+        (chart, hubble),
+    )
+
+
+def readings(voted: np.ndarray) -> list[str]:
+    """The article's four readings of the box plots, as sentences with the medians and quartiles of these votes (n, 37)."""
+    first, median, third = np.percentile(voted, (25, 50, 75), axis=0)
+    sentences = []
+    for names, what in _READINGS:
+        columns = [COLUMN_INDEX[name] for name in names]
+        share = float((voted[:, columns[0]] > 0.5).mean())
+        figures_of = [
+            f"{name} ({describe(column)}) has a median of {median[column]:.2f} (quartiles {first[column]:.2f} to "
+            f"{third[column]:.2f})"
+            for name, column in zip(names, columns, strict=True)
+        ]
+        sentences.append(f"In {share:.0%} of galaxies more than half of the volunteers {what}: {', '.join(figures_of)}.")
+    return sentences
+
+
+def _distribution(survey: Survey) -> Section:
+    quantiles = np.percentile(survey.voted, _QUANTILES, axis=0)
+    largest = votes.maximum_agreement(survey.voted)
+    full = int((largest >= 0.995).sum())
+    lowest = int(np.argmin(largest))
+    widest = int(np.argmax(quantiles[3] - quantiles[1]))
+    return Section(
+        "distribution",
+        "What volunteers said",
+        tuple(readings(survey.voted)),
+        (
+            Chart(
+                "vote-fractions",
+                f"Box plots of the 37 columns: widest for {COLUMNS[widest]}, {describe(widest)}, "
+                f"half of whose galaxies lie between {quantiles[1, widest]:.2f} and {quantiles[3, widest]:.2f}",
+                "Class distribution by agreement: boxes hold the middle half of the galaxies, lines reach from 5 to 95 %, the "
+                "stroke is the median. Columns are cumulative, so those far down the tree are small for most galaxies.",
+                lambda width: figures.boxes(width, quantiles),
+                Table(
+                    ("column", *(f"quantile_{percent}" for percent in _QUANTILES), "mean"),
+                    tuple(
+                        (name, *quantiles[:, n], survey.voted[:, n].mean(dtype=np.float64)) for n, name in enumerate(COLUMNS)
+                    ),
+                ),
+            ),
+            Chart(
+                "maximum-agreement",
+                f"Maximum agreement: {full} of 37 answers have a galaxy with all votes; lowest for {COLUMNS[lowest]}, "
+                f"{describe(lowest)}, {largest[lowest]:.2f}",
+                f"The largest value of each column: how clear the clearest example is. {full} answers have a galaxy on "
+                "which all "
+                f"agree; the least clear is {describe(lowest)} ({COLUMNS[lowest]}), at {largest[lowest]:.2f}.",
+                lambda width: figures.maximum_agreement(width, largest),
+                Table(("column", "maximum_agreement"), tuple(zip(COLUMNS, largest, strict=True))),
+            ),
+        ),
+    )
+
+
+def _splits(survey: Survey) -> Section:
+    train = survey.of("train") if "train" in survey.splits else None
+    means = {split: survey.of(split).mean(axis=0, dtype=np.float64) for split in survey.splits}
+    others = [split for split in survey.splits if split != "train"] if train is not None else []
+    errors = {split: votes.differing_means(train, survey.of(split))[1] for split in others} if train is not None else {}
+    flagged = [
+        f"{COLUMNS[column]} in {split} ({means[split][column]:.3f} against {means['train'][column]:.3f})"
+        for split in others
+        for column in np.flatnonzero(np.abs(errors[split]) > STANDARD_ERRORS)
+    ]
+    if not others:
+        said = "There is nothing to compare: only one split has votes, or there is no train."
+    elif flagged:
+        said = f"More than {STANDARD_ERRORS:.0f} standard errors from train: {'; '.join(flagged)}. Such splits are not alike."
+    else:
+        said = f"The splits are alike: no column's mean is more than {STANDARD_ERRORS:.0f} standard errors from that in train."
+    deviation = tree_deviation(survey.voted).max(axis=0)
+    worst = int(np.argmax(deviation))
+    sums = (
+        "Each question's columns must add up to the column that leads to it; the largest violation is "
+        f"{deviation[worst]:.1e}, in "
+        f"question {QUESTIONS[worst].number} ({QUESTIONS[worst].title})."
+    )
+    parts: list[Chart | Table] = [
+        Table(
+            ("split", "galaxies", "share"),
+            tuple(
+                (
+                    split,
+                    survey.dataset.galaxies(split),
+                    f"{survey.dataset.galaxies(split) / sum(map(survey.dataset.galaxies, SPLITS)):.1%}",
+                )
+                for split in SPLITS
+                if survey.dataset.galaxies(split)
+            ),
+        )
+    ]
+    if others:
+        parts.append(
+            Chart(
+                "splits",
+                f"Means of the columns per split: {len(flagged)} differ from train by more than {STANDARD_ERRORS:.0f} "
+                "standard errors",
+                "Each mark is a column's mean in a split against that in train. Inside the band of "
+                f"{STANDARD_ERRORS:.0f} standard errors a "
+                "difference is chance.",
+                lambda width: figures.split_differences(width, errors, STANDARD_ERRORS),
+                Table(
+                    ("split", "column", "mean", "train_mean", "difference_in_standard_errors", "flagged"),
+                    tuple(
+                        (
+                            split,
+                            name,
+                            means[split][n],
+                            means["train"][n],
+                            errors[split][n],
+                            bool(abs(errors[split][n]) > STANDARD_ERRORS),
+                        )
+                        for split in others
+                        for n, name in enumerate(COLUMNS)
+                    ),
+                ),
+            )
+        )
+    return Section("splits", "The splits", (said, sums), tuple(parts))
+
+
+def _selected(survey: Survey, selection: Selection) -> Section:
+    rows = np.flatnonzero(selection.matches(survey.voted))
+    columns = [COLUMN_INDEX[name] for name in selection.columns]
+    choice = Choice(
+        "where",
+        f"{len(rows):,} of {len(survey.galaxy_ids):,} galaxies",
+        "The first by GalaxyID." if len(rows) else "No galaxy is like that: loosen the expression.",
+        "selected",
+        rows[: galleries.CARDS],
+        lambda _: columns,
+        lambda _: "",
+    )
+    return Section("where", f"Where {selection}", (), galleries.galleries(survey.galaxies, [choice]))
+
+
+def _questions(survey: Survey) -> list[Section]:
+    quantiles = np.percentile(survey.voted, (25, 50, 75), axis=0)
+    agreement = votes.agreement(survey.voted)
+    violations = tree_deviation(survey.voted).max(axis=0)
+    sections = []
+    for question in QUESTIONS:
+        asked = agreement[:, question.number - 1]
+        asked = asked[~np.isnan(asked)]
+        agreed = "No galaxy has been asked by at least half of its volunteers."
+        if len(asked):
+            agreed = (
+                f"Median agreement {np.median(asked):.2f} over the {len(asked):,} galaxies that at least half of the "
+                "volunteers were asked about (1: all say the same; 0: all answers alike)."
+            )
+        total = "1" if question.parent is None else COLUMNS[question.parent]
+        sums = f"The sum of its columns differs from {total} by at most {violations[question.number - 1]:.1e}."
+        rows = tuple(
+            (
+                COLUMNS[column],
+                describe(column).partition(": ")[2],
+                f"{survey.voted[:, column].mean(dtype=np.float64):.3f}",
+                *(f"{value:.2f}" for value in quantiles[:, column]),
+                f"{survey.voted[:, column].max():.2f}",
+            )
+            for column in range(question.start, question.stop)
+        )
+        table = Table(("column", "answer", "mean", "1st quartile", "median", "3rd quartile", "maximum"), rows)
+        title = f"{question.number}  {question.title}"
+        sections.append(
+            Section(f"question-{question.number}", title, (f"{question.words} {agreed} {sums}",), (table,), question.number % 2)
+        )
+    return sections
+
+
+def _headline(survey: Survey) -> str:
+    counts = {name: int((hubble_score(survey.voted, name) >= 0.6).sum()) for name in HUBBLE_CLASSES}
+    said = [f"{count:,} {galleries.PLURAL[name]}" for name, count in counts.items()]
+    return (
+        f"{len(survey.galaxy_ids):,} galaxies with votes: {said[0]}, {said[1]} and {said[2]} by at least 60 % of the "
+        "volunteers, "
+        "and many on which they do not agree."
+    )
+
+
+@explained
+def explore(dataset: Dataset, out: Path, source: Path | None = None, where: str = "") -> Path:
+    """Write a page about a dataset, figures/ and data/ into the folder `out`; returns the page.
+
+    source: the images that were preprocessed, to see what the crop keeps. where: an expression as in `selection`, whose
+    galaxies get a gallery. Raises SettingError for an expression that is none, ConfigError where `out` holds something else
+    or `source` other images, DatasetError where no galaxy has votes.
+    """
+    selection = parse(where) if where else None
+    page = out / "index.html"
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: is a file: give --out a folder")
+    if out.is_dir() and any(out.iterdir()) and not page.is_file():
+        raise ConfigError(f"{out}: is not empty and no page of explore: give --out a folder that is empty or new")
+    load_backend()
+    survey = survey_of(dataset)
+    pictures = light(survey, source)
+    classes = Section(
+        "hubble",
+        "Ellipticals, spirals, barred spirals",
+        (),
+        galleries.galleries(survey.galaxies, galleries.hubble_choices(survey.galaxies)),
+    )
+    chosen = [_selected(survey, selection)] if selection else []
+    sections = (*chosen, _tree(survey), _distribution(survey), classes, pictures, _splits(survey), *_questions(survey))
+    facts = f"dataset {dataset.folder} · {dataset.size} × {dataset.size} pixels · fingerprint {dataset.fingerprint[:12]}"
+    out.mkdir(parents=True, exist_ok=True)
+    write_page(Page("Galaxy Zoo: getting to know the data", _headline(survey), facts, sections), page)
+    return page

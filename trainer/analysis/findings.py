@@ -1,0 +1,214 @@
+"""The charts of a measured run: each with what it shows in words, a caption, and its numbers."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfrecords.dataset import Dataset
+from tfrecords.taxonomy import COLUMNS, QUESTIONS, tree_deviation
+from trainer.analysis import figures, metrics, tree
+from trainer.analysis.page import Chart, Table
+from trainer.predict import Predictions
+from trainer.run import Run, best_epoch
+
+# Published for other test sets (the challenge's; the article's own): they stand beside our scores only as marks.
+PUBLISHED = (("central pixel, Kaggle", 0.1619), ("the article", 0.0970), ("Kaggle 2014, winner", 0.0749))
+_BASELINES = {"zeros": "all zeros", "train_mean": "column means of train"}
+_OURS = "this model"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a report is about. means: column means of train (37,), None where there is none; content: metrics.json."""
+
+    run: Run
+    dataset: Dataset
+    split: str
+    predictions: Predictions
+    scores: metrics.Scores
+    means: np.ndarray | None
+    content: dict[str, Any]
+
+
+def ladder(evaluation: Evaluation) -> Chart:
+    content = evaluation.content
+    rungs = [figures.Rung(_BASELINES[name], value) for name, value in content["baselines"].items()]
+    rungs += [figures.Rung(_OURS, content["rmse"]), *(figures.Rung(name, rmse, True) for name, rmse in PUBLISHED)]
+    interval = (content["interval"][0], content["interval"][1])
+    beaten = [rung.label for rung in rungs if rung.label != _OURS and rung.rmse > interval[1]]
+    return Chart(
+        "ladder",
+        f"Ladder of scores: RMSE {content['rmse']:.4f}, better than {', '.join(beaten) or 'none of the others'}",
+        "Root mean squared error over all galaxies and columns, the challenge's measure, with the 95 % interval of 1,000 "
+        "resamples of the galaxies. Filled bars are measured on the same galaxies; open ones were published for other test "
+        "sets of real galaxies, so they are marks and no contest.",
+        lambda width: figures.ladder(width, rungs, _OURS, interval),
+        Table(
+            ("score", "rmse", "interval_low", "interval_high", "published_for_another_test_set"),
+            tuple((rung.label, rung.rmse, *(interval if rung.label == _OURS else ("", "")), rung.published) for rung in rungs),
+        ),
+    )
+
+
+def tree_map(evaluation: Evaluation) -> Chart:
+    rmse = np.sqrt(evaluation.scores.per_question)
+    notes = [f"RMSE {value:.3f}" for value in rmse]
+    hardest, clearest = QUESTIONS[int(np.argmax(rmse))], QUESTIONS[int(np.argmin(rmse))]
+    low, high = evaluation.scores.question_intervals.T
+    return Chart(
+        "tree",
+        f"Decision tree coloured by RMSE: highest for question {hardest.number}, {hardest.title} ({rmse.max():.3f}), "
+        f"lowest for question {clearest.number}, {clearest.title} ({rmse.min():.3f})",
+        "Each box is a question that volunteers answered, with its answers and their columns; bright boxes have the larger "
+        "errors. A box leads to the question's own section.",
+        lambda width: tree.draw(width, notes, rmse, "RMSE of the question's columns"),
+        Table(
+            ("question", "title", "rmse", "interval_low", "interval_high"),
+            tuple((q.number, q.title, rmse[n], low[n], high[n]) for n, q in enumerate(QUESTIONS)),
+        ),
+        tree.links(notes, has_values=True),
+    )
+
+
+def per_class(evaluation: Evaluation) -> Chart:
+    scores, targets = evaluation.scores, evaluation.predictions.targets
+    rmse = np.sqrt(scores.per_class)
+    mean_rmse = None
+    if evaluation.means is not None:
+        mean_rmse = np.sqrt(metrics.squared_errors(evaluation.means, targets).mean(axis=0))
+    best = int(np.nanargmax(scores.skill)) if np.isfinite(scores.skill).any() else 0
+    return Chart(
+        "per-class",
+        f"RMSE of each answer beside the column means; most is learnt of {COLUMNS[best]} (skill {scores.skill[best]:.2f})",
+        "RMSE of each answer with its 95 % interval. Where the blue bar fills the open one, the model knows no more of "
+        "that answer than its mean.",
+        lambda width: figures.per_class(width, rmse, scores.class_intervals, mean_rmse),
+        Table(
+            ("column", "mse", "rmse", "interval_low", "interval_high", "skill", "column_means_rmse"),
+            tuple(
+                (
+                    name,
+                    scores.per_class[n],
+                    rmse[n],
+                    *scores.class_intervals[n],
+                    scores.skill[n],
+                    "" if mean_rmse is None else mean_rmse[n],
+                )
+                for n, name in enumerate(COLUMNS)
+            ),
+        ),
+    )
+
+
+def extremes_and_errors(evaluation: Evaluation) -> tuple[Chart, Chart]:
+    """The article's two: predictions seldom reach the votes' extremes; the error of an answer grows with its mean."""
+    predicted, targets = evaluation.predictions.predicted, evaluation.predictions.targets
+    largest, largest_voted = predicted.max(axis=0), targets.max(axis=0)
+    lower = int((largest < largest_voted).sum())
+    mse, means, variances = evaluation.scores.per_class, targets.mean(axis=0), targets.var(axis=0)
+    follows = ""
+    if variances.any() and means.std() > 0 and mse.std() > 0:
+        with_variance, with_mean = (float(np.corrcoef(mse, other)[0, 1]) for other in (variances, means))
+        follows = f" (correlation {with_variance:.2f} with the variance, {with_mean:.2f} with the mean)"
+    agreement = Chart(
+        "maximum-agreement",
+        f"Maximum agreement: lower in the predictions than in the votes for {lower} of 37 columns",
+        f"The largest value of each column, votes beside predictions; the model's is lower in {lower} of 37. A model trained "
+        "on squared error predicts the mean of all galaxies that look alike to it, and a mean is never as extreme as the "
+        "single galaxies behind it.",
+        lambda width: figures.maximum_agreement(width, largest_voted, largest),
+        Table(("column", "voted", "predicted"), tuple(zip(COLUMNS, largest_voted, largest, strict=True))),
+    )
+    error = Chart(
+        "error-against-mean",
+        f"The error of an answer follows the spread of its votes{follows}",
+        "Answers that are often given have higher errors than rare ones, because their votes spread more: the error "
+        f"follows the variance of a column{follows}. The line from dash to dot is what was learnt.",
+        lambda width: figures.error_against_mean(width, mse, means, variances),
+        Table(("column", "mean", "variance", "mse"), tuple(zip(COLUMNS, means, variances, mse, strict=True))),
+    )
+    return agreement, error
+
+
+def trust(evaluation: Evaluation) -> tuple[Chart, Chart, Chart]:
+    """Whether fractions mean what they say, whether clear cases are recognised, whether predictions obey the tree."""
+    predicted, targets = evaluation.predictions.predicted, evaluation.predictions.targets
+    tables = metrics.calibration(predicted, targets)
+    gaps = [float(np.average(np.abs(t[:, 0] - t[:, 1]), weights=t[:, 2])) if len(t) else np.nan for t in tables]
+    furthest = QUESTIONS[int(np.nanargmax(gaps))]
+    calibration = Chart(
+        "calibration",
+        f"Calibration per question: furthest from the diagonal for question {furthest.number}, {furthest.title}, "
+        f"by {np.nanmax(gaps):.3f}",
+        "Among answers that the model gives a certain fraction, what fraction did volunteers give? On the line, a predicted "
+        "0.7 means 0.7. Fractions of those who were asked; galaxies of which at least half of the volunteers were; each dot a "
+        "tenth of the answers.",
+        lambda width: figures.calibration(width, tables),
+        Table(
+            ("question", "predicted", "voted", "answers"),
+            tuple((q.number, *row) for q, table in zip(QUESTIONS, tables, strict=True) for row in table.tolist()),
+        ),
+    )
+    bins = metrics.agreement_bins(predicted, targets)
+    clear = bins[:, bins.shape[1] * 4 // 5 :]  # agreement of 0.8 and more
+    counted = clear[..., 1].sum()
+    right = float(np.nansum(clear[..., 0] * clear[..., 1]) / counted) if counted else float("nan")
+    clearly = f"Where volunteers agree by 0.8 or more, their most voted answer is predicted in {right:.0%} of cases"
+    if not counted:
+        clearly = "On no galaxy do volunteers agree by 0.8 or more"
+    agreement = Chart(
+        "agreement",
+        clearly,
+        "The more volunteers agree on a question, the easier it is to give their most voted answer. "
+        f"{clearly}. Agreement is 1 - entropy / its largest value (Dieleman et al. 2015); grey bars stand for fewer than "
+        f"{figures.FEW} galaxies.",
+        lambda width: figures.agreement(width, bins),
+        Table(
+            ("question", "agreement_from", "agreement_to", "share_right", "galaxies"),
+            tuple(
+                (q.number, n / bins.shape[1], (n + 1) / bins.shape[1], share, int(count))
+                for q in QUESTIONS
+                for n, (share, count) in enumerate(bins[q.number - 1].tolist())
+            ),
+        ),
+    )
+    broken = metrics.tree_violation(predicted)
+    worst = QUESTIONS[int(np.argmax(broken[:, 0]))]
+    in_votes = float(tree_deviation(targets).max())
+    violation = Chart(
+        "violation",
+        f"Violation of the tree: the columns of question {worst.number}, {worst.title}, miss their parent by "
+        f"{broken[:, 0].max():.3f} in the median",
+        "The columns of a question must add up to the column that leads to it. The votes do, within "
+        f"{in_votes:.1g}; the model is not told so, and this is how far its sums are off.",
+        lambda width: figures.violation(width, broken),
+        Table(
+            ("question", "median", "quantile_95", "largest"),
+            tuple((q.number, *row) for q, row in zip(QUESTIONS, broken.tolist(), strict=True)),
+        ),
+    )
+    return calibration, agreement, violation
+
+
+def history(run: Run) -> Chart:
+    """The MSE over the epochs, and which epoch was kept."""
+    epochs = run.history()
+    best = best_epoch(epochs)
+    minutes = sum(row.seconds for row in epochs) / 60
+    text = f"{len(epochs)} epochs in {minutes:.1f} minutes. "
+    finding = f"Training history over {len(epochs)} epochs"
+    if not np.isnan(best.val_mse):
+        text += f"Lowest validation MSE {best.val_mse:.5f} (RMSE {np.sqrt(best.val_mse):.4f}) in epoch {best.epoch}, "
+        text += "whose weights were kept."
+        finding += f": lowest validation MSE {best.val_mse:.5f} in epoch {best.epoch}"
+    return Chart(
+        "history",
+        finding,
+        text,
+        lambda width: figures.history(width, epochs),
+        Table(
+            ("epoch", "mse", "val_mse", "learning_rate", "seconds"),
+            tuple((row.epoch, row.mse, row.val_mse, row.learning_rate, row.seconds) for row in epochs),
+        ),
+    )

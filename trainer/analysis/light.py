@@ -1,0 +1,108 @@
+"""What the pictures are like: sizes and brightnesses of the galaxies, and what the crop keeps of their light."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from preprocess import sources
+from preprocess.listing import ImageReader, Listing
+from tfrecords import images
+from tfrecords.errors import ConfigError, ImageError
+from trainer.analysis import figures, galleries
+from trainer.analysis.page import Card, Chart, Gallery, Section, Table
+from trainer.analysis.survey import Survey
+from trainer.devices import WHOLE
+from trainer.photometry import Photometry, light_kept, photometry, scale_range
+
+_BATCH = 256
+# Whole images that are read to see what the crop keeps: enough for a quantile, a second or two of reading.
+_WHOLE_IMAGES = 1000
+
+
+def _measured(survey: Survey) -> tuple[np.ndarray, Photometry]:
+    """GalaxyIDs and photometry of all labelled galaxies, in stored order."""
+    from tqdm import tqdm
+
+    from trainer.pipeline import evaluation_batches
+
+    ids, found = [], []
+    with tqdm(total=len(survey.galaxy_ids), desc="measuring", unit=" galaxies") as bar:
+        for split in survey.splits:
+            for galaxy_ids, pixels, _ in evaluation_batches(survey.dataset, split, _BATCH, 0, WHOLE).as_numpy_iterator():
+                ids.append(galaxy_ids)
+                found.append(photometry(pixels))
+                bar.update(len(galaxy_ids))
+    columns = (np.concatenate([getattr(part, name) for part in found]) for name in ("half_light_radius", "background", "peak"))
+    return np.concatenate(ids), Photometry(*columns)
+
+
+def light(survey: Survey, source: Path | None) -> Section:
+    """What the pictures of a survey are like; with `source`, the images it was made of, what the crop keeps of them."""
+    ids, measured = _measured(survey)
+    low, high = scale_range(measured.half_light_radius)
+    panels = [
+        ("half-light radius (pixels)", measured.half_light_radius),
+        ("background (of 255)", measured.background),
+        ("peak brightness (of 255)", measured.peak),
+    ]
+    chart = Chart(
+        "light",
+        f"Half-light radii: 98 % of the galaxies between {low:.1f} and {high:.1f} pixels, median "
+        f"{np.median(measured.half_light_radius):.1f}",
+        "How large and how bright the galaxies are in the stored crops: the radius that holds half of a galaxy's light, "
+        "the median of "
+        "the border, and the brightest pixel. Dotted: 1 and 99 %. A model trained here knows galaxies of this scale.",
+        lambda width: figures.histograms(width, [(label, values, scale_range(values)) for label, values in panels]),
+        Table(
+            ("GalaxyID", "half_light_radius", "background", "peak"),
+            tuple(zip(ids.tolist(), measured.half_light_radius, measured.background, measured.peak, strict=True)),
+        ),
+    )
+    if source is None:
+        text = "Give --src the folder or zip that was preprocessed to see what share of a galaxy's light the crop keeps."
+        return Section("light", "The pictures", (text,), (chart,))
+    text, gallery = _before_and_after(survey, source)
+    return Section("light", "The pictures", (text,), (chart, gallery))
+
+
+def _listed(survey: Survey, source: Path, scratch: Path) -> tuple[Listing, np.ndarray]:
+    """The images of a source, and the rows of those that are labelled galaxies of the dataset, by GalaxyID."""
+    listing = sources.find(source, scratch).images
+    rows = np.flatnonzero(np.isin(listing.galaxy_id, survey.galaxy_ids))
+    if not len(rows):
+        raise ConfigError(
+            f"{source}: none of its images is a galaxy of {survey.dataset.folder}: give --src the images that were preprocessed"
+        )
+    return listing, rows[np.argsort(listing.galaxy_id[rows], kind="stable")]
+
+
+def _before_and_after(survey: Survey, source: Path) -> tuple[str, Gallery]:
+    fraction, size = survey.dataset.settings["crop_fraction"], survey.dataset.size
+    cards: list[Card] = []
+    kept: list[float] = []
+    with tempfile.TemporaryDirectory() as scratch, ImageReader() as reader:
+        listing, rows = _listed(survey, source, Path(scratch))
+        spread = rows[np.linspace(0, len(rows) - 1, min(len(rows), _WHOLE_IMAGES)).astype(int)]
+        for row in sorted({*map(int, rows[: galleries.CARDS]), *map(int, spread)}, key=lambda row: int(listing.galaxy_id[row])):
+            try:
+                whole = images.decode(reader.read(listing, row)[0])
+            except ImageError:  # preprocess has listed it in rejected.csv
+                continue
+            kept.append(light_kept(whole, fraction))
+            if len(cards) < galleries.CARDS:
+                pictures = (images.crop(whole, 1.0, size), images.crop(whole, fraction, size))
+                cards.append(Card(int(listing.galaxy_id[row]), pictures, f"keeps {kept[-1]:.0%} of the light"))
+    if not kept:
+        raise ConfigError(
+            f"{source}: none of the dataset's galaxies can be read from it: give --src the images that were preprocessed"
+        )
+    low, median, high = np.percentile(kept, (5, 50, 95))
+    text = (
+        f"The crop keeps the centred {fraction:.0%} of the shorter side, and with it {median:.0%} of the light above "
+        "the background in the median "
+        f"galaxy ({low:.0%} to {high:.0%} in nine of ten; {len(kept):,} galaxies). What it leaves out is sky, and other "
+        "galaxies."
+    )
+    caption = "Each galaxy as it came, and below as it is stored: the first by GalaxyID."
+    return text, Gallery("crop", "Before and after the crop", caption, "before and after the crop", tuple(cards))

@@ -1,0 +1,161 @@
+"""Which galaxies: expressions like `Class4.1 > 0.8 and not (Class3.1 > 0.5 or Class6.1 > 0.4)`, checked, never run as Python.
+
+expression = conjunction { "or" conjunction }
+conjunction = term { "and" term }
+term        = "not" term | "(" expression ")" | column comparison number
+comparison  = ">" | ">=" | "<" | "<=" | "==" | "!="
+"""
+
+import difflib
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfrecords.errors import SettingError
+from tfrecords.taxonomy import COLUMN_INDEX, COLUMNS
+
+_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_TOKEN = re.compile(
+    r"\s*(?:(?P<operator>>=|<=|==|!=|[<>()])|(?P<word>[A-Za-z_][\w.]*)|(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?))"
+)
+_MAX_DEPTH = 100
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A checked expression: what it says in its normal form, the columns it names, and which galaxies it means.
+
+    matches: votes (n, 37) -> bool (n,). compound: its parts are joined by and, or.
+    """
+
+    text: str
+    columns: tuple[str, ...]
+    matches: Callable[[np.ndarray], np.ndarray]
+    compound: bool = False
+
+    @property
+    def whole(self) -> str:
+        """Its text as a part of another expression."""
+        return f"({self.text})" if self.compound else self.text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _compared(column: str, comparison: str, number: float) -> Selection:
+    index, holds = COLUMN_INDEX[column], _COMPARISONS[comparison]
+    text = f"{column} {comparison} {number!r}"
+    return Selection(text, (column,), lambda votes: holds(np.asarray(votes)[:, index], number))
+
+
+def _joined(word: str, first: Selection, second: Selection) -> Selection:
+    both = np.logical_and if word == "and" else np.logical_or
+    columns = tuple(dict.fromkeys((*first.columns, *second.columns)))
+    text = f"{first.whole} {word} {second.whole}"
+    return Selection(text, columns, lambda votes: both(first.matches(votes), second.matches(votes)), compound=True)
+
+
+class _Parser:
+    """Reads an expression from left to right; each method takes what its rule of the grammar says."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens: list[tuple[str, str, int]] = []
+        place = 0
+        while text[place:].strip():
+            found = _TOKEN.match(text, place)
+            if found is None:
+                raise self._error(f"{text[place:].split()[0]!r} is no column, comparison or number", place)
+            kind = str(found.lastgroup)
+            self._tokens.append((kind, found[kind], found.start(kind)))
+            place = found.end()
+        self._next = 0
+
+    def _error(self, problem: str, place: int) -> SettingError:
+        where = f"after {self._text[:place].strip()!r}" if self._text[:place].strip() else "at its start"
+        return SettingError(
+            f'--where "{self._text}": {problem}, {where}: write comparisons like Class4.1 > 0.8, joined by and, or, not and '
+            "parentheses"
+        )
+
+    def _peek(self) -> str:
+        """The next token, words that join in lower case; empty at the end."""
+        if self._next == len(self._tokens):
+            return ""
+        kind, text, _ = self._tokens[self._next]
+        return text.lower() if kind == "word" else text
+
+    def _take(self) -> tuple[str, str, int]:
+        """The next token as kind, text and place; the end is of kind 'end'."""
+        if self._next == len(self._tokens):
+            return "end", "", len(self._text)
+        self._next += 1
+        return self._tokens[self._next - 1]
+
+    def whole(self) -> Selection:
+        found = self._expression(0)
+        kind, text, place = self._take()
+        if kind != "end":
+            raise self._error(f"{text!r} is one too many", place)
+        return found
+
+    def _expression(self, depth: int) -> Selection:
+        found = self._conjunction(depth)
+        while self._peek() == "or":
+            self._take()
+            found = _joined("or", found, self._conjunction(depth))
+        return found
+
+    def _conjunction(self, depth: int) -> Selection:
+        found = self._term(depth)
+        while self._peek() == "and":
+            self._take()
+            found = _joined("and", found, self._term(depth))
+        return found
+
+    def _term(self, depth: int) -> Selection:
+        kind, text, place = self._take()
+        if depth > _MAX_DEPTH:
+            raise self._error("too many parentheses and nots", place)
+        if kind == "word" and text.lower() == "not":
+            inner = self._term(depth + 1)
+            return Selection(f"not {inner.whole}", inner.columns, lambda votes: np.logical_not(inner.matches(votes)))
+        if text == "(":
+            found = self._expression(depth + 1)
+            kind, text, place = self._take()
+            if text != ")":
+                raise self._error("a closing parenthesis is missing", place)
+            return found
+        if kind != "word" or text.lower() in ("and", "or"):
+            raise self._error(f"a column like Class4.1 is missing{f' before {text!r}' if text else ''}", place)
+        return self._comparison(text, place)
+
+    def _comparison(self, name: str, place: int) -> Selection:
+        column = next((column for column in COLUMNS if column.lower() == name.lower()), None)
+        if column is None:
+            near = difflib.get_close_matches(name.capitalize(), COLUMNS, 3)
+            hint = f" (did you mean {' or '.join(near)}?)" if near else f" (they are {COLUMNS[0]} to {COLUMNS[-1]})"
+            raise self._error(f"there is no column {name!r}{hint}", place)
+        kind, comparison, place = self._take()
+        if comparison not in _COMPARISONS:
+            raise self._error(f"a comparison (>, >=, <, <=, ==, !=) is missing after {name}", place)
+        kind, number, place = self._take()
+        if kind != "number":
+            raise self._error("a number is missing", place)
+        return _compared(column, comparison, float(number))
+
+
+def parse(text: str) -> Selection:
+    """The selection that an expression stands for. Raises SettingError, saying where, for what is none."""
+    return _Parser(text).whole()

@@ -1,0 +1,171 @@
+"""How charts look: sizes, colours that colour-blind readers can tell apart, small multiples, SVG on white and on dark."""
+
+import io
+import textwrap
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tfrecords.taxonomy import QUESTIONS, Question
+
+# Inches of a chart on a screen and on a phone; a page shows 96 pixels to the inch.
+WIDE, NARROW = 9.6, 3.8
+# Okabe & Ito's blue and orange (jfly.uni-koeln.de/color), darker on white, lighter on dark.
+PREDICTED, VOTED = "#0072b2", "#c25d00"
+INK, QUIET, GRID, GROUND = "#1b2430", "#5d6b7a", "#dfe5eb", "#fffffe"
+TONES = ("#f4f6f9", "#e9eef4")
+_ON_DARK = {
+    PREDICTED: "#56b4e9",
+    VOTED: "#f0a13a",
+    INK: "#e6ebf2",
+    QUIET: "#a3b0be",
+    GRID: "#334155",
+    GROUND: "none",
+    TONES[0]: "#141c29",
+    TONES[1]: "#1a2433",
+}
+_RC: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.edgecolor": QUIET,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": GRID,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": GROUND,
+    "figure.facecolor": GROUND,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "galaxy_zoo",
+}
+
+
+def is_narrow(width: float) -> bool:
+    return width < 6
+
+
+@cache
+def _no_date() -> dict[str, None]:
+    return {"Date": None, "Creator": None}
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure in inches whose parts do not overlap. Draw within `with style.used():`."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def used() -> AbstractContextManager[None]:
+    """The context in which charts are drawn."""
+    return rc_context(_RC)
+
+
+def svg(drawn: Figure) -> str:
+    """A figure as SVG on white, without date or random names in it."""
+    buffer = io.StringIO()
+    with used():
+        drawn.savefig(buffer, format="svg", metadata=_no_date())
+    return buffer.getvalue()
+
+
+def on_dark(drawn: str) -> str:
+    """An SVG of `svg` in the colours of a dark page, its ground transparent."""
+    for light, dark in _ON_DARK.items():
+        drawn = drawn.replace(light, dark)
+    return drawn
+
+
+def by_answer(width: float, draw: Callable[[Axes, Question], None], label: str, row: float = 0.2) -> Figure:
+    """A panel for each question with a line for each answer, first on top; all share the horizontal axis.
+
+    draw(axes, question) puts marks at y = 0, 1, ... for the answers. row: inches of a line.
+    """
+    from matplotlib.gridspec import GridSpec
+
+    columns = [QUESTIONS] if is_narrow(width) else [QUESTIONS[:5], QUESTIONS[5:8], QUESTIONS[8:]]
+    lines = max(sum(len(question.answers) + 2.2 for question in part) for part in columns)
+    with used():
+        made = figure(width, row * lines + 0.7)
+        shared: Axes | None = None
+        parts = made.subfigures(1, len(columns), squeeze=False)[0]
+        for part, questions in zip(parts, columns, strict=True):
+            part.set_facecolor(GROUND)
+            ratios = [len(question.answers) + 0.6 for question in questions]
+            grid = GridSpec(len(questions), 1, part, height_ratios=ratios)
+            for place, question in enumerate(questions):
+                axes = part.add_subplot(grid[place], sharex=shared)
+                shared = shared or axes
+                axes.set_facecolor(TONES[question.number % 2])
+                axes.set_title(f"{question.number}  {question.title}", loc="left", fontweight="bold")
+                axes.set_yticks(range(len(question.answers)), question.answers)
+                axes.set_ylim(len(question.answers) - 0.4, -0.6)
+                axes.tick_params(axis="y", length=0)
+                axes.grid(False, axis="y")
+                draw(axes, question)
+                axes.tick_params(axis="x", labelbottom=place == len(questions) - 1)
+            axes.set_xlabel(label)
+    return made
+
+
+def by_question(width: float, draw: Callable[[Axes, Question], None], labels: tuple[str, str], legend: bool = False) -> Figure:
+    """A square panel for each question on shared axes; labels: of x and y. legend: the first panel's, in the last place."""
+    columns = 2 if is_narrow(width) else 4
+    rows = -(-(len(QUESTIONS) + 1) // columns)
+    side = width / columns
+    with used():
+        made = figure(width, rows * side * (1.06 if is_narrow(width) else 0.92))
+        grid = made.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        places = list(grid.flat)
+        for axes, question in zip(places, QUESTIONS, strict=False):
+            axes.set_facecolor(TONES[question.number % 2])
+            title = textwrap.shorten(question.title, 20, placeholder="")
+            axes.set_title(f"{question.number}  {title}", loc="left", fontweight="bold", fontsize=8.5)
+            draw(axes, question)
+        for axes in places[len(QUESTIONS) :]:
+            axes.axis("off")
+        if legend:
+            handles, texts = places[0].get_legend_handles_labels()
+            places[-1].legend(handles, texts, loc="center", fontsize=8)
+        made.supxlabel(labels[0], fontsize=9)
+        made.supylabel(labels[1], fontsize=9)
+    return made
+
+
+def sheet(title: str, cells: Sequence[tuple[Sequence[np.ndarray], str]], credit: str) -> bytes:
+    """A JPEG of galaxies, six in a row with their captions, on black, the credit line below: (pictures, caption) each."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    columns, side, line, gap = 6, 212, 26, 8
+    large, small = ImageFont.load_default(20), ImageFont.load_default(13)
+    row = max(len(pictures) for pictures, _ in cells) * side + line
+    made = Image.new("RGB", (columns * (side + gap) + gap, -(-len(cells) // columns) * (row + gap) + 2 * line + 3 * gap))
+    draw = ImageDraw.Draw(made)
+    draw.text((gap, gap), title, "white", large)
+    for place, (pictures, caption) in enumerate(cells):
+        x, y = gap + place % columns * (side + gap), line + 2 * gap + place // columns * (row + gap)
+        for part, pixels in enumerate(pictures):
+            made.paste(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC), (x, y + part * side))
+        draw.text((x, y + row - line + 4), caption, "white", small)
+    draw.text((gap, made.height - line), credit, "#b8c4cf", small)
+    buffer = io.BytesIO()
+    made.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()

@@ -1,0 +1,75 @@
+"""Pure: what votes say by themselves. Votes are (galaxies, 37), cumulative fractions in 0..1."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfrecords.taxonomy import QUESTIONS, hubble_score
+
+# A question counts for a galaxy when at least half of its volunteers were asked.
+ASKED = 0.5
+# Fewer make no gallery.
+_FEW = 4
+
+
+def asked(votes: np.ndarray) -> np.ndarray:
+    """Whether each question counts for each galaxy: its parent column is at least 0.5, or it is asked of all. bool (n, 11)."""
+    return np.stack([np.ones(len(votes), bool) if q.parent is None else votes[:, q.parent] >= ASKED for q in QUESTIONS], axis=1)
+
+
+def maximum_agreement(votes: np.ndarray) -> np.ndarray:
+    """The largest value of each column, the article's measure of how far volunteers agree on an answer: (37,)."""
+    return np.asarray(votes).max(axis=0)
+
+
+def agreement(votes: np.ndarray) -> np.ndarray:
+    """How far volunteers agree on each question, (n, 11): 1 all say the same, 0 all answers alike, NaN where it does not count.
+
+    1 - entropy / ln(answers) of the fractions given that the question was asked. Source: Dieleman, Willett & Dambre 2015
+    (MNRAS 450, 1441).
+    """
+    votes = np.asarray(votes, np.float64)
+    found = np.full((len(votes), len(QUESTIONS)), np.nan)
+    for place, (question, counts) in enumerate(zip(QUESTIONS, asked(votes).T, strict=True)):
+        group = votes[counts, question.columns]
+        total = group.sum(axis=1, keepdims=True)
+        shares = np.divide(group, total, out=np.full_like(group, 1 / group.shape[1]), where=total > 0)
+        entropy = -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1)
+        found[counts, place] = np.clip(1 - entropy / np.log(group.shape[1]), 0, 1)
+    return found
+
+
+def reach(votes: np.ndarray) -> np.ndarray:
+    """The mean share of votes that reach each question: (11,), 1 where all are asked."""
+    means = np.asarray(votes).mean(axis=0, dtype=np.float64)
+    return np.array([1.0 if question.parent is None else means[question.parent] for question in QUESTIONS])
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Galaxies of a Hubble class: `rows` of the votes to show, how many pass in all, and whether the rows are a fallback."""
+
+    rows: np.ndarray
+    passing: int
+    fallback: bool
+
+
+def hubble_pick(galaxy_ids: np.ndarray, votes: np.ndarray, name: str, threshold: float, count: int) -> Pick:
+    """The first `count` galaxies by GalaxyID in a Hubble class; where fewer than 4 are, those of the highest score instead."""
+    score = hubble_score(votes, name)
+    passing = np.flatnonzero(score >= threshold)
+    if len(passing) >= _FEW:
+        return Pick(passing[np.argsort(galaxy_ids[passing], kind="stable")][:count], len(passing), False)
+    return Pick(np.lexsort((galaxy_ids, -score))[:count], len(passing), True)
+
+
+def differing_means(train: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far the mean of each column of `other` is from that of `train`: (37,), and the same in standard errors (37,).
+
+    The standard error is that of the difference of two independent means; a difference of 0 is 0 of them.
+    """
+    train, other = np.asarray(train, np.float64), np.asarray(other, np.float64)
+    difference = other.mean(axis=0) - train.mean(axis=0)
+    error = np.sqrt(train.var(axis=0) / len(train) + other.var(axis=0) / len(other))
+    with np.errstate(divide="ignore"):
+        return difference, np.divide(difference, error, out=np.zeros_like(error), where=difference != 0)

@@ -1,0 +1,87 @@
+"""How large and how bright galaxies look in their pictures.
+
+Brightness is the mean of R, G and B, 0..255. The pictures are stretched and not linear in light, so these are measures of
+pictures and not of galaxies: good for telling whether two sets show galaxies at the same scale.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+_BORDER = 0.05
+
+
+@dataclass(frozen=True)
+class Photometry:
+    """Of n pictures, float64 (n,) each: half_light_radius in pixels, background and peak in levels 0..255."""
+
+    half_light_radius: np.ndarray
+    background: np.ndarray
+    peak: np.ndarray
+
+
+@lru_cache(maxsize=8)
+def _rings(side: int) -> tuple[np.ndarray, int]:
+    """For each pixel the whole-numbered distance from the centre (flat), capped at the first outside the inscribed circle."""
+    offsets = np.arange(side) - (side - 1) / 2
+    radius = np.hypot(offsets[:, None], offsets[None, :])
+    inside = max(1, side // 2)
+    return np.minimum(radius.astype(np.int64), inside).ravel(), inside
+
+
+@lru_cache(maxsize=8)
+def _border(height: int, width: int) -> np.ndarray:
+    """Which pixels are in the outermost 5 % of the shorter side, at least one pixel: bool (height, width)."""
+    edge = max(1, round(_BORDER * min(height, width)))
+    inner = np.zeros((height, width), bool)
+    inner[edge : height - edge, edge : width - edge] = True
+    return ~inner
+
+
+def photometry(images: np.ndarray) -> Photometry:
+    """Measure pictures, uint8 (n, side, side, 3), with the galaxy in the centre.
+
+    background: the median of the border. half_light_radius: about the centre, holds half of the light above the
+    background inside the inscribed circle, interpolated between whole pixels; 0 for a picture without such light.
+    """
+    light = images.mean(axis=3, dtype=np.float32)
+    count, side = light.shape[0], light.shape[1]
+    background = np.median(light[:, _border(side, side)], axis=1)
+    above = np.maximum(light - background[:, None, None], 0).reshape(count, side * side)
+    rings, inside = _rings(side)
+    profiles = np.stack([np.bincount(rings, row, inside + 1)[:inside] for row in above]) if count else np.zeros((0, inside))
+    grown = np.cumsum(profiles, axis=1)
+    half = grown[:, -1:] / 2
+    ring = np.argmax(grown >= half, axis=1)
+    rows = np.arange(count)
+    before = np.where(ring > 0, grown[rows, np.maximum(ring - 1, 0)], 0)
+    step = profiles[rows, ring]
+    part = np.divide(half[:, 0] - before, step, out=np.zeros(count), where=step > 0)
+    return Photometry(
+        np.where(half[:, 0] > 0, ring + part, 0.0), background.astype(np.float64), light.max(axis=(1, 2)).astype(np.float64)
+    )
+
+
+def light_kept(image: np.ndarray, crop_fraction: float) -> float:
+    """The share of a whole picture's light above its background that the centred crop keeps, 0..1; 1 where there is none.
+
+    image: uint8 (height, width, 3). Light above the background by less than the border's own noise does not count, or the
+    sky would outshine faint galaxies.
+    """
+    from tfrecords.images import crop_box
+
+    light = image.mean(axis=2, dtype=np.float32)
+    sky = light[_border(light.shape[0], light.shape[1])]
+    background = np.median(sky)
+    noise = 1.4826 * np.median(np.abs(sky - background))
+    above = np.where(light > background + 3 * noise, light - background, 0)
+    row, column, side = crop_box(light.shape[0], light.shape[1], crop_fraction)
+    whole = float(above.sum())
+    return float(above[row : row + side, column : column + side].sum()) / whole if whole > 0 else 1.0
+
+
+def scale_range(values: np.ndarray) -> tuple[float, float]:
+    """The 1 and 99 % quantiles of some values."""
+    low, high = np.percentile(values, (1, 99))
+    return float(low), float(high)
