@@ -57,7 +57,8 @@ run_tests() {
   prepare test
   say "tests"
   cd "$here"
-  "$venv/bin/python" -m pytest "$@"
+  # Two processes, a file at a time, whose tests share costly fixtures; slow files come first (tests/conftest.py).
+  "$venv/bin/python" -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"
 }
 
 run_pipeline() {

@@ -19,6 +19,17 @@ from tfrecords.taxonomy import COLUMNS, QUESTIONS
 hypothesis_settings.register_profile("galaxy_zoo", deadline=None, derandomize=True, database=None)
 hypothesis_settings.load_profile("galaxy_zoo")
 
+# Files that take minutes, so that they do not come last and leave the other process without work.
+_SLOW = (
+    *("test_resume.py", "test_hosts.py", "test_precision.py", "test_faults.py", "test_backends.py", "test_steps.py"),
+    *("test_export.py", "test_train.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _SLOW.index(item.path.name) if item.path.name in _SLOW else len(_SLOW))
+
+
 SHARED = Path(__file__).parents[2] / "shared"
 SurveyMaker = Callable[..., Path]
 

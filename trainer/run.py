@@ -5,6 +5,7 @@ history.csv     one row per epoch
 checkpoint/     epoch-00007/{arrays.npz, progress.json}: all that training needs to go on exactly after 7 epochs;
                 epoch-00007-step-0000012 where it was interrupted 12 steps later
 model.keras     the best model so far, for inference
+README.md       the model card, once it is measured
 """
 
 import json
@@ -29,7 +30,7 @@ CHECKPOINT = "checkpoint"
 _PARTIAL_MODEL = f"partial-{MODEL}"  # Keras insists on the ending
 # What --overwrite removes; config.json last, because without it the folder is no run.
 _OURS = (
-    *("metrics*.json", "predictions-*.csv", MODEL, HISTORY, CHECKPOINT, "tensorboard", "report"),
+    *("metrics*.json", "predictions-*.csv", MODEL, HISTORY, CHECKPOINT, "tensorboard", "report", "README.md"),
     *(f"*{PARTIAL_SUFFIX}", _PARTIAL_MODEL, CONFIG),
 )
 

@@ -341,9 +341,11 @@ def train(config: TrainConfig, overwrite: bool = False) -> Run:
     if share.index:
         return run
     if not dataset.galaxies("test"):
+        from trainer.analysis.card import write_card
         from trainer.analysis.report import write_history_plot
 
         write_history_plot(run)
+        write_card(run, dataset, None)
         print("no split 'test': no metrics")
     elif not is_current(run, dataset, "test"):
         evaluate(run, dataset, "test", config.limit)

@@ -187,7 +187,8 @@ def test_overwrite_replaces_the_run_and_nothing_else(small_dataset: Dataset, tmp
     old = _start(tmp_path, small_dataset)
     old.write_history(_history([0.1]))
     old.save_checkpoint(ARRAYS, _progress([0.1]))
-    for name in ("model.keras", "metrics.json", "metrics-train.json", "predictions-test.csv", "config.json.partial"):
+    files = ("model.keras", "metrics.json", "metrics-train.json", "predictions-test.csv", "README.md", "config.json.partial")
+    for name in files:
         (tmp_path / name).write_text("old")
     for name in ("report", "tensorboard"):
         (tmp_path / name).mkdir()

@@ -34,8 +34,8 @@ def run_folder(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_run_leaves_exactly_what_the_contract_names(tiny_run: Run) -> None:
     assert sorted(path.name for path in tiny_run.folder.iterdir()) == [
-        "checkpoint", "config.json", "history.csv", "metrics.json", "model.keras", "predictions-test.csv", "report",
-        "tensorboard",
+        "README.md", "checkpoint", "config.json", "history.csv", "metrics.json", "model.keras", "predictions-test.csv",
+        "report", "tensorboard",
     ]  # fmt: skip
     assert [path.name for path in (tiny_run.folder / "checkpoint").iterdir()] == ["epoch-00003"]
     assert {path.name for path in (tiny_run.folder / "tensorboard").iterdir()} == {"train", "validation"}
@@ -102,7 +102,9 @@ def test_without_validation_there_is_no_early_stopping_and_the_last_model_is_kep
 def test_without_test_there_are_no_metrics_and_that_is_said(bare: Bare) -> None:
     assert "no split 'test': no metrics" in bare.said
     assert not [path.name for path in bare.run.folder.iterdir() if path.name.startswith(("metrics", "predictions"))]
-    assert [path.name for path in bare.run.folder.glob("report/**/*.*")] == ["history.png"]
+    assert [path.name for path in bare.run.folder.glob("report/**/*.*")] == ["history.svg"]
+    card = (bare.run.folder / "README.md").read_text("utf-8")
+    assert "**Not measured**: its dataset has no `test` split" in card and "{" not in card and "None" not in card
 
 
 def test_the_expected_time_counts_the_steps_that_are_really_left(bare: Bare) -> None:

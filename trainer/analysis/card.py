@@ -1,11 +1,11 @@
 """The model card: README.md of a run folder, for whoever is handed the model."""
 
 import shlex
+from typing import Any
 
 from tfrecords import __version__
-from tfrecords.dataset import SPLITS
+from tfrecords.dataset import SPLITS, Dataset
 from tfrecords.files import write_text
-from trainer.analysis.findings import Evaluation
 from trainer.analysis.metrics import RESAMPLES
 from trainer.run import Run
 
@@ -19,11 +19,13 @@ def command(run: Run, dataset_folder: str) -> str:
     return shlex.join(words)
 
 
-def write_card(evaluation: Evaluation) -> None:
-    """Write README.md into the run folder: data, recipe, metrics, limits, credits."""
+def write_card(run: Run, dataset: Dataset, metrics: dict[str, Any] | None) -> None:
+    """Write README.md into the run folder: data, recipe, metrics of the test split, limits, credits.
+
+    metrics: as metrics.json holds them, None where there is no test split.
+    """
     import jinja2
 
-    run, content = evaluation.run, evaluation.content
     history = run.history()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("trainer.analysis", "."),
@@ -32,18 +34,17 @@ def write_card(evaluation: Evaluation) -> None:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    questions = [] if metrics is None else sorted(metrics["per_question"].items(), key=lambda item: int(item[0]))
     text = environment.get_template("card.md").render(
-        metrics=content,
-        dataset=evaluation.dataset,
-        settings=run.settings,
+        metrics=metrics,
+        dataset=dataset,
+        run=run,
         splits=SPLITS,
-        questions=sorted(content["per_question"].items(), key=lambda item: int(item[0])),
+        questions=questions,
         resamples=f"{RESAMPLES:,}",
         epochs=len(history),
         minutes=sum(row.seconds for row in history) / 60,
-        radii=run.config.get("half_light_radius"),
-        command=command(run, str(evaluation.dataset.folder)),
-        run_folder=run.folder,
+        command=command(run, str(dataset.folder)),
         version=__version__,
     )
     write_text(run.folder / "README.md", text)

@@ -104,10 +104,9 @@ def evaluate(run: Run, dataset: Dataset, split: str = "test", limit: int = 0) ->
     means = votes_of(dataset, "train", limit)[1].mean(axis=0) if dataset.galaxies("train") else None
     scores = metrics.score(predictions.predicted, predictions.targets)
     content = _content(run, dataset, split, predictions, scores, metrics.baselines(predictions.targets, means))
-    evaluation = Evaluation(run, dataset, split, predictions, scores, means, content)
-    write_report(evaluation)
+    write_report(Evaluation(run, dataset, split, predictions, scores, means, content))
     if split == "test":
-        write_card(evaluation)
+        write_card(run, dataset, content)
     write_text(run.metrics_path(split), to_json(content))
     return content
 

@@ -83,16 +83,7 @@ def per_class(width: float, rmse: np.ndarray, intervals: np.ndarray, mean_rmse: 
         sides = np.abs(intervals[columns].T - rmse[columns])
         axes.errorbar(rmse[columns], places, xerr=sides, fmt="none", ecolor=INK, elinewidth=1)
 
-    figure = style.by_answer(width, draw, "RMSE")
-    _legend(figure)
-    return figure
-
-
-def _legend(figure: Figure) -> None:
-    """The legend of the first panel above all."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    with style.used():
-        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), fontsize=8.5)
+    return style.by_answer(width, draw, "RMSE", legend=True)
 
 
 def maximum_agreement(width: float, voted: np.ndarray, predicted: np.ndarray | None = None) -> Figure:
@@ -107,10 +98,8 @@ def maximum_agreement(width: float, voted: np.ndarray, predicted: np.ndarray | N
             axes.barh(places + 0.19, predicted[columns], 0.36, color=PREDICTED, label="predicted")
         axes.set_xlim(0, 1.02)
 
-    figure = style.by_answer(width, draw, "maximum agreement", row=0.2 if predicted is None else 0.24)
-    if predicted is not None:
-        _legend(figure)
-    return figure
+    both = predicted is not None
+    return style.by_answer(width, draw, "maximum agreement", row=0.24 if both else 0.2, legend=both)
 
 
 def error_against_mean(width: float, mse: np.ndarray, means: np.ndarray, variances: np.ndarray) -> Figure:
@@ -139,11 +128,11 @@ def calibration(width: float, tables: Sequence[np.ndarray]) -> Figure:
     def draw(axes: Axes, question: Question) -> None:
         table = tables[question.number - 1]
         axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, label="perfectly calibrated")
-        axes.plot(table[:, 0], table[:, 1], "o-", color=PREDICTED, ms=3.5, linewidth=1, label="a tenth of the answers")
+        axes.plot(table[:, 0], table[:, 1], "o-", color=PREDICTED, ms=3.5, linewidth=1, label="a tenth of them")
         axes.text(0.97, 0.04, f"n = {int(table[:, 2].sum()):,}", ha="right", fontsize=7.5, color=INK, transform=axes.transAxes)
-        axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
+        axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"), yticks=(0, 0.5, 1))
 
-    return style.by_question(width, draw, ("predicted fraction of those asked", "voted fraction"), legend=True)
+    return style.by_question(width, draw, ("predicted fraction of those asked", "voted fraction"))
 
 
 def agreement(width: float, bins: np.ndarray) -> Figure:
@@ -164,12 +153,12 @@ def agreement(width: float, bins: np.ndarray) -> Figure:
             transform=axes.transAxes,
             bbox={"facecolor": style.TONES[question.number % 2], "edgecolor": "none", "pad": 1},
         )
-        axes.set(xlim=(0, 1), ylim=(0, 1.05), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        axes.set(xlim=(0, 1), ylim=(0, 1.05), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"), yticks=(0, 0.5, 1))
 
-    return style.by_question(width, draw, ("agreement of the volunteers", "most voted answer predicted"), legend=True)
+    return style.by_question(width, draw, ("agreement of the volunteers", "most voted answer predicted"))
 
 
-def violation(width: float, table: np.ndarray, label: str = "distance of a question's columns from their parent") -> Figure:
+def violation(width: float, table: np.ndarray) -> Figure:
     """Median, 95 % quantile and largest distance from the tree's sums, per question: (11, 3)."""
     with style.used():
         figure = style.figure(width, 3.4)
@@ -184,7 +173,7 @@ def violation(width: float, table: np.ndarray, label: str = "distance of a quest
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         axes.set_xlim(left=0)
-        axes.set_xlabel(label)
+        axes.set_xlabel("distance from the parent")
         axes.legend()
     return figure
 
@@ -215,9 +204,7 @@ def split_differences(width: float, differences: Mapping[str, np.ndarray], limit
         largest = max(float(np.abs(values).max()) for values in differences.values())
         axes.set_xlim(-1.1 * max(largest, limit), 1.1 * max(largest, limit))
 
-    figure = style.by_answer(width, draw, "difference from train (standard errors)")
-    _legend(figure)
-    return figure
+    return style.by_answer(width, draw, "difference from train (standard errors)", legend=True)
 
 
 def histograms(width: float, panels: Sequence[tuple[str, np.ndarray, tuple[float, float]]]) -> Figure:

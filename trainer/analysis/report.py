@@ -146,7 +146,7 @@ def _making(evaluation: Evaluation) -> Section:
     rows = [*sorted(run.settings.items()), *((f"galaxies in {split}", f"{dataset.galaxies(split):,}") for split in SPLITS)]
     parts: list[Chart | Table] = [findings.history(run)] if run.history() else []
     parts.append(Table(("setting", "value"), tuple((name, str(value)) for name, value in rows)))
-    return Section("history", "How it learnt", (), tuple(parts))
+    return Section("making", "How it learnt", (), tuple(parts))
 
 
 def _page(evaluation: Evaluation) -> Page:

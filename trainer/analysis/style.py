@@ -1,7 +1,6 @@
 """How charts look: sizes, colours that colour-blind readers can tell apart, small multiples, SVG on white and on dark."""
 
 import io
-import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
@@ -94,59 +93,80 @@ def on_dark(drawn: str) -> str:
     return drawn
 
 
-def by_answer(width: float, draw: Callable[[Axes, Question], None], label: str, row: float = 0.2) -> Figure:
-    """A panel for each question with a line for each answer, first on top; all share the horizontal axis.
+def _panel(made: Figure, left: float, top: float, width: float, height: float, question: Question) -> Axes:
+    """The axes of a question at a place in inches from the left and the top of a figure."""
+    across, down = made.get_size_inches()
+    axes = made.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
+    axes.set_facecolor(TONES[question.number % 2])
+    axes.set_title(
+        f"{question.number}  {question.title}", loc="left", fontweight="bold", fontsize=7.5 if is_narrow(across) else 8.5, pad=4
+    )
+    return axes
 
-    draw(axes, question) puts marks at y = 0, 1, ... for the answers. row: inches of a line.
+
+def by_answer(
+    width: float, draw: Callable[[Axes, Question], None], label: str, row: float = 0.2, legend: bool = False
+) -> Figure:
+    """A panel for each question with a line for each answer, first on top; all with the same horizontal axis.
+
+    draw(axes, question) puts marks at y = 0, 1, ... for the answers. row: inches of a line. legend: that of the first panel,
+    above all. Places are fixed: to find them from the texts would take most of the time.
     """
-    from matplotlib.gridspec import GridSpec
-
     columns = [QUESTIONS] if is_narrow(width) else [QUESTIONS[:5], QUESTIONS[5:8], QUESTIONS[8:]]
-    lines = max(sum(len(question.answers) + 2.2 for question in part) for part in columns)
+    above, title, below, names = 0.3 if legend else 0.05, 0.24, 0.5, 1.2
+
+    def height_of(question: Question) -> float:
+        return row * (len(question.answers) + 0.2)
+
+    height = above + max(sum(height_of(q) + title + 0.1 for q in part) for part in columns) + below
+    panels = []
     with used():
-        made = figure(width, row * lines + 0.7)
-        shared: Axes | None = None
-        parts = made.subfigures(1, len(columns), squeeze=False)[0]
-        for part, questions in zip(parts, columns, strict=True):
-            part.set_facecolor(GROUND)
-            ratios = [len(question.answers) + 0.6 for question in questions]
-            grid = GridSpec(len(questions), 1, part, height_ratios=ratios)
-            for place, question in enumerate(questions):
-                axes = part.add_subplot(grid[place], sharex=shared)
-                shared = shared or axes
-                axes.set_facecolor(TONES[question.number % 2])
-                axes.set_title(f"{question.number}  {question.title}", loc="left", fontweight="bold")
+        made = Figure(figsize=(width, height))
+        for number, part in enumerate(columns):
+            left = number * width / len(columns) + names
+            # Short columns are stretched to the height of the longest.
+            stretched = (height - above - below - len(part) * (title + 0.1)) / sum(map(height_of, part))
+            top = above
+            for question in part:
+                tall = height_of(question) * stretched
+                axes = _panel(made, left, top + title, width / len(columns) - names - 0.15, tall, question)
                 axes.set_yticks(range(len(question.answers)), question.answers)
                 axes.set_ylim(len(question.answers) - 0.4, -0.6)
                 axes.tick_params(axis="y", length=0)
                 axes.grid(False, axis="y")
                 draw(axes, question)
-                axes.tick_params(axis="x", labelbottom=place == len(questions) - 1)
+                panels.append(axes)
+                top += title + tall + 0.1
             axes.set_xlabel(label)
+        limits = np.array([axes.get_xlim() for axes in panels])
+        for axes in panels:
+            axes.set_xlim(limits[:, 0].min(), limits[:, 1].max())
+            axes.tick_params(axis="x", labelbottom=bool(axes.get_xlabel()))
+        if legend:
+            handles, texts = panels[0].get_legend_handles_labels()
+            made.legend(handles, texts, loc="upper left", ncols=len(texts))
     return made
 
 
-def by_question(width: float, draw: Callable[[Axes, Question], None], labels: tuple[str, str], legend: bool = False) -> Figure:
-    """A square panel for each question on shared axes; labels: of x and y. legend: the first panel's, in the last place."""
+def by_question(width: float, draw: Callable[[Axes, Question], None], labels: tuple[str, str]) -> Figure:
+    """A square panel for each question, whose axes `draw` sets alike; labels: of x and y. In the last place the legend."""
     columns = 2 if is_narrow(width) else 4
     rows = -(-(len(QUESTIONS) + 1) // columns)
-    side = width / columns
+    left, below, title, gap = 0.6, 0.5, 0.24, 0.16
+    side = (width - left) / columns - gap
     with used():
-        made = figure(width, rows * side * (1.06 if is_narrow(width) else 0.92))
-        grid = made.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        places = list(grid.flat)
-        for axes, question in zip(places, QUESTIONS, strict=False):
-            axes.set_facecolor(TONES[question.number % 2])
-            title = textwrap.shorten(question.title, 20, placeholder="")
-            axes.set_title(f"{question.number}  {title}", loc="left", fontweight="bold", fontsize=8.5)
+        made = Figure(figsize=(width, rows * (side + title + gap) + below))
+        for place, question in enumerate(QUESTIONS):
+            across, down = place % columns, place // columns
+            axes = _panel(made, left + across * (side + gap), title + down * (side + title + gap), side, side, question)
             draw(axes, question)
-        for axes in places[len(QUESTIONS) :]:
-            axes.axis("off")
-        if legend:
-            handles, texts = places[0].get_legend_handles_labels()
-            places[-1].legend(handles, texts, loc="center", fontsize=8)
-        made.supxlabel(labels[0], fontsize=9)
-        made.supylabel(labels[1], fontsize=9)
+            axes.tick_params(axis="x", labelbottom=place + columns >= len(QUESTIONS))
+            axes.tick_params(axis="y", labelleft=across == 0)
+        handles, texts = made.axes[0].get_legend_handles_labels()
+        corner = (left + (columns - 1) * (side + gap)) / width, (below + side / 2) / made.get_figheight()
+        made.legend(handles, texts, loc="center left", bbox_to_anchor=corner)
+        made.supxlabel(labels[0], fontsize=9, y=0.08 / made.get_figheight())
+        made.supylabel(labels[1], fontsize=9, x=0.08 / width)
     return made
 
 
