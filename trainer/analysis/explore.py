@@ -53,9 +53,7 @@ def _tree(survey: Survey) -> Section:
             (
                 name,
                 " and ".join(columns),
-                "question 7: how round, E0 to E7"
-                if name == "elliptical"
-                else "questions 10 and 11: how tightly wound (a, b, c), how many arms",
+                _SUBCLASSES.get(name, _SUBCLASSES["spiral"]),
                 *(int((hubble_score(survey.voted, name) >= threshold).sum()) for threshold in (0.9, 0.6)),
             )
             for name, columns in HUBBLE_CLASSES.items()

@@ -39,6 +39,9 @@ def _measured(survey: Survey) -> tuple[np.ndarray, Photometry]:
 
 def light(survey: Survey, source: Path | None) -> Section:
     """What the pictures of a survey are like; with `source`, the images it was made of, what the crop keeps of them."""
+    # First what can go wrong: measuring takes minutes for a large survey.
+    text = "Give --src the folder or zip that was preprocessed to see what share of a galaxy's light the crop keeps."
+    text, *gallery = (text,) if source is None else _before_and_after(survey, source)
     ids, measured = _measured(survey)
     low, high = scale_range(measured.half_light_radius)
     panels = [
@@ -50,20 +53,15 @@ def light(survey: Survey, source: Path | None) -> Section:
         "light",
         f"Half-light radii: 98 % of the galaxies between {low:.1f} and {high:.1f} pixels, median "
         f"{np.median(measured.half_light_radius):.1f}",
-        "How large and how bright the galaxies are in the stored crops: the radius that holds half of a galaxy's light, "
-        "the median of "
-        "the border, and the brightest pixel. Dotted: 1 and 99 %. A model trained here knows galaxies of this scale.",
+        "How large and how bright the galaxies are in the stored crops: the radius that holds half of a galaxy's light, the "
+        "median of the border, and the brightest pixel. Dotted: 1 and 99 %. A model trained here knows this scale.",
         lambda width: figures.histograms(width, [(label, values, scale_range(values)) for label, values in panels]),
         Table(
             ("GalaxyID", "half_light_radius", "background", "peak"),
             tuple(zip(ids.tolist(), measured.half_light_radius, measured.background, measured.peak, strict=True)),
         ),
     )
-    if source is None:
-        text = "Give --src the folder or zip that was preprocessed to see what share of a galaxy's light the crop keeps."
-        return Section("light", "The pictures", (text,), (chart,))
-    text, gallery = _before_and_after(survey, source)
-    return Section("light", "The pictures", (text,), (chart, gallery))
+    return Section("light", "The pictures", (text,), (chart, *gallery))
 
 
 def _listed(survey: Survey, source: Path, scratch: Path) -> tuple[Listing, np.ndarray]:
@@ -99,10 +97,9 @@ def _before_and_after(survey: Survey, source: Path) -> tuple[str, Gallery]:
         )
     low, median, high = np.percentile(kept, (5, 50, 95))
     text = (
-        f"The crop keeps the centred {fraction:.0%} of the shorter side, and with it {median:.0%} of the light above "
-        "the background in the median "
-        f"galaxy ({low:.0%} to {high:.0%} in nine of ten; {len(kept):,} galaxies). What it leaves out is sky, and other "
-        "galaxies."
+        f"The crop keeps the centred {fraction:.0%} of the shorter side, and with it {median:.0%} of the light above the "
+        f"background in the median image ({low:.0%} to {high:.0%} in nine of ten; {len(kept):,} images). Neighbours and "
+        "bright sky in the rest count as light that is lost."
     )
     caption = "Each galaxy as it came, and below as it is stored: the first by GalaxyID."
     return text, Gallery("crop", "Before and after the crop", caption, "before and after the crop", tuple(cards))
