@@ -142,3 +142,10 @@ def make_dataset(
         return build(plain_survey, tmp_path_factory.mktemp("other") / "data", settings, workers=1).dataset
 
     return make
+
+
+@pytest.fixture(scope="session")
+def unmeasured_dataset(make_dataset: Any) -> Dataset:
+    """The plain survey without a test split: for runs whose training matters alone. Read-only."""
+    dataset: Dataset = make_dataset(test_fraction=0.0, validation_fraction=0.3, examples_per_shard=16)
+    return dataset

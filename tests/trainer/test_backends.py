@@ -126,16 +126,14 @@ def test_what_to_take_is_the_nearest_batch_that_can_be_shared(plain_dataset: Dat
         shared_batch(config, plain_dataset, four)
 
 
-def test_a_cache_changes_no_bit_of_a_run(plain_dataset: Dataset, tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+def test_a_cache_changes_no_bit_of_a_run(unmeasured_dataset: Dataset, tiny_settings: dict[str, Any], tmp_path: Path) -> None:
     settings = {**tiny_settings, "epochs": 1, "limit": 16, "augment": "full"}
     without, cached = (
-        train(TrainConfig(plain_dataset.folder, tmp_path / cache, cache=cache, **settings)) for cache in ("none", "memory")
+        train(TrainConfig(unmeasured_dataset.folder, tmp_path / cache, cache=cache, **settings)) for cache in ("none", "memory")
     )
     rows = [[(row.epoch, row.mse, row.val_mse) for row in run.history()] for run in (without, cached)]
     assert rows[0] == rows[1]
     for one, other in zip(without.checkpoint_arrays(), cached.checkpoint_arrays(), strict=True):
         assert (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
-    names = [run.folder / "predictions-test.csv" for run in (without, cached)]
-    assert names[0].read_bytes() == names[1].read_bytes()
     for run in (without, cached):
         shutil.rmtree(run.folder)

@@ -217,7 +217,7 @@ def test_sigterm_in_validation_loses_no_training_step(
 
 
 def test_a_disturbed_run_stops_early_in_the_same_epoch(
-    plain_dataset: Dataset, tiny_settings: dict[str, Any], tmp_path: Path
+    unmeasured_dataset: Dataset, tiny_settings: dict[str, Any], tmp_path: Path
 ) -> None:
     """With full augmentation, whose numbers follow from the epoch too, and a rate so high that validation gets worse."""
     settings = {
@@ -229,11 +229,11 @@ def test_a_disturbed_run_stops_early_in_the_same_epoch(
         "batch_size": 4,
         "limit": 24,
     }
-    alone = train(TrainConfig(plain_dataset.folder, tmp_path / "alone", **settings))
+    alone = train(TrainConfig(unmeasured_dataset.folder, tmp_path / "alone", **settings))
     assert len(alone.history()) < 8
-    ended = _trainer("tensorflow", plain_dataset, tmp_path / "run", settings, Stop(r"epoch 1/.*[123]/6", signal.SIGTERM))
+    ended = _trainer("tensorflow", unmeasured_dataset, tmp_path / "run", settings, Stop(r"epoch 1/.*[123]/6", signal.SIGTERM))
     assert ended.status == 143
-    run = train(TrainConfig(plain_dataset.folder, tmp_path / "run", **settings))
+    run = train(TrainConfig(unmeasured_dataset.folder, tmp_path / "run", **settings))
     assert _rows(run) == _rows(alone)
     assert _bits(run.checkpoint_arrays()) == _bits(alone.checkpoint_arrays())
     shutil.rmtree(alone.folder)
@@ -274,13 +274,13 @@ def test_a_run_that_was_stopped_before_its_metrics_evaluates_without_training(
 
 
 def test_a_resumed_run_does_not_need_the_weights_it_started_from(
-    plain_dataset: Dataset, imagenet_weights: Path, tmp_path: Path
+    unmeasured_dataset: Dataset, imagenet_weights: Path, tmp_path: Path
 ) -> None:
     weights = tmp_path / "base.weights.h5"
     shutil.copy(imagenet_weights, weights)
     settings: dict[str, Any] = {"epochs": 4, "batch_size": 8, "limit": 8, "weights": str(weights)}
-    _trainer("tensorflow", plain_dataset, tmp_path / "run", settings, Stop("epoch 2/4:", signal.SIGKILL))
+    _trainer("tensorflow", unmeasured_dataset, tmp_path / "run", settings, Stop("epoch 2/4:", signal.SIGKILL))
     weights.unlink()
-    run = train(TrainConfig(plain_dataset.folder, tmp_path / "run", **settings))
+    run = train(TrainConfig(unmeasured_dataset.folder, tmp_path / "run", **settings))
     assert [row.epoch for row in run.history()] == [1, 2, 3, 4]
     shutil.rmtree(run.folder)

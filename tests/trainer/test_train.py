@@ -113,10 +113,17 @@ def test_the_expected_time_counts_the_steps_that_are_really_left(bare: Bare) -> 
 
 
 def test_training_stops_after_patience_epochs_without_progress(
-    plain_dataset: Dataset, run_folder: Path, capsys: pytest.CaptureFixture[str]
+    unmeasured_dataset: Dataset, run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = TrainConfig(
-        plain_dataset.folder, run_folder, epochs=9, patience=1, limit=8, weights="none", learning_rate=1e-30, warmup_steps=0
+        unmeasured_dataset.folder,
+        run_folder,
+        epochs=9,
+        patience=1,
+        limit=8,
+        weights="none",
+        learning_rate=1e-30,
+        warmup_steps=0,
     )
     history = train(config).history()
     assert len(history) == 2 and len({row.val_mse for row in history}) == 1

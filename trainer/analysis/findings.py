@@ -16,6 +16,8 @@ from trainer.run import Run, best_epoch
 PUBLISHED = (("central pixel, Kaggle", 0.1619), ("the article", 0.0970), ("Kaggle 2014, winner", 0.0749))
 _BASELINES = {"zeros": "all zeros", "train_mean": "column means of train"}
 _OURS = "this model"
+# From such a correlation on, one is said to follow the other.
+_FOLLOWS = 0.7
 
 
 @dataclass(frozen=True)
@@ -101,16 +103,24 @@ def per_class(evaluation: Evaluation) -> Chart:
     )
 
 
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Pearson's, NaN where one of them does not vary."""
+    return float(np.corrcoef(first, second)[0, 1]) if np.ptp(first) > 0 and np.ptp(second) > 0 else float("nan")
+
+
 def extremes_and_errors(evaluation: Evaluation) -> tuple[Chart, Chart]:
     """The article's two: predictions seldom reach the votes' extremes; the error of an answer grows with its mean."""
     predicted, targets = evaluation.predictions.predicted, evaluation.predictions.targets
     largest, largest_voted = predicted.max(axis=0), targets.max(axis=0)
     lower = int((largest < largest_voted).sum())
     mse, means, variances = evaluation.scores.per_class, targets.mean(axis=0), targets.var(axis=0)
-    follows = ""
-    if variances.any() and means.std() > 0 and mse.std() > 0:
-        with_variance, with_mean = (float(np.corrcoef(mse, other)[0, 1]) for other in (variances, means))
-        follows = f" (correlation {with_variance:.2f} with the variance, {with_mean:.2f} with the mean)"
+    with_variance, with_mean = (_correlation(mse, other) for other in (variances, means))
+    both = f"correlation {with_variance:.2f} with the variance, {with_mean:.2f} with the mean"
+    follows = f"The error of an answer follows the spread of its votes ({both})"
+    if np.isnan(with_variance):
+        follows = "These votes do not vary, so that their spread says nothing of the error"
+    elif with_variance <= _FOLLOWS:
+        follows = f"Here the error of an answer does not follow the spread of its votes closely ({both})"
     agreement = Chart(
         "maximum-agreement",
         f"Maximum agreement: lower in the predictions than in the votes for {lower} of 37 columns",
@@ -122,9 +132,9 @@ def extremes_and_errors(evaluation: Evaluation) -> tuple[Chart, Chart]:
     )
     error = Chart(
         "error-against-mean",
-        f"The error of an answer follows the spread of its votes{follows}",
-        "Answers that are often given have higher errors than rare ones, because their votes spread more: the error "
-        f"follows the variance of a column{follows}. The line from dash to dot is what was learnt.",
+        follows,
+        f"{follows}. Answers that are often given spread more than rare ones, so a model that knew only the means would have "
+        "the dashes for errors; the line from dash to dot is what was learnt.",
         lambda width: figures.error_against_mean(width, mse, means, variances),
         Table(("column", "mean", "variance", "mse"), tuple(zip(COLUMNS, means, variances, mse, strict=True))),
     )

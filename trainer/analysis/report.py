@@ -10,24 +10,26 @@ from trainer.analysis.galleries import Choice, Galaxies
 from trainer.analysis.page import Chart, Page, Section, Table, write_page
 from trainer.run import Run
 
+_SEEN = {
+    "train": "that it learnt from",
+    "validation": "by which its best epoch was chosen",
+    "test": "that it had not seen",
+}
+
 
 def headline(evaluation: Evaluation) -> str:
     """The score, its interval and what it beats, in one sentence."""
     content = evaluation.content
     low, high = content["interval"]
-    said = (
-        f"On {content['galaxies']:,} galaxies it had not seen, "
-        if evaluation.split != "train"
-        else f"On the {content['galaxies']:,} galaxies it learnt from, "
-    )
-    said += f"VGG16 reaches an RMSE of {content['rmse']:.4f} ({low:.4f} to {high:.4f})"
+    galaxies = f"{content['galaxies']:,} galaxies {_SEEN[evaluation.split]}"
+    said = f"On {galaxies}, VGG16 reaches an RMSE of {content['rmse']:.4f} ({low:.4f} to {high:.4f})"
     mean = content["baselines"].get("train_mean")
     if mean is None:
         return f"{said}."
     share = 1 - content["rmse"] / mean
     if high < mean:
         return f"{said}: {share:.0%} less than the column means of train give."
-    return f"{said}: no better than the column means of train, which give {mean:.4f}."
+    return f"{said}: not clearly better than the column means of train, which give {mean:.4f}."
 
 
 def _hubble(evaluation: Evaluation, galaxies: Galaxies) -> Section:
