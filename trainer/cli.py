@@ -120,13 +120,19 @@ def _explore_flags(parser: Any) -> None:
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the page, its figures and their numbers")
     add("--src", type=Path, default=None, metavar="PATH", help="the images that were preprocessed, to see what the crop keeps")
-    add("--where", default="", metavar="EXPR", help='a gallery of these galaxies, like "Class4.1 > 0.8 and not Class3.1 > 0.5"')
+    add(
+        "--where",
+        default=None,
+        metavar="EXPR",
+        help='a gallery of these galaxies, like "Class4.1 > 0.8 and not Class3.1 > 0.5"',
+    )
 
 
 def _explore(args: Any) -> None:
     from tfrecords.dataset import open_dataset
     from trainer.analysis.explore import explore
 
+    _check_above(args.out)
     print(f"page: {explore(open_dataset(args.tfrecords), args.out, args.src, args.where)}")
 
 
@@ -213,10 +219,8 @@ def _check_predict(args: Any) -> None:
             raise SettingError(f"--{name} {getattr(args, name)}: goes with --{other} only: leave it out, or give --{other}")
 
 
-def _check_out(path: Path) -> None:
-    """Raise ConfigError where no table can be written at `path`: better now than after an hour of predictions."""
-    if path.is_dir():
-        raise ConfigError(f"{path}: is a folder: give --out a file, like {path / 'submission.csv'}")
+def _check_above(path: Path) -> None:
+    """Raise ConfigError where nothing can be written at `path`: better now than after an hour of work."""
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         what = "you may not write there" if above.is_dir() else "is a file"
@@ -237,7 +241,9 @@ def _predict(args: Any) -> None:
     stretch = Stretch(
         defaults.stretch if args.fits_stretch is None else args.fits_stretch, defaults.q if args.fits_q is None else args.fits_q
     )
-    _check_out(args.out)
+    if args.out.is_dir():
+        raise ConfigError(f"{args.out}: is a folder: give --out a file, like {args.out / 'submission.csv'}")
+    _check_above(args.out)
     predictions: Predictions
     rejected: tuple[Any, ...] = ()
     if args.images is None:

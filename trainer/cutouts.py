@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from preprocess.listing import ImageReader, Listing
-from preprocess.sources import IMAGE_SUFFIXES, find_images
+from preprocess.sources import IMAGE_SUFFIXES, ImageReader, Listing, find_images
 from tfrecords.errors import ImageError, SourceError, one_line
 from tfrecords.images import crop, crop_box, decode
 from trainer import fits, scale

@@ -67,9 +67,11 @@ def _run_process(run: Run, made: Path, kind: str, scratch: Path) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["without a word"])[-1][:200]
         reason = f"killed by signal {-done.returncode}" if done.returncode < 0 else last
+        scarce = done.returncode < 0 or any(word in last for word in ("MemoryError", "No space left"))
+        advice = "free memory or disk space and run the same command again, or " if scarce else ""
         error = RunError(
-            f"{run.model_path}: the conversion to {FORMATS[kind]} failed ({reason}): free memory or disk space and run the "
-            "same command again, or see the whole of it with --verbosity=1"
+            f"{run.model_path}: the conversion to {FORMATS[kind]} failed ({reason}): {advice}see the whole of it with "
+            "--verbosity=1"
         )
         error.add_note(done.stderr)
         raise error

@@ -158,6 +158,9 @@ def predict_images(runs: Run | Sequence[Run], path: Path, tta: int = 1, stretch:
         ensemble = _Ensemble(several, tta, devices)
         ranges = [(ensemble.crops.index(_crop(run)), run.half_light_radius) for run in several]
         known = [(place, radii) for place, radii in ranges if radii is not None]
+        for run in several:
+            if run.half_light_radius is None:
+                log.info("%s: does not know the scale of its galaxies: images at another scale are not told", run.folder)
         rows = rounded_batch(min(BATCH_SIZE, len(images)), devices)
         parts: list[tuple[np.ndarray, np.ndarray]] = []
         rejected: list[Rejected] = []
@@ -219,13 +222,14 @@ def rejected_path(path: Path) -> Path:
 
 def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
     """The images that could not be read, beside the table of predictions at `path`; where there are none, no such file."""
-    listing = rejected_path(path)
+    listing, header = rejected_path(path), csv_line(("GalaxyID", "path", "reason"))
     if not rejected:
-        listing.unlink(missing_ok=True)
+        if listing.is_file() and listing.read_bytes().startswith(header):  # of an earlier command, and no file of the user's
+            listing.unlink()
         return
     listing.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(listing) as file:
-        file.write(csv_line(("GalaxyID", "path", "reason")))
+        file.write(header)
         for image in rejected:
             file.write(csv_line(image))
 

@@ -147,9 +147,15 @@ class Run:
         path = self.folder / HISTORY
         if not path.is_file():
             return []
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [Epoch(int(row["epoch"]), *(float(row[field.name]) for field in fields(Epoch)[1:])) for row in rows]
+        try:
+            with path.open(newline="") as file:
+                table = csv.DictReader(file)
+                rows = list(table)
+            if table.fieldnames != [field.name for field in fields(Epoch)]:
+                raise ValueError("its first line is not the one that the trainer writes")
+            return [Epoch(int(row["epoch"]), *(float(row[field.name]) for field in fields(Epoch)[1:])) for row in rows]
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise RunError(f"{path}: damaged ({error}): remove it, and the pages are made without it") from error
 
     def write_history(self, history: Sequence[Epoch]) -> None:
         lines = [",".join(field.name for field in fields(Epoch))]

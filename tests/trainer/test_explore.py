@@ -81,7 +81,8 @@ def test_the_numbers_beside_the_charts_are_those_of_the_votes(
     for row in _rows(explored, "splits"):
         other = labelled[row["split"]][1][:, COLUMNS.index(row["column"])].astype(np.float64)
         own = train[:, COLUMNS.index(row["column"])]
-        error = np.sqrt(own.var() / len(own) + other.var() / len(other))
+        spread = np.concatenate([own - own.mean(), other - other.mean()])
+        error = spread.std() * np.sqrt(1 / len(own) + 1 / len(other))
         assert float(row["difference_in_standard_errors"]) == pytest.approx((other.mean() - own.mean()) / error, abs=1e-6)
         assert row["flagged"] == str(abs(float(row["difference_in_standard_errors"])) > 4)
 
@@ -177,3 +178,28 @@ def test_a_dataset_of_one_split_is_explored_and_compared_with_nothing(make_datas
     page = explore(dataset, tmp_path / "page", where="Class1.1 > 2")
     text = Read(page.read_text("utf-8")).text
     assert "There is nothing to compare" in text and "0 of 3 galaxies" in text and "nan" not in text.lower().split()
+
+
+def test_columns_that_are_constant_in_both_splits_are_flagged_and_drawn(plain_dataset: Dataset) -> None:
+    from trainer.analysis.page import Chart
+    from trainer.analysis.survey import Survey
+
+    votes = np.zeros((30, 37))
+    votes[15:, 3] = 0.5
+    section = exploring._splits(Survey(plain_dataset, ("train", "test"), np.repeat([0, 1], 15), np.arange(30), votes))
+    assert "Class2.1 in test (0.500 against 0.000)" in section.paragraphs[0]
+    [chart] = [part for part in section.parts if isinstance(part, Chart)]
+    assert chart.draw(9.6).axes[0].get_xlim() == pytest.approx((-4.4, 4.4))
+
+
+def test_an_interrupted_page_is_made_again_and_an_earlier_one_leaves_nothing(plain_dataset: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "page"
+    (out / "figures").mkdir(parents=True)
+    (out / "figures" / "tree.svg.partial").touch()  # Ctrl-C came here
+    explore(plain_dataset, out, where="Class1.1 > 0")
+    assert (out / "figures" / "where.jpg").is_file()
+    explore(plain_dataset, out)
+    assert not list(out.rglob("where.*"))
+    (out / "index.html").write_text("my own home page")
+    with pytest.raises(ConfigError, match="is not empty and no page of explore"):
+        explore(plain_dataset, out)

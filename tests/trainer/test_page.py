@@ -37,7 +37,7 @@ GALLERY = Gallery(
     "some",
     "Some <b>galaxies</b>",
     "Look.",
-    "bright",
+    ("bright", "dark"),
     (Card(7, (CUTOUT,), "near", (Bar("bar: no", 0.25, 0.75),)), Card(9, (CUTOUT, CUTOUT))),
 )
 PAGE = Page(
@@ -85,7 +85,7 @@ def test_every_link_leads_somewhere(read: Read) -> None:
 
 def test_pictures_say_in_words_what_they_show(read: Read) -> None:
     alternatives = [image["alt"] for image in read.images]
-    assert alternatives == ["a <line> goes up"] * 3 + ["bright: galaxy 7, near", "bright: galaxy 9", "bright: galaxy 9"]
+    assert alternatives == ["a <line> goes up"] * 3 + ["bright: galaxy 7, near", "bright: galaxy 9", "dark: galaxy 9"]
 
 
 def test_a_cutout_on_a_page_is_the_cutout(read: Read) -> None:

@@ -73,5 +73,8 @@ def test_means_of_one_population_differ_by_few_standard_errors_and_others_by_man
     np.testing.assert_allclose(errors, difference / np.sqrt(1 / 12 * (1 / 4000 + 1 / 500)), rtol=0.1)
     assert 0.5 < np.sqrt((errors**2).mean()) < 1.5
     assert votes.differing_means(train, other + 0.1)[1].min() > 4
+    for few in (1, 2, 5):  # their own variance would be far too small
+        assert np.abs(votes.differing_means(train, generator.random((few, 37)))[1]).max() < 4
+    assert np.isposinf(votes.differing_means(np.zeros((5, 37)), np.full((5, 37), 0.1))[1]).all()
     same = np.full((3, 37), 0.25)
     assert not votes.differing_means(same, same)[1].any()

@@ -91,9 +91,9 @@ def evaluate(run: Run, dataset: Dataset, split: str = "test", limit: int = 0) ->
 
     path = run.predictions_path(split)
     if not _is_of(run, dataset, split, _galaxies(dataset, split, limit)):
-        made = predict(run, dataset, split, limit)
-        if np.isnan(made.targets).any():
+        if split == "unlabelled":
             raise RunError(f"{dataset.folder}: galaxies of split '{split}' have no votes to compare with: use trainer predict")
+        made = predict(run, dataset, split, limit)
         run.metrics_path(split).unlink(missing_ok=True)  # what follows belongs to other predictions
         write_csv(made, path, dataset.names())
     galaxy_ids, targets = votes_of(dataset, split, limit)
@@ -105,7 +105,7 @@ def evaluate(run: Run, dataset: Dataset, split: str = "test", limit: int = 0) ->
     scores = metrics.score(predictions.predicted, predictions.targets)
     content = _content(run, dataset, split, predictions, scores, metrics.baselines(predictions.targets, means))
     write_report(Evaluation(run, dataset, split, predictions, scores, means, content))
-    if split == "test":
+    if split == "test" and dataset.fingerprint == run.config["dataset"]["fingerprint"]:
         write_card(run, dataset, content)
     write_text(run.metrics_path(split), to_json(content))
     return content
@@ -113,7 +113,8 @@ def evaluate(run: Run, dataset: Dataset, split: str = "test", limit: int = 0) ->
 
 def is_current(run: Run, dataset: Dataset, split: str, limit: int = 0) -> bool:
     """Whether the metrics of a split are those of the run's present model on this dataset, and all else is there."""
-    return run.report_path(split).is_file() and _is_of(run, dataset, split, _galaxies(dataset, split, limit))
+    there = run.report_path(split).is_file() and (split != "test" or (run.folder / "README.md").is_file())
+    return there and _is_of(run, dataset, split, _galaxies(dataset, split, limit))
 
 
 def summary(run: Run, split: str) -> str:

@@ -6,21 +6,30 @@ import numpy as np
 
 from tfrecords.dataset import SPLITS, Dataset
 from tfrecords.errors import ConfigError
-from tfrecords.taxonomy import COLUMN_INDEX, COLUMNS, HUBBLE_CLASSES, QUESTIONS, describe, hubble_score, tree_deviation
+from tfrecords.files import PARTIAL_SUFFIX
+from tfrecords.taxonomy import (
+    COLUMN_INDEX,
+    COLUMNS,
+    HUBBLE_CLASSES,
+    HUBBLE_THRESHOLDS,
+    QUESTIONS,
+    describe,
+    hubble_score,
+    tree_deviation,
+)
 from trainer.analysis import figures, galleries, tree, votes
 from trainer.analysis.galleries import Choice
 from trainer.analysis.light import light
-from trainer.analysis.page import Chart, Page, Section, Table, write_page
+from trainer.analysis.page import GENERATOR, Chart, Page, Section, Table, write_page
 from trainer.analysis.selection import Selection, parse
 from trainer.analysis.survey import Survey, survey_of
 from trainer.devices import explained, load_backend
 
-# A mean of a split that is off by more is hardly chance: one column in 16,000.
+# A mean of a split that is off by more is hardly chance; of fewer galaxies the mean of a skewed column often is.
 STANDARD_ERRORS = 4.0
-_SUBCLASSES = {
-    "elliptical": "question 7: how round, E0 to E7",
-    "spiral": "question 10: how tightly wound, a to c; question 11: how many arms",
-}
+_FEWEST = 10
+_ARMS = "question 10: how tightly wound, a to c; question 11: how many arms"
+_SUBCLASSES = {"elliptical": "question 7: how round, E0 to E7", "spiral": _ARMS, "barred spiral": _ARMS}
 _QUANTILES = (5, 25, 50, 75, 95)
 # The article's readings of its box plots: columns, and what to call the majority that the first of them has.
 _READINGS = (
@@ -48,13 +57,13 @@ def _tree(survey: Survey) -> Section:
         tree.links(notes, has_values=False),
     )
     hubble = Table(
-        ("Hubble class", "columns", "subclasses", "at 0.9", "at 0.6"),
+        ("Hubble class", "columns", "subclasses", *(f"at {threshold}" for threshold in HUBBLE_THRESHOLDS)),
         tuple(
             (
                 name,
                 " and ".join(columns),
-                _SUBCLASSES.get(name, _SUBCLASSES["spiral"]),
-                *(int((hubble_score(survey.voted, name) >= threshold).sum()) for threshold in (0.9, 0.6)),
+                _SUBCLASSES[name],
+                *(int((hubble_score(survey.voted, name) >= threshold).sum()) for threshold in HUBBLE_THRESHOLDS),
             )
             for name, columns in HUBBLE_CLASSES.items()
         ),
@@ -105,7 +114,7 @@ def _distribution(survey: Survey) -> Section:
                 f"half of whose galaxies lie between {quantiles[1, widest]:.2f} and {quantiles[3, widest]:.2f}",
                 "Class distribution by agreement: boxes hold the middle half of the galaxies, lines reach from 5 to 95 %, the "
                 "stroke is the median. Columns are cumulative, so those far down the tree are small for most galaxies.",
-                lambda width: figures.boxes(width, quantiles),
+                lambda width: figures.boxes(width, len(survey.voted), quantiles),
                 Table(
                     ("column", *(f"quantile_{percent}" for percent in _QUANTILES), "mean"),
                     tuple(
@@ -119,8 +128,8 @@ def _distribution(survey: Survey) -> Section:
                 f"{describe(lowest)}, {largest[lowest]:.2f}",
                 f"The largest value of each column: how clear the clearest example is. {full} answers have a galaxy on "
                 "which all "
-                f"agree; the least clear is {describe(lowest)} ({COLUMNS[lowest]}), at {largest[lowest]:.2f}.",
-                lambda width: figures.maximum_agreement(width, largest),
+                f"(99.5 % at least) agree; least clear is {describe(lowest)} ({COLUMNS[lowest]}), at {largest[lowest]:.2f}.",
+                lambda width: figures.maximum_agreement(width, len(survey.voted), largest),
                 Table(("column", "maximum_agreement"), tuple(zip(COLUMNS, largest, strict=True))),
             ),
         ),
@@ -130,7 +139,9 @@ def _distribution(survey: Survey) -> Section:
 def _splits(survey: Survey) -> Section:
     train = survey.of("train") if "train" in survey.splits else None
     means = {split: survey.of(split).mean(axis=0, dtype=np.float64) for split in survey.splits}
-    others = [split for split in survey.splits if split != "train"] if train is not None else []
+    others = [split for split in survey.splits if split != "train" and len(survey.of(split)) >= _FEWEST]
+    if train is None or len(train) < _FEWEST:
+        others = []
     errors = {split: votes.differing_means(train, survey.of(split))[1] for split in others} if train is not None else {}
     flagged = [
         f"{COLUMNS[column]} in {split} ({means[split][column]:.3f} against {means['train'][column]:.3f})"
@@ -138,11 +149,13 @@ def _splits(survey: Survey) -> Section:
         for column in np.flatnonzero(np.abs(errors[split]) > STANDARD_ERRORS)
     ]
     if not others:
-        said = "There is nothing to compare: only one split has votes, or there is no train."
+        said = f"There is nothing to compare: that takes train and another split, of at least {_FEWEST} galaxies with votes."
     elif flagged:
-        said = f"More than {STANDARD_ERRORS:.0f} standard errors from train: {'; '.join(flagged)}. Such splits are not alike."
+        said = f"More than {STANDARD_ERRORS:.0f} standard errors from train: {'; '.join(flagged)}: hardly chance."
     else:
-        said = f"The splits are alike: no column's mean is more than {STANDARD_ERRORS:.0f} standard errors from that in train."
+        said = (
+            f"No column's mean is more than {STANDARD_ERRORS:.0f} standard errors from that in train: no sign of a difference."
+        )
     deviation = tree_deviation(survey.voted).max(axis=0)
     worst = int(np.argmax(deviation))
     sums = (
@@ -217,7 +230,7 @@ def _questions(survey: Survey) -> list[Section]:
     for question in QUESTIONS:
         asked = agreement[:, question.number - 1]
         asked = asked[~np.isnan(asked)]
-        agreed = "No galaxy has been asked by at least half of its volunteers."
+        agreed = "On no galaxy was this asked of at least half of the volunteers."
         if len(asked):
             agreed = (
                 f"Median agreement {np.median(asked):.2f} over the {len(asked):,} galaxies that at least half of the "
@@ -229,13 +242,14 @@ def _questions(survey: Survey) -> list[Section]:
             (
                 COLUMNS[column],
                 describe(column).partition(": ")[2],
-                f"{survey.voted[:, column].mean(dtype=np.float64):.3f}",
+                *(f"{survey.of(split)[:, column].mean(dtype=np.float64):.3f}" for split in survey.splits),
                 *(f"{value:.2f}" for value in quantiles[:, column]),
                 f"{survey.voted[:, column].max():.2f}",
             )
             for column in range(question.start, question.stop)
         )
-        table = Table(("column", "answer", "mean", "1st quartile", "median", "3rd quartile", "maximum"), rows)
+        means = (f"mean in {split}" for split in survey.splits)
+        table = Table(("column", "answer", *means, "1st quartile", "median", "3rd quartile", "maximum"), rows)
         title = f"{question.number}  {question.title}"
         sections.append(
             Section(f"question-{question.number}", title, (f"{question.words} {agreed} {sums}",), (table,), question.number % 2)
@@ -244,28 +258,36 @@ def _questions(survey: Survey) -> list[Section]:
 
 
 def _headline(survey: Survey) -> str:
-    counts = {name: int((hubble_score(survey.voted, name) >= 0.6).sum()) for name in HUBBLE_CLASSES}
-    said = [f"{count:,} {galleries.PLURAL[name]}" for name, count in counts.items()]
+    scores = {name: hubble_score(survey.voted, name) >= 0.6 for name in HUBBLE_CLASSES}
+    said = [f"{int(passes.sum()):,} {galleries.PLURAL[name]}" for name, passes in scores.items()]
+    rest = int((~np.logical_or.reduce(list(scores.values()))).sum())
     return (
         f"{len(survey.galaxy_ids):,} galaxies with votes: {said[0]}, {said[1]} and {said[2]} by at least 60 % of the "
-        "volunteers, "
-        "and many on which they do not agree."
+        f"volunteers, and {rest:,} that are none of these."
     )
 
 
+def _is_ours(out: Path) -> bool:
+    """Whether a folder holds nothing but a page of ours, or what an interrupted one left."""
+    if not {path.name.removesuffix(PARTIAL_SUFFIX) for path in out.iterdir()} <= {"index.html", "figures", "data"}:
+        return False
+    page = out / "index.html"
+    return not page.exists() or GENERATOR in page.read_text("utf-8", errors="replace")[:1000]
+
+
 @explained
-def explore(dataset: Dataset, out: Path, source: Path | None = None, where: str = "") -> Path:
+def explore(dataset: Dataset, out: Path, source: Path | None = None, where: str | None = None) -> Path:
     """Write a page about a dataset, figures/ and data/ into the folder `out`; returns the page.
 
     source: the images that were preprocessed, to see what the crop keeps. where: an expression as in `selection`, whose
     galaxies get a gallery. Raises SettingError for an expression that is none, ConfigError where `out` holds something else
     or `source` other images, DatasetError where no galaxy has votes.
     """
-    selection = parse(where) if where else None
+    selection = None if where is None else parse(where)
     page = out / "index.html"
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: is a file: give --out a folder")
-    if out.is_dir() and any(out.iterdir()) and not page.is_file():
+    if out.is_dir() and not _is_ours(out):
         raise ConfigError(f"{out}: is not empty and no page of explore: give --out a folder that is empty or new")
     load_backend()
     survey = survey_of(dataset)

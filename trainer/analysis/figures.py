@@ -72,7 +72,7 @@ def history(width: float, epochs: Sequence[Epoch]) -> Figure:
     return figure
 
 
-def per_class(width: float, rmse: np.ndarray, intervals: np.ndarray, mean_rmse: np.ndarray | None) -> Figure:
+def per_class(width: float, rmse: np.ndarray, intervals: np.ndarray, mean_rmse: np.ndarray | None, galaxies: int) -> Figure:
     """RMSE (37,) of each answer with its interval (37, 2), before what the column means of train give."""
 
     def draw(axes: Axes, question: Question) -> None:
@@ -83,10 +83,10 @@ def per_class(width: float, rmse: np.ndarray, intervals: np.ndarray, mean_rmse: 
         sides = np.abs(intervals[columns].T - rmse[columns])
         axes.errorbar(rmse[columns], places, xerr=sides, fmt="none", ecolor=INK, elinewidth=1)
 
-    return style.by_answer(width, draw, "RMSE", legend=True)
+    return style.by_answer(width, draw, f"RMSE ({galaxies:,} galaxies)", legend=True)
 
 
-def maximum_agreement(width: float, voted: np.ndarray, predicted: np.ndarray | None = None) -> Figure:
+def maximum_agreement(width: float, galaxies: int, voted: np.ndarray, predicted: np.ndarray | None = None) -> Figure:
     """The largest value (37,) of each column, that of the predictions beside that of the votes."""
 
     def draw(axes: Axes, question: Question) -> None:
@@ -99,7 +99,7 @@ def maximum_agreement(width: float, voted: np.ndarray, predicted: np.ndarray | N
         axes.set_xlim(0, 1.02)
 
     both = predicted is not None
-    return style.by_answer(width, draw, "maximum agreement", row=0.24 if both else 0.2, legend=both)
+    return style.by_answer(width, draw, f"maximum of {galaxies:,} galaxies", row=0.24 if both else 0.2, legend=both)
 
 
 def error_against_mean(width: float, mse: np.ndarray, means: np.ndarray, variances: np.ndarray) -> Figure:
@@ -136,7 +136,7 @@ def calibration(width: float, tables: Sequence[np.ndarray]) -> Figure:
 
 
 def agreement(width: float, bins: np.ndarray) -> Figure:
-    """Share of galaxies whose most voted answer is predicted, per question and bin of agreement: bins (11, 10, 2)."""
+    """Share of galaxies whose most voted answer is predicted, and counts, per question and bin of agreement: (11, 10, 2)."""
     middles = (np.arange(bins.shape[1]) + 0.5) / bins.shape[1]
 
     def draw(axes: Axes, question: Question) -> None:
@@ -144,16 +144,9 @@ def agreement(width: float, bins: np.ndarray) -> Figure:
         for enough, colour, label in ((count >= FEW, PREDICTED, "share"), (count < FEW, QUIET, f"under {FEW} galaxies")):
             axes.bar(middles, np.where(enough, np.nan_to_num(share), 0), 0.085, color=colour, label=label)
         axes.axhline(1 / len(question.answers), color=INK, linewidth=0.8, linestyle=":", label="by chance")
-        axes.text(
-            0.03,
-            0.9,
-            f"n = {int(count.sum()):,}",
-            fontsize=7.5,
-            color=INK,
-            transform=axes.transAxes,
-            bbox={"facecolor": style.TONES[question.number % 2], "edgecolor": "none", "pad": 1},
-        )
-        axes.set(xlim=(0, 1), ylim=(0, 1.05), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"), yticks=(0, 0.5, 1))
+        for middle, number in zip(middles, count, strict=True):
+            axes.text(middle, 1.05, f"{int(number)}", fontsize=5.5, ha="center", color=INK)
+        axes.set(xlim=(0, 1), ylim=(0, 1.15), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"), yticks=(0, 0.5, 1))
 
     return style.by_question(width, draw, ("agreement of the volunteers", "most voted answer predicted"))
 
@@ -178,7 +171,7 @@ def violation(width: float, table: np.ndarray) -> Figure:
     return figure
 
 
-def boxes(width: float, quantiles: np.ndarray) -> Figure:
+def boxes(width: float, galaxies: int, quantiles: np.ndarray) -> Figure:
     """Box plots of the 37 columns: quantiles (5, 37) at 5, 25, 50, 75 and 95 %."""
 
     def draw(axes: Axes, question: Question) -> None:
@@ -189,20 +182,21 @@ def boxes(width: float, quantiles: np.ndarray) -> Figure:
         axes.vlines(median, places - 0.32, places + 0.32, color=INK, linewidth=1.6)
         axes.set_xlim(-0.02, 1.02)
 
-    return style.by_answer(width, draw, "vote fraction")
+    return style.by_answer(width, draw, f"vote fraction ({galaxies:,} galaxies)")
 
 
 def split_differences(width: float, differences: Mapping[str, np.ndarray], limit: float) -> Figure:
     """How far the mean of each column in a split is from that in train, in standard errors: a mark for each split (37,)."""
     marks = ("o", "s", "^")
+    finite = np.concatenate([values[np.isfinite(values)] for values in differences.values()])
+    widest = max(limit, float(np.abs(finite).max(initial=0)))
 
     def draw(axes: Axes, question: Question) -> None:
         places = np.arange(len(question.answers))
         axes.axvspan(-limit, limit, color=style.GRID, zorder=0)
         for (split, values), marker, colour in zip(differences.items(), marks, (PREDICTED, VOTED, INK), strict=False):
             axes.plot(values[question.columns], places, marker, color=colour, ms=4, label=split)
-        largest = max(float(np.abs(values).max()) for values in differences.values())
-        axes.set_xlim(-1.1 * max(largest, limit), 1.1 * max(largest, limit))
+        axes.set_xlim(-1.1 * widest, 1.1 * widest)
 
     return style.by_answer(width, draw, "difference from train (standard errors)", legend=True)
 

@@ -38,10 +38,10 @@ def ladder(evaluation: Evaluation) -> Chart:
     rungs = [figures.Rung(_BASELINES[name], value) for name, value in content["baselines"].items()]
     rungs += [figures.Rung(_OURS, content["rmse"]), *(figures.Rung(name, rmse, True) for name, rmse in PUBLISHED)]
     interval = (content["interval"][0], content["interval"][1])
-    beaten = [rung.label for rung in rungs if rung.label != _OURS and rung.rmse > interval[1]]
+    beaten = [rung.label for rung in rungs if not rung.published and rung.label != _OURS and rung.rmse > interval[1]]
     return Chart(
         "ladder",
-        f"Ladder of scores: RMSE {content['rmse']:.4f}, better than {', '.join(beaten) or 'none of the others'}",
+        f"Ladder of scores: RMSE {content['rmse']:.4f}, better than {', '.join(beaten) or 'nothing else measured here'}",
         "Root mean squared error over all galaxies and columns, the challenge's measure, with the 95 % interval of 1,000 "
         "resamples of the galaxies. Filled bars are measured on the same galaxies; open ones were published for other test "
         "sets of real galaxies, so they are marks and no contest.",
@@ -79,13 +79,19 @@ def per_class(evaluation: Evaluation) -> Chart:
     mean_rmse = None
     if evaluation.means is not None:
         mean_rmse = np.sqrt(metrics.squared_errors(evaluation.means, targets).mean(axis=0))
-    best = int(np.nanargmax(scores.skill)) if np.isfinite(scores.skill).any() else 0
+    skill = np.nan_to_num(scores.skill, nan=-np.inf)
+    best = int(np.argmax(skill))
+    learnt = "none of them better than by its mean"
+    if skill[best] > 0:
+        learnt = f"most is learnt of {COLUMNS[best]} (skill {skill[best]:.2f})"
+    means = ""
+    if mean_rmse is not None:
+        means = " Where the blue bar fills the open one, or passes it, the model knows no more of that answer than its mean."
     return Chart(
         "per-class",
-        f"RMSE of each answer beside the column means; most is learnt of {COLUMNS[best]} (skill {scores.skill[best]:.2f})",
-        "RMSE of each answer with its 95 % interval. Where the blue bar fills the open one, the model knows no more of "
-        "that answer than its mean.",
-        lambda width: figures.per_class(width, rmse, scores.class_intervals, mean_rmse),
+        f"RMSE of each answer: {learnt}",
+        f"RMSE of each answer with its 95 % interval.{means} Skill, in the sections of the questions, is 1 - MSE / variance.",
+        lambda width: figures.per_class(width, rmse, scores.class_intervals, mean_rmse, len(targets)),
         Table(
             ("column", "mse", "rmse", "interval_low", "interval_high", "skill", "column_means_rmse"),
             tuple(
@@ -118,23 +124,23 @@ def extremes_and_errors(evaluation: Evaluation) -> tuple[Chart, Chart]:
     both = f"correlation {with_variance:.2f} with the variance, {with_mean:.2f} with the mean"
     follows = f"The error of an answer follows the spread of its votes ({both})"
     if np.isnan(with_variance):
-        follows = "These votes do not vary, so that their spread says nothing of the error"
+        follows = "The errors, or the spreads, of all answers are alike here, so that one says nothing of the other"
     elif with_variance <= _FOLLOWS:
         follows = f"Here the error of an answer does not follow the spread of its votes closely ({both})"
     agreement = Chart(
         "maximum-agreement",
         f"Maximum agreement: lower in the predictions than in the votes for {lower} of 37 columns",
         f"The largest value of each column, votes beside predictions; the model's is lower in {lower} of 37. A model trained "
-        "on squared error predicts the mean of all galaxies that look alike to it, and a mean is never as extreme as the "
+        "on squared error predicts the mean of all galaxies that look alike to it, and a mean is at most as extreme as the "
         "single galaxies behind it.",
-        lambda width: figures.maximum_agreement(width, largest_voted, largest),
+        lambda width: figures.maximum_agreement(width, len(targets), largest_voted, largest),
         Table(("column", "voted", "predicted"), tuple(zip(COLUMNS, largest_voted, largest, strict=True))),
     )
     error = Chart(
         "error-against-mean",
         follows,
-        f"{follows}. Answers that are often given spread more than rare ones, so a model that knew only the means would have "
-        "the dashes for errors; the line from dash to dot is what was learnt.",
+        f"{follows}. A model that knew only the means of these galaxies would have the dashes for errors, and answers with "
+        "a mean near 0 or 1 have little room to spread; the line from dash to dot is what was learnt.",
         lambda width: figures.error_against_mean(width, mse, means, variances),
         Table(("column", "mean", "variance", "mse"), tuple(zip(COLUMNS, means, variances, mse, strict=True))),
     )
@@ -170,7 +176,7 @@ def trust(evaluation: Evaluation) -> tuple[Chart, Chart, Chart]:
     agreement = Chart(
         "agreement",
         clearly,
-        "The more volunteers agree on a question, the easier it is to give their most voted answer. "
+        "Where volunteers agree, their most voted answer should be easier to give. "
         f"{clearly}. Agreement is 1 - entropy / its largest value (Dieleman et al. 2015); grey bars stand for fewer than "
         f"{figures.FEW} galaxies.",
         lambda width: figures.agreement(width, bins),

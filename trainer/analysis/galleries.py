@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -77,11 +78,19 @@ def galleries(galaxies: Galaxies, choices: Sequence[Choice]) -> tuple[Gallery, .
             choice.name,
             choice.title,
             choice.caption,
-            choice.alt,
+            (choice.alt,),
             tuple(galaxies.card(row, choice.columns(row), choice.note(row), found) for row in map(int, choice.rows)),
         )
         for choice in choices
     )
+
+
+def _always(value: Any) -> Callable[[int], Any]:
+    return lambda _: value
+
+
+def _score_of(scores: np.ndarray) -> Callable[[int], str]:
+    return lambda row: f"score {scores[row]:.2f}"
 
 
 def hubble_choices(galaxies: Galaxies) -> list[Choice]:
@@ -112,10 +121,10 @@ def hubble_choices(galaxies: Galaxies) -> list[Choice]:
                     f"{name.replace(' ', '-')}-{round(100 * threshold)}",
                     title,
                     caption,
-                    f"{said} {name}",
+                    f"among the highest scores for {name}" if pick.fallback else f"{said} {name}",
                     pick.rows,
-                    lambda _, columns=columns: columns,  # type: ignore[misc]
-                    lambda row, scores=scores, shown=pick.fallback: f"score {scores[row]:.2f}" if shown else "",  # type: ignore[misc]
+                    _always(columns),
+                    _score_of(scores) if pick.fallback else _always(""),
                 )
             )
     return choices

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocess import sources
-from preprocess.listing import ImageReader, Listing
+from preprocess.sources import ImageReader, Listing
 from tfrecords import images
 from tfrecords.errors import ConfigError, ImageError
 from trainer.analysis import figures, galleries
@@ -101,5 +101,5 @@ def _before_and_after(survey: Survey, source: Path) -> tuple[str, Gallery]:
         f"background in the median image ({low:.0%} to {high:.0%} in nine of ten; {len(kept):,} images). Neighbours and "
         "bright sky in the rest count as light that is lost."
     )
-    caption = "Each galaxy as it came, and below as it is stored: the first by GalaxyID."
-    return text, Gallery("crop", "Before and after the crop", caption, "before and after the crop", tuple(cards))
+    caption = "The centred square of each image, and below it what is stored: the first by GalaxyID."
+    return text, Gallery("crop", "Before and after the crop", caption, ("before the crop", "after the crop"), tuple(cards))

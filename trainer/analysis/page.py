@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _JPEG_QUALITY = 88
+# Stands in every page, so that a folder can be told to be ours.
+GENERATOR = "galaxy-zoo-vgg16"
 CREDIT = (
-    "Kaggle's galaxies: images Sloan Digital Sky Survey (CC BY, sdss.org), votes the Galaxy Zoo volunteers "
-    "(Willett et al. 2013, MNRAS 435, 2835; Lintott et al. 2008, 2011)."
+    "Credit where these are Kaggle's galaxies: images Sloan Digital Sky Survey (CC BY, sdss.org), votes the Galaxy Zoo "
+    "volunteers (Willett et al. 2013, MNRAS 435, 2835; Lintott et al. 2008, 2011)."
 )
 
 
@@ -95,14 +97,18 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards under a title; `alt` begins the alternative text of each picture."""
+    """Cards under a title; `alt` begins the alternative text of each picture, first to last, for the pictures of a card."""
 
     name: str
     title: str
     caption: str
-    alt: str
+    alt: tuple[str, ...]
     cards: tuple[Card, ...]
     kind: ClassVar[str] = "gallery"
+
+    @property
+    def has_predictions(self) -> bool:
+        return any(bar.predicted is not None for card in self.cards for bar in card.bars)
 
     @property
     def data(self) -> Table:
@@ -153,6 +159,9 @@ class _Writer:
         self._figures, self._data, self._prefix = folder / "figures", folder / "data", prefix
         for below in (self._figures, self._data):
             below.mkdir(parents=True, exist_ok=True)
+            for path in below.glob(f"{prefix}*"):  # of an earlier page, which may have shown more
+                if path.suffix in (".svg", ".jpg", ".csv"):
+                    path.unlink()
 
     def _beside(self, part: Chart | Gallery, picture: bytes, ending: str) -> None:
         write_bytes(self._figures / f"{self._prefix}{part.name}.{ending}", picture)
@@ -167,12 +176,15 @@ class _Writer:
         drawn = (("wide", dark_wide, wide_links), ("narrow", dark_narrow, narrow_links), ("paper", wide, ()))
         return [(name, _uri(svg.encode("utf-8"), "svg+xml"), links) for name, svg, links in drawn]
 
-    def gallery(self, gallery: Gallery) -> list[tuple[Card, list[str]]]:
-        """Each card with the data URIs of its pictures."""
+    def gallery(self, gallery: Gallery) -> list[tuple[Card, list[tuple[str, str]]]]:
+        """Each card with (what it shows, data URI) of its pictures."""
         if gallery.cards:
             cells = [(card.pictures, f"{card.galaxy_id}") for card in gallery.cards]
             self._beside(gallery, style.sheet(gallery.title, cells, CREDIT), "jpg")
-        return [(card, [_picture(pixels) for pixels in card.pictures]) for card in gallery.cards]
+        return [
+            (card, [(alt, _picture(pixels)) for alt, pixels in zip(gallery.alt, card.pictures, strict=False)])
+            for card in gallery.cards
+        ]
 
 
 def write_page(page: Page, path: Path, prefix: str = "") -> None:
@@ -188,6 +200,6 @@ def write_page(page: Page, path: Path, prefix: str = "") -> None:
         lstrip_blocks=True,
     )
     html = environment.get_template("page.html").render(
-        page=page, chart=writer.chart, gallery=writer.gallery, credit=CREDIT, version=__version__
+        page=page, chart=writer.chart, gallery=writer.gallery, credit=CREDIT, version=__version__, generator=GENERATOR
     )
     write_text(path, html)

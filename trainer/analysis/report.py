@@ -10,18 +10,16 @@ from trainer.analysis.galleries import Choice, Galaxies
 from trainer.analysis.page import Chart, Page, Section, Table, write_page
 from trainer.run import Run
 
-_SEEN = {
-    "train": "that it learnt from",
-    "validation": "by which its best epoch was chosen",
-    "test": "that it had not seen",
-}
-
 
 def headline(evaluation: Evaluation) -> str:
     """The score, its interval and what it beats, in one sentence."""
     content = evaluation.content
     low, high = content["interval"]
-    galaxies = f"{content['galaxies']:,} galaxies {_SEEN[evaluation.split]}"
+    galaxies = f"{content['galaxies']:,} galaxies of split {evaluation.split}"
+    if content["dataset"] != evaluation.run.config["dataset"]["fingerprint"]:
+        galaxies += " of another dataset"
+    elif evaluation.split == "test":
+        galaxies = f"{content['galaxies']:,} galaxies that it had not seen"
     said = f"On {galaxies}, VGG16 reaches an RMSE of {content['rmse']:.4f} ({low:.4f} to {high:.4f})"
     mean = content["baselines"].get("train_mean")
     if mean is None:
@@ -126,6 +124,7 @@ def _question(evaluation: Evaluation, question: Question) -> Section:
             COLUMNS[column],
             question.answers[column - question.start],
             f"{targets[:, column].mean():.3f}",
+            f"{scores.per_class[column]:.5f}",
             f"{np.sqrt(scores.per_class[column]):.4f}",
             f"{scores.class_intervals[column][0]:.4f} to {scores.class_intervals[column][1]:.4f}",
             "–" if np.isnan(scores.skill[column]) else f"{scores.skill[column]:.2f}",
@@ -138,7 +137,7 @@ def _question(evaluation: Evaluation, question: Question) -> Section:
         f"question-{question.number}",
         f"{question.number}  {question.title}",
         (f"{question.words} {reach} RMSE {np.sqrt(scores.per_question[number]):.4f} ({low:.4f} to {high:.4f}).",),
-        (Table(("column", "answer", "mean", "RMSE", "95 % interval", "skill", "max. voted", "max. predicted"), rows),),
+        (Table(("column", "answer", "mean", "MSE", "RMSE", "95 % interval", "skill", "max. voted", "max. predicted"), rows),),
         question.number % 2,
     )
 
@@ -161,6 +160,7 @@ def _page(evaluation: Evaluation) -> Page:
     return Page(
         f"VGG16 on Galaxy Zoo, split {evaluation.split}",
         headline(evaluation),
+        f"MSE {content['mse']:.5f} ({content['interval'][0] ** 2:.5f} to {content['interval'][1] ** 2:.5f}) · "
         f"run {evaluation.run.folder} · dataset {evaluation.dataset.folder} · {size} × {size} pixels",
         (
             Section(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
@@ -153,7 +154,7 @@ def draw(width: float, notes: Sequence[str], values: np.ndarray | None = None, l
     return made
 
 
-def _connect(axes: "object", above: _Box, box: _Box, narrow: bool) -> None:
+def _connect(axes: Axes, above: _Box, box: _Box, narrow: bool) -> None:
     """A line with a bend from the parent's answer to the question, the column that leads to it written on it."""
     assert box.question.parent is not None
     answer = f"{above.question.number}.{box.question.parent - above.question.start + 1}"
@@ -167,9 +168,9 @@ def _connect(axes: "object", above: _Box, box: _Box, narrow: bool) -> None:
         bend = box.left - 0.21
         places = ([above.left + above.width, bend, bend, box.left], [start, start, middle, middle])
         text = (box.left - 0.02, middle - 0.09)
-    axes.plot(*places, color=style.QUIET, linewidth=1, zorder=1, solid_joinstyle="round")  # type: ignore[attr-defined]
+    axes.plot(*places, color=style.QUIET, linewidth=1, zorder=1, solid_joinstyle="round")
     if text is not None:
-        axes.text(*text, answer, fontsize=7.5, ha="right", color=style.QUIET)  # type: ignore[attr-defined]
+        axes.text(*text, answer, fontsize=7.5, ha="right", color=style.QUIET)
 
 
 def links(notes: Sequence[str], has_values: bool) -> Callable[[float], list[Link]]:

@@ -66,10 +66,12 @@ def hubble_pick(galaxy_ids: np.ndarray, votes: np.ndarray, name: str, threshold:
 def differing_means(train: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How far the mean of each column of `other` is from that of `train`: (37,), and the same in standard errors (37,).
 
-    The standard error is that of the difference of two independent means; a difference of 0 is 0 of them.
+    The standard error is that of the difference of two means of one population, whose variance both give together: a small
+    split's own would be too small. A difference of 0 is 0 of them, another where nothing varies infinitely many.
     """
     train, other = np.asarray(train, np.float64), np.asarray(other, np.float64)
     difference = other.mean(axis=0) - train.mean(axis=0)
-    error = np.sqrt(train.var(axis=0) / len(train) + other.var(axis=0) / len(other))
+    spread = np.concatenate([train - train.mean(axis=0), other - other.mean(axis=0)])
+    error = np.sqrt(spread.var(axis=0) * (1 / len(train) + 1 / len(other)))
     with np.errstate(divide="ignore"):
         return difference, np.divide(difference, error, out=np.zeros_like(error), where=difference != 0)
