@@ -148,11 +148,11 @@ class Run:
         if not path.is_file():
             return []
         try:
-            with path.open(newline="") as file:
-                table = csv.DictReader(file)
-                rows = list(table)
-            if table.fieldnames != [field.name for field in fields(Epoch)]:
-                raise ValueError("its first line is not the one that the trainer writes")
+            text = path.read_text("utf-8")
+            table = csv.DictReader(text.splitlines())
+            rows = list(table)
+            if table.fieldnames != [field.name for field in fields(Epoch)] or not text.endswith("\n"):
+                raise ValueError("it is not whole")
             return [Epoch(int(row["epoch"]), *(float(row[field.name]) for field in fields(Epoch)[1:])) for row in rows]
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             raise RunError(f"{path}: damaged ({error}): remove it, and the pages are made without it") from error

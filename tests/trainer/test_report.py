@@ -344,11 +344,15 @@ def test_another_dataset_is_named_and_leaves_the_model_card_alone(
     assert "of split test of another dataset, VGG16 reaches" in page.text
 
 
-def test_a_damaged_history_is_one_error_with_the_way_out(borrowed: Callable[[str], Run], plain_dataset: Dataset) -> None:
+@pytest.mark.parametrize("lines", [0.5, 1.5, 1.99])
+def test_a_damaged_history_is_one_error_with_the_way_out(
+    borrowed: Callable[[str], Run], plain_dataset: Dataset, lines: float
+) -> None:
     run = borrowed("run")
-    text = (run.folder / "history.csv").read_text()
+    whole = (run.folder / "history.csv").read_text().splitlines(keepends=True)
     (run.folder / "history.csv").unlink()
-    (run.folder / "history.csv").write_text(text[: len(text) // 2])
+    cut = whole[int(lines)]
+    (run.folder / "history.csv").write_text("".join(whole[: int(lines)]) + cut[: int(len(cut) * (lines % 1))].rstrip("\n"))
     with pytest.raises(RunError, match=r"history\.csv: damaged .*: remove it"):
         evaluate(run, plain_dataset)
     assert not run.metrics_path("test").exists()
