@@ -65,8 +65,8 @@ run_pipeline() {
   [[ -z ${SRC:-} || -e $SRC ]] || fail "SRC=$SRC: no such folder or zip: give the one that holds the images and the table of votes"
   prepare
   local out="${OUT:-$here}" src="${SRC:-}" size="${SIZE:-}" epochs="${EPOCHS:-}" weights="${WEIGHTS:-}"
-  local rate=1e-4 warmup=100 given="${SIZE:-}${EPOCHS:-}"
-  local -a gpu_flag=()
+  local given="${SIZE:-}${EPOCHS:-}"
+  local -a more=()
   if [[ -z $src && -d $here/kaggle ]]; then src="$here/kaggle"; fi
   if [[ -z $src ]]; then
     src="$out/demo" size="${size:-32}" epochs="${epochs:-16}" weights="${weights:-none}"
@@ -77,7 +77,7 @@ run_pipeline() {
       "$venv/bin/preprocess" demo --out "$src"
     fi
   elif has_gpu; then
-    size="${size:-212}" epochs="${epochs:-30}" weights="${weights:-imagenet}" gpu_flag=(--require_gpu)
+    size="${size:-212}" epochs="${epochs:-30}" weights="${weights:-imagenet}" more=(--require_gpu)
     say "a GPU is here: $size x $size pixels, $epochs epochs (SIZE= and EPOCHS= change that)"
   else
     size="${size:-64}" epochs="${epochs:-4}" weights="${weights:-imagenet}"
@@ -85,7 +85,7 @@ run_pipeline() {
     [[ -n $given ]] || say "this is a small trial"
   fi
   # From random weights a higher rate than from a pretrained base: chosen on the synthetic galaxies.
-  if [[ $weights == none ]]; then rate=3e-4 warmup=40; fi
+  if [[ $weights == none ]]; then more+=(--learning_rate 3e-4 --warmup_steps 40); fi
   # One dataset per source and size, one run per setting, so that another setting never meets the folder of this one.
   local name
   name=$(basename "$(realpath "$src")" .zip)
@@ -95,9 +95,9 @@ run_pipeline() {
   "$venv/bin/preprocess" --src "$src" --out "$data" --size "$size"
   "$venv/bin/preprocess" verify --tfrecords "$data" --src "$src"
 
-  say "trainer: $epochs epochs, weights $weights, learning rate $rate"
+  say "trainer: $epochs epochs, weights $weights"
   "$venv/bin/trainer" --tfrecords "$data" --out "$run" --epochs "$epochs" --weights "$weights" \
-    --learning_rate "$rate" --warmup_steps "$warmup" ${gpu_flag[@]+"${gpu_flag[@]}"}
+    ${more[@]+"${more[@]}"}
 }
 
 case "${1:-}" in

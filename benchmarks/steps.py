@@ -25,8 +25,8 @@ def _measured(size: int, batch_size: int, rounds: int) -> dict[str, list[float]]
     import tensorflow as tf
 
     from trainer import devices, model
+    from trainer.optimizer import Rate, optimizer
     from trainer.steps import training_steps
-    from trainer.train import optimizer
 
     found = devices.choose("auto", require_gpu=False)
     generator = np.random.default_rng(0)
@@ -37,20 +37,20 @@ def _measured(size: int, batch_size: int, rounds: int) -> dict[str, list[float]]
     )
     both: dict[str, Any] = {}
     for name, xla in (("plain", False), ("xla", True)):
-        net = model.build(size, "none", np.full(model.OUTPUTS, 0.3), found.precision, 0)
-        adam = optimizer(1e-5, 0, found.precision)
+        net = model.build(model.Design(size, scaling="random"), "none", np.full(model.OUTPUTS, 0.3), found.precision, 0)
+        adam = optimizer(Rate(1e-5), found.precision)
         adam.build(net.trainable_variables)
         both[name] = training_steps(net, adam, replace(found, xla=xla), "none")
         both[name].start_epoch()
         for _ in range(WARM_UP_STEPS):
             both[name].train(batch)
-        both[name].loss_sum()
+        both[name].error_sum()
     seconds: dict[str, list[float]] = {"plain": [], "xla": []}
     for number in range(rounds):
         for name in ("plain", "xla") if number % 2 else ("xla", "plain"):
             began = time.perf_counter()
             both[name].train(batch)
-            both[name].loss_sum()
+            both[name].error_sum()
             seconds[name].append(time.perf_counter() - began)
     return seconds
 

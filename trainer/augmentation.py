@@ -97,7 +97,8 @@ def augment(images: Any, drawn: Any, kind: str) -> Any:
         return images
     from keras import ops
 
-    # In float32, which holds the 256 levels exactly: of uint8 TensorFlow has no fast transposition on every CPU.
-    images = _dihedral(ops.cast(images, "float32"), drawn[:, :3])
+    # In float32, which holds the 256 levels exactly: of uint8 TensorFlow has no fast transposition on every CPU. The maximum
+    # changes nothing, but keeps TensorFlow from moving the cast behind the transposition.
+    images = _dihedral(ops.maximum(ops.cast(images, "float32"), 0), drawn[:, :3])
     images = _turned(images, drawn[:, 3:]) if kind == "full" else images
     return ops.cast(images, "uint8")

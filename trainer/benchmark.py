@@ -66,12 +66,10 @@ def forward_flops(model: Any) -> int:
     """FLOPs of a model for one image: of its convolutions and dense layers, next to which the others cost nothing."""
     total = 0
     for layer in model.layers:
-        kind = type(layer).__name__
-        if kind == "Conv2D":
-            height, width, _ = layer.output.shape[1:]
-            total += 2 * height * width * int(np.prod(layer.kernel.shape))
-        elif kind == "Dense":
-            total += 2 * int(np.prod(layer.kernel.shape))
+        if hasattr(layer, "layers"):
+            total += forward_flops(layer)
+        elif type(layer).__name__ in ("Conv2D", "Dense"):  # a dense layer may be applied to every place of a map
+            total += 2 * int(np.prod(layer.output.shape[1:-1])) * int(np.prod(layer.kernel.shape))
     return total
 
 
@@ -132,17 +130,19 @@ def benchmark(config: TrainConfig, steps: int, rounds: int) -> Speed:
         raise RunError(f"{dataset.folder}: has no galaxies in split 'train': preprocess images together with their votes")
     devices = choose(config.precision, config.require_gpu)
     from trainer import cache, memory, model
+    from trainer.optimizer import optimizer
     from trainer.pipeline import TrainingInput
     from trainer.steps import training_steps
-    from trainer.train import optimizer, shared_batch
+    from trainer.train import learning_rate, shared_batch
 
     steps_an_epoch, batch_size = shared_batch(config, dataset, devices)
     kept = cache.plan(config.cache, dataset, steps_an_epoch * batch_size, memory.available())
     with devices.scope():
-        net = model.build(dataset.size, "none", np.full(model.OUTPUTS, 0.3), devices.precision, config.seed)
-        adam = optimizer(config.learning_rate, config.warmup_steps, devices.precision)
+        start = (np.full(model.OUTPUTS, 0.3), devices.precision, config.seed)
+        net = model.build(model.design(config, dataset.size), "none", *start)
+        adam = optimizer(learning_rate(config, steps_an_epoch), devices.precision, config.weight_decay, config.ema)
         adam.build(net.trainable_variables)
-        training = training_steps(net, adam, devices, config.augment)
+        training = training_steps(net, adam, devices, config.augment, config.loss)
     training.start_epoch()
     source = TrainingInput(dataset, batch_size, config.seed, config.limit, kept, augmented=config.augment != "none")
     batches = source.batches(0, 2**31)
@@ -153,13 +153,13 @@ def benchmark(config: TrainConfig, steps: int, rounds: int) -> Speed:
         training.train(batch)
         training.train(next(fed))
         next(alone)
-    training.loss_sum()
+    training.error_sum()
     taken: dict[str, list[float]] = {"pipeline": [], "step": [], "together": []}
     for number in range(rounds):
         taken["pipeline"].append(_timed(alone, steps, lambda batch: None, lambda: None, PIPELINE_SECONDS))
         pair = [("step", itertools.repeat(batch)), ("together", fed)]
         for name, supply in pair if number % 2 else reversed(pair):
-            taken[name].append(_timed(supply, steps, training.train, training.loss_sum))
+            taken[name].append(_timed(supply, steps, training.train, training.error_sum))
     seconds = {name: statistics.median(values) for name, values in taken.items()}
     gflop = 3 * forward_flops(net) / 1e9
     matrix = _matrix_rate(devices, 8192 if devices.gpus else 2048) * devices.replicas

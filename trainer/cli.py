@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from tfrecords.commandline import Command, at_least, between, run_program
 from tfrecords.errors import ConfigError, SettingError
-from trainer.config import AUGMENTATIONS, CACHES, PRECISIONS, TrainConfig
+from trainer.config import CHOICES, RECIPES, TrainConfig
 
 _ON = "(default: %(default)s)"
 
@@ -21,21 +21,41 @@ def _run_flags(parser: Any) -> None:
     _dataset_flag(parser)
 
 
+def _recipe_flag(parser: Any, name: str, about: str, **options: Any) -> None:
+    """A flag for a choice that the recipe makes where it is not given."""
+    made = {recipe: choices()[name] for recipe, choices in RECIPES.items()}
+    said = f"{made['best']}; article: {made['article']}" if made["best"] != made["article"] else made["best"]
+    if name in CHOICES:
+        options["choices"] = CHOICES[name]
+    parser.add_argument(f"--{name}", default=None, help=f"{about} (default: {said})", **options)
+
+
 def _work_flags(parser: Any, defaults: TrainConfig) -> None:
     """The flags of a step and its input, which training and its benchmark share."""
     add = parser.add_argument
     _dataset_flag(parser)
-    add("--batch_size", type=at_least(1), default=defaults.batch_size, metavar="N", help=f"galaxies per step {_ON}")
     add(
-        "--augment",
-        choices=AUGMENTATIONS,
-        default=defaults.augment,
-        help=f"dihedral: one of 8 symmetries; full: rotation by any angle, zoom and shift too {_ON}",
+        "--recipe",
+        choices=tuple(RECIPES),
+        default="best",
+        help=f"what the flags below take where they are not given: best, by measurement, or the article's {_ON}",
     )
-    add("--precision", choices=PRECISIONS, default=defaults.precision, help=f"auto: mixed on GPUs, float32 on CPUs {_ON}")
+    _recipe_flag(parser, "batch_size", "galaxies per step", type=at_least(1), metavar="N")
+    _recipe_flag(parser, "augment", "dihedral: one of 8 symmetries; full: rotation by any angle, zoom and shift too")
+    _recipe_flag(parser, "backbone", "the convolutional base")
+    _recipe_flag(parser, "pooling", "flatten: all of the base's last maps go on; average: the mean of each")
+    _recipe_flag(parser, "head", "sigmoid: each column for itself; tree: fractions that obey the decision tree")
+    _recipe_flag(parser, "loss", "cross_entropy: of every question, weighted by how many were asked; needs --head tree")
+    _recipe_flag(parser, "ema", "momentum of a moving average of the weights, the one that is kept; 0: none", type=float)
+    add(
+        "--precision",
+        choices=CHOICES["precision"],
+        default=defaults.precision,
+        help=f"auto: mixed on GPUs, float32 on CPUs {_ON}",
+    )
     add(
         "--cache",
-        choices=CACHES,
+        choices=CHOICES["cache"],
         default=defaults.cache,
         help=f"keep galaxies in memory over the epochs; auto: where that takes at most a quarter of what is free {_ON}",
     )
@@ -49,27 +69,30 @@ def _train_flags(parser: Any) -> None:
     defaults = TrainConfig(Path(), Path("runs/vgg16"))
     _work_flags(parser, defaults)
     add("--out", type=Path, default=defaults.out, metavar="DIR", help=f"run folder {_ON}")
-    add("--epochs", type=at_least(1), default=defaults.epochs, metavar="N", help=f"at most {_ON}")
-    add("--learning_rate", type=float, default=defaults.learning_rate, metavar="RATE", help=f"Adam's, after warm-up {_ON}")
-    add(
-        "--warmup_steps",
-        type=at_least(0),
-        default=defaults.warmup_steps,
-        metavar="N",
-        help=f"of linear growth of the rate {_ON}",
-    )
     add(
         "--weights",
         default=defaults.weights,
         metavar="imagenet|none|FILE",
         help=f"where the convolutional base starts: downloaded, random, or a file {_ON}",
     )
-    add(
-        "--patience",
-        type=at_least(1),
-        default=defaults.patience,
-        metavar="EPOCHS",
-        help=f"without a better validation MSE until training stops {_ON}",
+    _recipe_flag(parser, "epochs", "at most", type=at_least(1), metavar="N")
+    _recipe_flag(parser, "learning_rate", "Adam's, after warm-up", type=float, metavar="RATE")
+    _recipe_flag(parser, "schedule", "of the learning rate after warm-up: as it is, or falling to zero along a cosine")
+    _recipe_flag(parser, "warmup_steps", "of linear growth of the rate", type=at_least(0), metavar="N")
+    _recipe_flag(
+        parser,
+        "head_epochs",
+        "the first epochs train only what follows the base, on features computed once: quick where there is no GPU",
+        type=at_least(0),
+        metavar="N",
+    )
+    _recipe_flag(parser, "weight_decay", "AdamW's, 0: none", type=float, metavar="RATE")
+    _recipe_flag(parser, "input_scaling", "auto: as the weights expect the input; unit: 0..1")
+    _recipe_flag(
+        parser, "initialisation", "means: He, outputs start at the column means; keras: Glorot, outputs start near one half"
+    )
+    _recipe_flag(
+        parser, "patience", "epochs without a better validation MSE until training stops", type=at_least(1), metavar="N"
     )
     add(
         "--hosts",
@@ -83,9 +106,10 @@ def _train_flags(parser: Any) -> None:
 
 
 def _config(args: Any, **more: Any) -> TrainConfig:
-    """The choices that the flags stand for; `more`: those that have no flag here."""
-    chosen = {field.name: getattr(args, field.name) for field in fields(TrainConfig) if hasattr(args, field.name)}
-    return TrainConfig(**{**chosen, "limit": args.limit or 0, **more})
+    """The choices that the flags stand for, and the recipe where they are not given; `more`: those that have no flag here."""
+    given = {field.name: getattr(args, field.name, None) for field in fields(TrainConfig)}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return TrainConfig(**{**RECIPES[args.recipe](), **chosen, **more})
 
 
 def _train(args: Any) -> None:

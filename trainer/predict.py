@@ -55,8 +55,10 @@ def rounded_batch(batch_size: int, devices: Devices) -> int:
     return -(-batch_size // devices.replicas) * devices.replicas
 
 
-def _padded(images: np.ndarray, rows: int) -> np.ndarray:
-    return np.pad(images, ((0, rows - len(images)), (0, 0), (0, 0), (0, 0))) if len(images) < rows else images
+def padded(batch: np.ndarray, rows: int) -> np.ndarray:
+    """The batch with zeros after it, so that it has `rows` rows."""
+    missing = rows - len(batch)
+    return np.pad(batch, ((0, missing), *((0, 0),) * (batch.ndim - 1))) if missing else batch
 
 
 def predicted_batches(
@@ -71,7 +73,7 @@ def predicted_batches(
 
     rows = batch_size // share.processes
     for ids, images, targets in evaluation_batches(dataset, split, batch_size, limit, share).as_numpy_iterator():
-        yield ids, predictor(_padded(images, rows))[: len(ids)].astype(np.float32), targets
+        yield ids, predictor(padded(images, rows))[: len(ids)].astype(np.float32), targets
 
 
 class _Ensemble:
@@ -169,8 +171,8 @@ def predict_images(runs: Run | Sequence[Run], path: Path, tta: int = 1, stretch:
             for batch in stream(images, ensemble.crops, rows, stretch, known):
                 rejected += batch.rejected
                 if count := len(batch.galaxy_ids):
-                    padded = [_padded(crops, rows) for crops in batch.crops]
-                    parts.append((batch.galaxy_ids, ensemble(padded)[:count].astype(np.float32)))
+                    filled = [padded(crops, rows) for crops in batch.crops]
+                    parts.append((batch.galaxy_ids, ensemble(filled)[:count].astype(np.float32)))
                     grey += int(batch.grey.sum())
                     enlarged += int(batch.enlarged.sum())
                     outside += int(batch.outside.sum())

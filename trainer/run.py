@@ -22,6 +22,7 @@ from tfrecords import __version__
 from tfrecords.dataset import Dataset, to_json
 from tfrecords.errors import ConfigError, RunError
 from tfrecords.files import PARTIAL_SUFFIX, atomic_file, sync_folder, write_text
+from trainer.backbones import BACKBONES, Backbone
 
 CONFIG = "config.json"
 MODEL = "model.keras"
@@ -37,7 +38,8 @@ _OURS = (
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of the history. Epochs count from 1; mse and val_mse are the loss (val_mse NaN without validation).
+    """One row of the history. Epochs count from 1; mse: over the epoch's steps, as training saw the galaxies (val_mse: after
+    it; NaN without validation).
 
     seconds: wall time with validation, without saving; images_per_second: of the training part alone.
     """
@@ -73,9 +75,9 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
     return min(measured, key=lambda row: row.val_mse) if measured else history[-1]
 
 
-def stops_early(history: Sequence[Epoch], patience: int) -> bool:
-    """Whether `patience` epochs have passed since the best one; never without validation."""
-    return bool(history) and history[-1].epoch - best_epoch(history).epoch >= patience
+def stops_early(history: Sequence[Epoch], patience: int, not_before: int = 0) -> bool:
+    """Whether `patience` epochs have passed since the best one and since epoch `not_before`; never without validation."""
+    return bool(history) and history[-1].epoch - max(best_epoch(history).epoch, not_before) >= patience
 
 
 def _dataset_summary(dataset: Dataset) -> dict[str, Any]:
@@ -99,6 +101,11 @@ class Run:
         return dict(self.config["settings"])
 
     @property
+    def backbone(self) -> Backbone:
+        """Its convolutional base."""
+        return BACKBONES[self.settings.get("backbone", "vgg16")]
+
+    @property
     def half_light_radius(self) -> tuple[float, float] | None:
         """1 and 99 % quantiles of its training set, in pixels of the stored image; None of runs that did not measure it."""
         found = self.config.get("half_light_radius")
@@ -118,6 +125,10 @@ class Run:
     def report_path(self, split: str) -> Path:
         """report/index.html for the test split, report/SPLIT.html for others."""
         return self.folder / "report" / ("index.html" if split == "test" else f"{split}.html")
+
+    def features_path(self, split: str) -> Path:
+        """Where the features of a split are kept while the head trains on them."""
+        return self.folder / f"features-{split}{PARTIAL_SUFFIX}"
 
     def load_model(self) -> Any:
         """The best model, ready for prediction. Raises RunError where there is none yet or it is damaged."""

@@ -4,10 +4,11 @@ Keras' own `fit` is not used: it forgets where inside an epoch it was, on JAX it
 callbacks run in threads, and on several devices it does not send the next batch ahead. Here the host runs two steps ahead
 of the accelerator, and everything that the next step depends on can be taken out and put back bit for bit.
 
-The loss is the mean squared error over galaxies and columns, in float32. Its sum over the steps of an epoch is part
-of the state, so an epoch that was interrupted ends with the loss of one that was not.
+Loss and mean squared error, which may be the same, are those over galaxies and columns, in float32. The sum of the squared
+errors of an epoch's steps is part of the state, so an epoch that was interrupted ends with that of one that was not.
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ import numpy as np
 
 from trainer.augmentation import augment
 from trainer.devices import Devices
+from trainer.heads import LOSS_FUNCTIONS, squared_error
 
 _STEPS_IN_FLIGHT = 2
 
@@ -32,17 +34,20 @@ class Steps(Protocol):
         Returns before the step is done, but not before the second last one is. All processes are told the same.
         """
 
-    def loss_sum(self) -> float:
-        """The sum of the losses since `start_epoch`; waits for all steps."""
+    def error_sum(self) -> float:
+        """The sum of the steps' mean squared errors since `start_epoch`; waits for all steps."""
 
     def start_epoch(self) -> None:
-        """Set the sum of the losses to zero."""
+        """Set the sum of the errors to zero."""
 
     def state(self) -> list[np.ndarray]:
-        """All that the next step depends on, random states and the sum of the losses included."""
+        """All that the next step depends on, random states and the sum of the errors included."""
 
     def restore(self, arrays: Sequence[np.ndarray]) -> None:
         """Put back what `state` gave. Raises ValueError where number or shapes differ."""
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """In it `weights` and `predict` take the moving average of the weights, where the optimizer keeps one."""
 
     def weights(self) -> list[np.ndarray]:
         """The model's weights, for `model.set_weights`."""
@@ -62,18 +67,22 @@ def _check(old: Sequence[Any], new: Sequence[np.ndarray]) -> None:
         raise ValueError("its arrays are not those of this model, optimizer and precision")
 
 
-def training_steps(model: Any, optimizer: Any, devices: Devices, kind: str) -> Steps:
-    """The steps of the backend in use; `kind`: of augmentation."""
-    return (_JaxSteps if devices.backend == "jax" else _TensorFlowSteps)(model, optimizer, devices, kind)
+def _keeps_average(optimizer: Any) -> bool:
+    return bool(getattr(optimizer, "inner_optimizer", optimizer).use_ema)
+
+
+def training_steps(model: Any, optimizer: Any, devices: Devices, kind: str, loss: str = "mse") -> Steps:
+    """The steps of the backend in use; `kind`: of augmentation; `loss`: one of heads.LOSS_FUNCTIONS."""
+    return (_JaxSteps if devices.backend == "jax" else _TensorFlowSteps)(model, optimizer, devices, kind, loss)
 
 
 class _TensorFlowSteps:
-    def __init__(self, model: Any, optimizer: Any, devices: Devices, kind: str) -> None:
+    def __init__(self, model: Any, optimizer: Any, devices: Devices, kind: str, loss_name: str) -> None:
         import tensorflow as tf
-        from keras import ops
 
         self._devices = devices
         self._model = model
+        self._optimizer = optimizer
         self._variables = _variables(model, optimizer)
         self._sum = tf.Variable(0.0, trainable=False)
         self._running: deque[Any] = deque()
@@ -85,10 +94,11 @@ class _TensorFlowSteps:
             with tf.GradientTape() as tape:
                 predicted = model(augment(images, drawn, kind), training=True)
                 # The optimizer adds up the gradients of the replicas, each of which sees an equal part of the batch.
-                loss = ops.mean(ops.square(predicted - targets)) / devices.replicas
+                error = squared_error(predicted, targets) / devices.replicas
+                loss = error if loss_name == "mse" else LOSS_FUNCTIONS[loss_name](predicted, targets) / devices.replicas
                 scaled = optimizer.scale_loss(loss)
             optimizer.apply(tape.gradient(scaled, model.trainable_variables), model.trainable_variables)
-            return loss
+            return error
 
         replica = tf.function(replica, jit_compile=devices.xla)
 
@@ -96,11 +106,11 @@ class _TensorFlowSteps:
         @tf.autograph.experimental.do_not_convert
         def step(images: Any, targets: Any, drawn: Any) -> Any:
             if strategy is None:
-                loss = replica(images, targets, drawn)
+                error = replica(images, targets, drawn)
             else:
-                loss = strategy.reduce("SUM", strategy.run(replica, args=(images, targets, drawn)), axis=None)
-            self._sum.assign_add(loss)
-            return loss
+                error = strategy.reduce("SUM", strategy.run(replica, args=(images, targets, drawn)), axis=None)
+            self._sum.assign_add(error)
+            return error
 
         self._step = step
 
@@ -119,7 +129,7 @@ class _TensorFlowSteps:
             self._running.popleft().numpy()
         return stop
 
-    def loss_sum(self) -> float:
+    def error_sum(self) -> float:
         return float(self._sum.numpy())
 
     def start_epoch(self) -> None:
@@ -134,6 +144,20 @@ class _TensorFlowSteps:
         for variable, array in zip(every, arrays, strict=True):
             variable.assign(array)
 
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        if not _keeps_average(self._optimizer):
+            yield
+            return
+        variables = self._model.trainable_variables
+        kept = [np.asarray(variable) for variable in variables]
+        try:
+            self._optimizer.finalize_variable_values(variables)
+            yield
+        finally:
+            for variable, value in zip(variables, kept, strict=True):
+                variable.assign(value)
+
     def weights(self) -> list[np.ndarray]:
         return list(self._model.get_weights())
 
@@ -142,10 +166,9 @@ class _TensorFlowSteps:
 
 
 class _JaxSteps:
-    def __init__(self, model: Any, optimizer: Any, devices: Devices, kind: str) -> None:
+    def __init__(self, model: Any, optimizer: Any, devices: Devices, kind: str, loss_name: str) -> None:
         import jax
         import keras
-        from keras import ops
 
         self._model = model
         self._optimizer = optimizer
@@ -154,19 +177,21 @@ class _JaxSteps:
         self._predictor = Predictor(model, devices)
         values = ([variable.value for variable in group] for group in self._groups())
         self._state: Any = devices.replicate((*values, np.float32(0)))
+        self._average: Any = None
 
         def step(state: Any, flags: Any, images: Any, targets: Any, drawn: Any) -> Any:
             trainable, other, of_optimizer, total = state
 
             def scaled_loss(trainable: Any) -> Any:
                 predicted, updated = model.stateless_call(trainable, other, augment(images, drawn, kind), training=True)
-                loss = ops.mean(ops.square(predicted - targets))
+                error = squared_error(predicted, targets)
+                loss = error if loss_name == "mse" else LOSS_FUNCTIONS[loss_name](predicted, targets)
                 with keras.StatelessScope(state_mapping=list(zip(optimizer.variables, of_optimizer, strict=True))):
-                    return optimizer.scale_loss(loss), (loss, updated)
+                    return optimizer.scale_loss(loss), (error, updated)
 
-            gradients, (loss, updated) = jax.grad(scaled_loss, has_aux=True)(trainable)
+            gradients, (error, updated) = jax.grad(scaled_loss, has_aux=True)(trainable)
             trainable, of_optimizer = optimizer.stateless_apply(of_optimizer, gradients, trainable)
-            return (trainable, updated, of_optimizer, total + loss), flags.any()
+            return (trainable, updated, of_optimizer, total + error), flags.any()
 
         self._step = jax.jit(step, donate_argnums=0, out_shardings=devices.everywhere)
 
@@ -185,7 +210,7 @@ class _JaxSteps:
         agreed = bool(self._running.popleft())
         return stop if self._devices.hosts.processes == 1 else agreed
 
-    def loss_sum(self) -> float:
+    def error_sum(self) -> float:
         return float(self._state[-1])
 
     def start_epoch(self) -> None:
@@ -210,12 +235,37 @@ class _JaxSteps:
         groups = ([new[id(variable)] for variable in group] for group in self._groups())
         self._state = self._devices.replicate((*groups, arrays[-1]))
 
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        import keras
+
+        if not _keeps_average(self._optimizer):
+            yield
+            return
+        variables = self._model.trainable_variables
+        held = [*zip(variables, self._state[0], strict=True), *zip(self._optimizer.variables, self._state[2], strict=True)]
+        with keras.StatelessScope(state_mapping=held) as scope:
+            self._optimizer.finalize_variable_values(variables)
+        self._average = [scope.get_current_value(variable) for variable in variables]
+        try:
+            yield
+        finally:
+            self._average = None
+
+    def _shown(self) -> tuple[Any, Any]:
+        """The values of the trainable variables, or what stands for them, and of the others."""
+        return self._state[0] if self._average is None else self._average, self._state[1]
+
     def weights(self) -> list[np.ndarray]:
-        held = self._flat()
+        held = {
+            id(variable): value
+            for group, values in zip(self._groups()[:2], self._shown(), strict=True)
+            for variable, value in zip(group, values, strict=True)
+        }
         return [np.asarray(held[id(variable)]) for variable in self._model.weights]
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        return self._predictor(images, self._state[:2])
+        return self._predictor(images, self._shown())
 
 
 def _one_ahead(batches: Iterable[Any]) -> Iterator[Any]:

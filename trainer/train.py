@@ -20,15 +20,22 @@ from tfrecords import dataset as datasets
 from tfrecords.commandline import Interruption, deferred_interrupts
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, RunError
-from trainer import hosts, memory
+from trainer import collapse, hosts, memory
 from trainer import run as runs
 from trainer.config import TrainConfig
 from trainer.devices import Devices, choose, explained
-from trainer.model import for_inference
+from trainer.head_first import RATE as HEAD_RATE
+from trainer.head_first import HeadFirst
+from trainer.model import architecture, build, design, for_inference
+from trainer.optimizer import Rate, optimizer
 from trainer.predict import predicted_batches, rounded_batch
 from trainer.run import Epoch, Progress, Run
 from trainer.scale import training_range
+from trainer.steps import Steps
+from trainer.tensorboard import Curves
 
+# Whose predictions tell after the first epoch whether they vary, where there is no validation.
+_GUARD_GALAXIES = 512
 ESTIMATE_AFTER_STEPS = 20
 LONG_HOURS = 12
 
@@ -53,50 +60,10 @@ def time_to_end(seconds_per_step: float, steps: int, size: int, has_gpu: bool) -
     return f"{line}\nthat is more than {LONG_HOURS} hours: use {hardware}{smaller}, fewer --epochs, or --limit"
 
 
-def optimizer(learning_rate: float, warmup_steps: int, precision: str) -> Any:
-    """Adam; its rate grows linearly over the first steps, because the first gradients from the head are large.
-
-    Under float16, whose smallest numbers are too large for many gradients, with scaling of the loss.
-    """
-    import keras
-
-    rate: Any = learning_rate
-    if warmup_steps:
-        rate = keras.optimizers.schedules.PolynomialDecay(learning_rate / (warmup_steps + 1), warmup_steps, learning_rate)
-    adam = keras.optimizers.Adam(rate)
-    return keras.optimizers.LossScaleOptimizer(adam) if precision == "mixed_float16" else adam
-
-
-def learning_rate_after(config: TrainConfig, steps: int) -> float:
-    """The learning rate after so many steps, as `optimizer` has it."""
-    if steps >= config.warmup_steps:
-        return config.learning_rate
-    start = config.learning_rate / (config.warmup_steps + 1)
-    return start + (config.learning_rate - start) * steps / config.warmup_steps
-
-
-class _TensorBoard:
-    """The history as TensorBoard shows it: a curve for train, one for validation, over the epochs."""
-
-    def __init__(self, run: Run) -> None:
-        self._folder = run.folder / "tensorboard"
-        self._writers: dict[str, Any] = {}
-
-    def write(self, row: Epoch) -> None:
-        import tensorflow as tf
-
-        curves = {
-            "train": {"mse": row.mse, "learning_rate": row.learning_rate, "images_per_second": row.images_per_second},
-            "validation": {} if math.isnan(row.val_mse) else {"mse": row.val_mse},
-        }
-        for name, values in curves.items():
-            if values and name not in self._writers:
-                self._writers[name] = tf.summary.create_file_writer(str(self._folder / name))
-            for label, value in values.items():
-                with self._writers[name].as_default(row.epoch):
-                    tf.summary.scalar(label, value)
-        for writer in self._writers.values():
-            writer.flush()
+def learning_rate(config: TrainConfig, steps: int) -> Rate:
+    """Of the epochs that train all layers, `steps` of each."""
+    total = (config.epochs - config.head_epochs) * steps
+    return Rate(config.learning_rate, config.warmup_steps, total if config.schedule == "cosine" else 0)
 
 
 def shared_batch(config: TrainConfig, dataset: Dataset, devices: Devices) -> tuple[int, int]:
@@ -130,6 +97,12 @@ def _check_precision(config: TrainConfig, progress: Progress, devices: Devices, 
         )
 
 
+def _stops_early(config: TrainConfig, progress: Progress) -> bool:
+    """The head alone may stop getting better, and all layers still come."""
+    head_epochs = config.head_epochs if config.head_epochs < config.epochs else 0
+    return runs.stops_early(progress.history, config.patience, head_epochs)
+
+
 class _Training:
     """A run under way: its model and steps, how far it has come, and what it does in an epoch.
 
@@ -139,35 +112,48 @@ class _Training:
     def __init__(self, run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices: Devices) -> None:
         """The model as it was when the run was stopped, or as it begins."""
         from tfrecords.reader import targets_of
-        from trainer import model
-        from trainer.steps import training_steps
 
         self.run, self.config, self.dataset, self.devices = run, config, dataset, devices
         self.steps, self.batch_size = shared_batch(config, dataset, devices)
         self.progress = runs.NOTHING_YET if is_new else run.progress()
         _check_precision(config, self.progress, devices, run.folder)
         resumes = self.progress != runs.NOTHING_YET
+        self.rate = learning_rate(config, self.steps)
         self._kept = self._plan_cache()
+        self._design = design(config, dataset.size)
         with devices.scope():
             if resumes:  # every weight comes from the checkpoint: the file it once started from may be gone
-                self.model = model.architecture(dataset.size, config.weights != "none", devices.precision, config.seed)
+                self.model = architecture(self._design, devices.precision, config.seed)
             else:
                 means = targets_of(dataset, "train", config.limit).mean(axis=0)
-                self.model = model.build(dataset.size, config.weights, means, devices.precision, config.seed)
-            adam = optimizer(config.learning_rate, config.warmup_steps, devices.precision)
-            adam.build(self.model.trainable_variables)
-            self.training = training_steps(self.model, adam, devices, config.augment)
+                start = (config.weights, means, devices.precision, config.seed, config.initialisation)
+                self.model = build(self._design, *start)
+            self._head_first: HeadFirst | None = None
+            if self.progress.finished < config.head_epochs:
+                self._head_first = HeadFirst(self.model, self._design, config, dataset, devices, run)
+                self.training = self._head_first.training
+            else:
+                self.training = self._all_layers()
         if resumes:
             try:
-                self.training.restore(run.checkpoint_arrays())
+                (self._head_first or self.training).restore(run.checkpoint_arrays())
             except ValueError as error:
                 raise RunError(f"{run.folder}: its checkpoint does not fit ({error}): start again with --overwrite") from error
         if is_new and self.writes:
             runs.create(run)
         self.progress = replace(self.progress, precision=devices.precision, backend=devices.backend)
-        self._tensorboard = _TensorBoard(run)
+        self.batches: Iterator[Any] = iter(())
+        self._tensorboard = Curves(run.folder / "tensorboard")
         self._step_seconds: list[float] = []
         self._seen = 0
+
+    def _all_layers(self) -> Steps:
+        from trainer.steps import training_steps
+
+        config = self.config
+        adam = optimizer(self.rate, self.devices.precision, config.weight_decay, config.ema)
+        adam.build(self.model.trainable_variables)
+        return training_steps(self.model, adam, self.devices, config.augment, config.loss)
 
     @property
     def writes(self) -> bool:
@@ -180,12 +166,14 @@ class _Training:
 
     def save(self) -> None:
         if self.writes:
-            self.run.save_checkpoint(self.training.state(), self.progress)
+            self.run.save_checkpoint((self._head_first or self.training).state(), self.progress)
 
     def _plan_cache(self) -> str:
         from trainer import cache
 
         galaxies = self.steps * self.batch_size // self.devices.hosts.processes
+        if self.config.head_epochs == self.config.epochs:
+            return "none"  # all epochs read features
         if self.config.cache == "auto" and self.config.epochs - self.progress.finished == 1:
             return "none"  # who reads all of them once has nothing to keep
         kept = cache.plan(self.config.cache, self.dataset, galaxies, memory.available())
@@ -193,16 +181,38 @@ class _Training:
             self.say(f"keeping the {galaxies:,} galaxies of split 'train' in memory, {kept}")
         return kept
 
-    def batches(self) -> Iterator[Any]:
-        """All batches from here to the last epoch."""
+    def prepare(self, interruption: Interruption) -> None:
+        """Make `self.batches`: those from here to the last epoch, or to the last one that trains the head alone."""
         from trainer.pipeline import TrainingInput
 
-        config = self.config
+        config, finished, done = self.config, self.progress.finished, self.progress.steps
+        if self._head_first is not None:
+            if not self._head_first.prepare(interruption):
+                interruption.raise_now()
+            self.say(self._head_first.description)
+            self.batches = self._head_first.batches(self.batch_size, finished, done)
+            return
         drawn = config.augment != "none"
         source = TrainingInput(
             self.dataset, self.batch_size, config.seed, config.limit, self._kept, self.devices.hosts, augmented=drawn
         )
-        return iter(self.training.ready(source.batches(self.progress.finished, config.epochs, self.progress.steps)))
+        self.batches = iter(self.training.ready(source.batches(finished, config.epochs, done)))
+
+    def _unfreeze(self, head_first: HeadFirst, interruption: Interruption) -> None:
+        """Go on with all layers."""
+        head_first.weights()
+        self._head_first = None
+        with self.devices.scope():
+            self.training = self._all_layers()
+        self._step_seconds, self._seen = [], 0
+        self.save()  # from here on the features are of no use
+        head_first.forget()
+        self.prepare(interruption)
+
+    def finish(self) -> None:
+        """Nothing is left of features where the run ends with the head alone."""
+        if self._head_first is not None:
+            self._head_first.forget()
 
     def _stop(self, interruption: Interruption, steps: int) -> NoReturn:
         self.progress = replace(self.progress, steps=steps)
@@ -210,8 +220,8 @@ class _Training:
         hosts.leave(self.devices.hosts)
         interruption.raise_now()
 
-    def _train(self, batches: Iterator[Any], interruption: Interruption) -> tuple[float, float]:
-        """The rest of an epoch; returns the mean of its losses, and images per second."""
+    def _train(self, interruption: Interruption) -> tuple[float, float]:
+        """The rest of an epoch; returns the mean of its steps' squared errors, and images per second."""
         from tqdm import tqdm
 
         began = ended = time.monotonic()
@@ -220,47 +230,69 @@ class _Training:
         bar = tqdm(total=self.steps, initial=done, desc=label, unit=" steps", leave=False, disable=not self.writes)
         with bar:
             while done < self.steps:
-                stop = self.training.train(next(batches), interruption.signal is not None)
+                stop = self.training.train(next(self.batches), interruption.signal is not None)
                 before, ended = ended, time.monotonic()
                 if done > self.progress.steps or self.steps == 1:  # the first waits for the pipeline, and for compilation
                     self._step_seconds.append(ended - before)
                 done += 1
                 self._seen += 1
                 bar.update()
-                if self._seen == ESTIMATE_AFTER_STEPS and self.writes:
+                if self._seen == ESTIMATE_AFTER_STEPS and self.writes and self._head_first is None:
                     to_go = (self.config.epochs - finished) * self.steps - done
                     per_step = statistics.fmean(self._step_seconds)
                     bar.write(time_to_end(per_step, to_go, self.dataset.size, bool(self.devices.gpus)))
                 if stop:
                     self._stop(interruption, done)
-            loss = self.training.loss_sum() / self.steps
+            error = self.training.error_sum() / self.steps
         images = (done - self.progress.steps) * self.batch_size
-        return loss, images / max(time.monotonic() - began, 1e-9) if images else math.nan
+        return error, images / max(time.monotonic() - began, 1e-9) if images else math.nan
+
+    def _predicted(self, split: str, limit: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches (predicted, targets) of a split by the weights of now."""
+        if self._head_first is not None:
+            yield from self._head_first.predicted(split, limit)
+            return
+        size = rounded_batch(self.batch_size, self.devices)
+        share = self.devices.hosts
+        for _, predicted, targets in predicted_batches(self.training.predict, self.dataset, split, size, limit, share):
+            yield predicted, targets
 
     def _validate(self, interruption: Interruption) -> float:
-        """The MSE over split `validation`, NaN without one."""
-        if not self.dataset.galaxies("validation"):
+        """The MSE over split `validation`, NaN without one. After the first epoch, say so if predictions are constant."""
+        config, first = self.config, not self.progress.finished
+        split, limit = "validation", config.limit
+        if not self.dataset.galaxies(split):
+            split, limit = "train", min(config.limit or _GUARD_GALAXIES, _GUARD_GALAXIES)
+        if split == "train" and not first:
             return math.nan
         alone = self.devices.hosts.processes == 1
         total, count = 0.0, 0
-        size = rounded_batch(self.batch_size, self.devices)
-        batches = predicted_batches(
-            self.training.predict, self.dataset, "validation", size, self.config.limit, self.devices.hosts
-        )
-        for _, predicted, targets in batches:
-            total += float(np.square(predicted.astype(np.float64) - targets).sum())
-            count += targets.size
-            if alone and interruption.signal is not None:
-                self._stop(interruption, self.steps)
-        return total / count
+        spread = collapse.Spread()
+        with self.training.averaged():
+            for predicted, targets in self._predicted(split, limit):
+                total += float(np.square(predicted.astype(np.float64) - targets).sum())
+                count += targets.size
+                spread.add(predicted)
+                if alone and interruption.signal is not None:
+                    break
+        if alone and interruption.signal is not None:
+            self._stop(interruption, self.steps)
+        if first and (warning := collapse.warning(spread.mean(), config.settings())):
+            self.say(warning)
+        return math.nan if split == "train" else total / count
 
-    def epoch(self, batches: Iterator[Any], interruption: Interruption) -> None:
+    def _rate_after(self, epochs: int) -> float:
+        if epochs <= self.config.head_epochs:
+            return HEAD_RATE.peak
+        return self.rate.after((epochs - self.config.head_epochs) * self.steps)
+
+    def epoch(self, interruption: Interruption) -> None:
         """One epoch, or what was left of it, and everything that is kept of it."""
         began = time.monotonic()
         config, finished = self.config, self.progress.finished
         if not self.progress.steps:
             self.training.start_epoch()
-        mse, images_per_second = self._train(batches, interruption)
+        mse, images_per_second = self._train(interruption)
         val_mse = self._validate(interruption)
         if not math.isfinite(mse) or (not math.isfinite(val_mse) and self.dataset.galaxies("validation")):
             raise RunError(
@@ -270,7 +302,7 @@ class _Training:
             epoch=finished + 1,
             mse=mse,
             val_mse=val_mse,
-            learning_rate=learning_rate_after(config, (finished + 1) * self.steps),
+            learning_rate=self._rate_after(finished + 1),
             seconds=round(time.monotonic() - began, 3),
             images_per_second=round(images_per_second, 3),
         )
@@ -279,9 +311,14 @@ class _Training:
         best = runs.best_epoch(history)
         if self.writes:
             if best is row:
-                self.run.save_model(for_inference(self.model, self.training.weights()))
+                with self.training.averaged():
+                    weights = (self._head_first or self.training).weights()
+                self.run.save_model(for_inference(self._design, weights))
             self.run.write_history(history)
             self._tensorboard.write(row)
+        if self._head_first is not None and row.epoch == config.head_epochs < config.epochs:
+            self._unfreeze(self._head_first, interruption)
+        else:
             self.save()
         kept = "best so far" if best is row else f"best is epoch {best.epoch}"
         validation = "" if math.isnan(val_mse) else f", validation MSE {val_mse:.5f} ({kept})"
@@ -296,13 +333,14 @@ def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices:
         training.say(f"{run.folder}: going on after epoch {training.progress.finished} of {config.epochs}{inside}")
     if not dataset.galaxies("validation"):
         training.say("no split 'validation': no early stopping, and the last model is kept")
-    batches = training.batches()
     with deferred_interrupts("saving a checkpoint after this step; once more to stop at once") as interruption:
+        training.prepare(interruption)
         while training.progress.finished < config.epochs:
-            training.epoch(batches, interruption)
-            if runs.stops_early(training.progress.history, config.patience):
+            training.epoch(interruption)
+            if _stops_early(config, training.progress):
                 training.say(f"stopped early: no better validation MSE for {config.patience} epochs")
                 break
+        training.finish()
     return interruption
 
 
@@ -323,7 +361,7 @@ def train(config: TrainConfig, overwrite: bool = False) -> Run:
         place = {"dataset": dataset.fingerprint, "epochs done": progress.finished, "steps done": progress.steps}
         hosts.agree(share, "settings", {**config.settings(), **place})
         interrupted = False
-        if progress.finished == config.epochs or runs.stops_early(progress.history, config.patience):
+        if progress.finished == config.epochs or _stops_early(config, progress):
             if share.index == 0:
                 print(f"{run.folder}: training is complete after {progress.finished} epochs")
         else:

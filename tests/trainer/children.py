@@ -25,7 +25,7 @@ def _training(dataset: Any, devices: Any, optimizer: Any, dropout: float, kind: 
 
     with devices.scope():
         means = targets_of(dataset, "train", 0).mean(axis=0)
-        network = model.build(dataset.size, "none", means, devices.precision, seed=3)
+        network = model.build(model.Design(dataset.size, scaling="random"), "none", means, devices.precision, seed=3)
         network.get_layer("dropout").rate = dropout
         kernel = network.get_layer("vote_fractions").kernel  # zeros would let no gradient through to the layers below
         kernel.assign(np.random.default_rng(0).normal(0, 0.03, kernel.shape))
@@ -78,14 +78,14 @@ def host(folder: str, out: str, hosts: str, index: str) -> None:
     from tfrecords.dataset import open_dataset
     from trainer.devices import choose
     from trainer.hosts import joined
+    from trainer.optimizer import Rate, optimizer
     from trainer.pipeline import TrainingInput
     from trainer.predict import predicted_batches
-    from trainer.train import optimizer
 
     dataset = open_dataset(Path(folder))
     with joined(hosts, int(index)) as share:
         devices = choose("float32", require_gpu=False, hosts=share)
-        training = _training(dataset, devices, lambda: optimizer(3e-4, 2, "float32"), 0.5, "none")
+        training = _training(dataset, devices, lambda: optimizer(Rate(3e-4, 2), "float32"), 0.5, "none")
         batches = _batches(dataset, training, devices)
         for _ in range(3):
             training.train(next(batches))
@@ -101,8 +101,50 @@ def host(folder: str, out: str, hosts: str, index: str) -> None:
         )
 
 
+def head_first(folder: str, out: str) -> None:
+    """A run that trains the head first, undisturbed and begun again after its first epoch: the same end.
+
+    Then a step with a moving average of the weights.
+    """
+    from tests.trainer.test_steps import check_average
+    from tfrecords.commandline import Interruption
+    from tfrecords.dataset import open_dataset
+    from trainer import run as runs
+    from trainer.config import TrainConfig
+    from trainer.devices import choose
+    from trainer.optimizer import Rate, optimizer
+    from trainer.train import _Training, train
+
+    dataset = open_dataset(Path(folder))
+    settings: dict[str, Any] = {
+        "head": "tree",
+        "loss": "cross_entropy",
+        "ema": 0.5,
+        "weights": "none",
+        "limit": 8,
+        "augment": "none",
+    }
+    both = [
+        TrainConfig(dataset.folder, Path(out) / name, epochs=2, head_epochs=1, batch_size=8, **settings)
+        for name in ("alone", "stopped")
+    ]
+    alone = train(both[0])
+    run, is_new = runs.start(both[1].out, both[1].settings(), dataset, overwrite=False)
+    devices = choose("float32", require_gpu=False)
+    first = _Training(run, is_new, both[1], dataset, devices)
+    first.prepare(Interruption())
+    first.epoch(Interruption())
+    stopped = train(both[1])
+    rows = [[(row.epoch, row.mse, row.val_mse) for row in each.history()] for each in (alone, stopped)]
+    assert len(rows[0]) == 2 and rows[0] == rows[1]
+    bits = [[array.tobytes() for array in each.checkpoint_arrays()] for each in (alone, stopped)]
+    assert bits[0] == bits[1]
+    training = _training(dataset, devices, lambda: optimizer(Rate(3e-4), "float32", ema=0.75), 0.5, "none")
+    check_average(training, _batches(dataset, training, devices), 0.75)
+
+
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
     if os.environ.get("TENSORFLOW_DEVICES") == "2":
         _two_devices_on_tensorflow()
-    {"gradient": gradient, "host": host}[sys.argv[1]](*sys.argv[2:])
+    {"gradient": gradient, "host": host, "head_first": head_first}[sys.argv[1]](*sys.argv[2:])

@@ -14,7 +14,7 @@ from PIL import Image
 from preprocess.job import BuildSettings, build
 from tfrecords.dataset import Dataset
 from tfrecords.taxonomy import COLUMNS, QUESTIONS
-from trainer.config import TrainConfig
+from trainer.config import RECIPES, TrainConfig
 from trainer.run import Run, open_run
 
 Main = Callable[..., tuple[int, str, str]]
@@ -73,7 +73,12 @@ def plain_dataset(
     return build(plain_survey, tmp_path_factory.mktemp("plain_dataset") / "data", settings, workers=1).dataset
 
 
-TINY = {"epochs": 3, "batch_size": 8, "learning_rate": 3e-4, "warmup_steps": 4, "weights": "none", "seed": 3}
+# Spelt out, so that another recipe does not make another run of it.
+TINY = {
+    **RECIPES["article"](),
+    **{"epochs": 3, "batch_size": 8, "learning_rate": 3e-4, "warmup_steps": 4, "weights": "none", "seed": 3},
+    **{"initialisation": "means", "input_scaling": "auto", "augment": "dihedral"},
+}
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ SPEED = Speed("CPU", 212, 32, 10, 5, 1000.0, 100.0, 99.0, 0.01, 83.0, 8.3, 16.6)
 def test_the_flops_of_vgg16_are_those_of_its_layers() -> None:
     from trainer import model
 
-    net = model.build(32, "none", np.full(37, 0.3), "float32", 0)
+    net = model.build(model.Design(32, scaling="random"), "none", np.full(37, 0.3), "float32", 0)
     blocks = [(32, 3, 64), (32, 64, 64), (16, 64, 128), (16, 128, 128), (8, 128, 256), (8, 256, 256), (8, 256, 256)]
     blocks += [(4, 256, 512), (4, 512, 512), (4, 512, 512), (2, 512, 512), (2, 512, 512), (2, 512, 512)]
     convolutions = sum(2 * side * side * 9 * inputs * outputs for side, inputs, outputs in blocks)
@@ -28,7 +28,7 @@ def test_the_flops_of_vgg16_are_those_of_its_layers() -> None:
 def test_training_one_image_of_the_article_takes_about_83_gflop() -> None:
     from trainer import model
 
-    assert 3 * forward_flops(model.architecture(212, True, "float32")) / 1e9 == pytest.approx(83, rel=0.03)
+    assert 3 * forward_flops(model.architecture(model.Design(212), "float32")) / 1e9 == pytest.approx(83, rel=0.03)
 
 
 @pytest.mark.parametrize(

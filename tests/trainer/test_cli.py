@@ -6,13 +6,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tfrecords import __version__
 from tfrecords.dataset import Dataset
-from trainer.config import TrainConfig
+from trainer.config import RECIPES, TrainConfig
 from trainer.devices import choose
 from trainer.run import Run, open_run
 
@@ -40,7 +41,7 @@ def test_help_names_every_flag_with_its_default_and_the_other_commands(run_main:
     words = " ".join(out.split())
     for name, value in {**defaults.settings(), "out": defaults.out}.items():
         assert f"--{name} " in words
-        assert name == "limit" or f"(default: {value})" in words
+        assert name == "limit" or f"(default: {value})" in words or f"(default: {value}; article: " in words
     for command in ("evaluate", "predict"):
         assert f"trainer {command}" in out
         code, help_text, _ = run_main(command, "--help")
@@ -167,13 +168,31 @@ def test_a_required_gpu_that_is_missing_is_one_line(run_main: Main, small_datase
 
 def test_every_flag_reaches_the_run(run_main: Main, small_dataset: Dataset, tmp_path: Path) -> None:
     values = {
-        "epochs": 1, "batch_size": 3, "learning_rate": 0.002, "warmup_steps": 5, "weights": "none",
-        "augment": "dihedral", "precision": "mixed_float16", "patience": 4, "seed": 2**31, "limit": 6,
+        "epochs": 2, "batch_size": 3, "learning_rate": 0.002, "schedule": "constant", "warmup_steps": 5, "head_epochs": 1,
+        "loss": "cross_entropy", "weight_decay": 0.125, "ema": 0.5, "augment": "full", "backbone": "resnet50",
+        "weights": "none", "input_scaling": "unit", "pooling": "average", "head": "tree", "initialisation": "keras",
+        "precision": "mixed_bfloat16", "patience": 4, "seed": 2**31, "limit": 6,
     }  # fmt: skip
     flags = [f"--{name}={value}" for name, value in values.items()]
     code, out, _ = run_main("--tfrecords", small_dataset.folder, "--out", tmp_path / "run", *flags)
     run = open_run(tmp_path / "run")
     assert code == 0 and run.settings == values
-    assert "precision mixed_float16, " in out and "RMSE on test (6 galaxies)" in out
-    assert [row.learning_rate for row in run.history()] == [pytest.approx(0.002 * (1 + 2) / 6)]
+    assert "precision mixed_bfloat16, " in out and "RMSE on test (6 galaxies)" in out
+    assert [row.learning_rate for row in run.history()] == [1e-3, pytest.approx(0.002 * (1 + 2) / 6)]
     shutil.rmtree(run.folder)
+
+
+def test_a_recipe_makes_the_choices_that_no_flag_makes(
+    run_main: Main, small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[TrainConfig] = []
+    monkeypatch.setattr("trainer.train.train", lambda config, overwrite: taken.append(config))
+    where = ("--tfrecords", small_dataset.folder, "--out", tmp_path)
+    run_main(*where)
+    run_main(*where, "--recipe", "article")
+    run_main(*where, "--recipe", "article", "--epochs", "7", "--head", "tree")
+    defaults, of_article, changed = taken
+    assert defaults == TrainConfig(small_dataset.folder, tmp_path)
+    assert of_article == TrainConfig(small_dataset.folder, tmp_path, **RECIPES["article"]())
+    assert changed == replace(of_article, epochs=7, head="tree")
+    assert run_main(*where, "--recipe", "mine")[0] == 2

@@ -1,4 +1,4 @@
-"""A run's settings are checked before anything slow begins."""
+"""A run's settings are checked before anything slow begins, and recipes are what they say."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -9,16 +9,43 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfrecords.errors import SettingError
-from trainer.config import AUGMENTATIONS, MAX_SEED, PRECISIONS, TrainConfig
+from trainer import config as module
+from trainer.config import CHOICES, MAX_SEED, RECIPES, TrainConfig
 
 
 def _config(**changes: Any) -> TrainConfig:
     return TrainConfig(Path("data"), Path("run"), **changes)
 
 
-def test_the_defaults_are_the_articles() -> None:
-    config = _config()
-    assert (config.epochs, config.learning_rate, config.weights) == (50, 1e-5, "imagenet")
+def test_the_recipe_of_the_article_is_what_its_code_has() -> None:
+    config = _config(**RECIPES["article"]())
+    assert (config.batch_size, config.learning_rate, config.schedule, config.warmup_steps) == (1, 1e-5, "constant", 0)
+    assert (config.input_scaling, config.initialisation, config.head, config.pooling) == ("unit", "keras", "sigmoid", "flatten")
+    assert (config.epochs, config.augment, config.loss, config.head_epochs) == (50, "none", "mse", 0)
+    assert (config.backbone, config.weights, config.weight_decay, config.ema) == ("vgg16", "imagenet", 0, 0)
+
+
+def test_the_defaults_are_those_of_the_best_recipe_and_every_recipe_makes_the_same_choices() -> None:
+    assert _config(**RECIPES["best"]()) == _config()
+    assert set(RECIPES["best"]()) == set(RECIPES["article"]())
+    with_no_recipe = {
+        "tfrecords",
+        "out",
+        "weights",
+        "precision",
+        "seed",
+        "limit",
+        "cache",
+        "require_gpu",
+        "hosts",
+        "host_index",
+    }
+    assert set(RECIPES["best"]()) == {field.name for field in fields(TrainConfig)} - with_no_recipe
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_says_what_it_is(recipe: str) -> None:
+    assert len(RECIPES[recipe].__doc__ or "") > 100
 
 
 @pytest.mark.parametrize(
@@ -27,6 +54,8 @@ def test_the_defaults_are_the_articles() -> None:
         ("epochs", 0),
         ("batch_size", 0),
         ("warmup_steps", -1),
+        ("head_epochs", -1),
+        ("head_epochs", 51),
         ("patience", 0),
         ("seed", -1),
         ("seed", MAX_SEED + 1),
@@ -36,21 +65,33 @@ def test_the_defaults_are_the_articles() -> None:
         ("learning_rate", 1.1),
         ("learning_rate", float("nan")),
         ("learning_rate", float("inf")),
-        ("precision", "float64"),
+        ("weight_decay", -0.1),
+        ("weight_decay", float("nan")),
+        ("ema", 1.0),
+        ("ema", -0.1),
+        *((name, "float64") for name in CHOICES),
     ],
 )
 def test_an_impossible_value_is_refused_with_its_flag_and_value(name: str, value: Any) -> None:
     with pytest.raises(SettingError) as caught:
-        _config(**{name: value})
+        _config(**{"epochs": 50, name: value})
     assert str(caught.value).startswith(f"--{name} {value}: ")
+
+
+def test_cross_entropy_needs_the_tree() -> None:
+    with pytest.raises(SettingError, match=r"--loss cross_entropy: .*take --head tree"):
+        _config(loss="cross_entropy", head="sigmoid")
+    assert _config(loss="cross_entropy", head="tree").loss == "cross_entropy"
 
 
 @given(
     st.fixed_dictionaries(
         {
-            "epochs": st.integers(1), "batch_size": st.integers(1), "warmup_steps": st.integers(0), "patience": st.integers(1),
+            "epochs": st.integers(9), "batch_size": st.integers(1), "warmup_steps": st.integers(0), "patience": st.integers(1),
             "seed": st.integers(0, MAX_SEED), "limit": st.integers(0), "learning_rate": st.floats(0, 1, exclude_min=True),
-            "precision": st.sampled_from(PRECISIONS), "augment": st.sampled_from(AUGMENTATIONS), "weights": st.text(),
+            "head_epochs": st.integers(0, 9), "weights": st.text(), "loss": st.just("mse"),
+            "weight_decay": st.floats(0, 1, exclude_max=True), "ema": st.floats(0, 1, exclude_max=True),
+            **{name: st.sampled_from(choices) for name, choices in CHOICES.items() if name not in ("loss", "cache")},
         }
     )
 )  # fmt: skip
@@ -58,3 +99,8 @@ def test_the_settings_hold_every_choice_but_the_places_and_the_hardware(values: 
     assert _config(**values, require_gpu=True, cache="none", hosts="auto").settings() == values
     where = {"tfrecords", "out", "cache", "require_gpu", "hosts", "host_index"}
     assert set(values) == {field.name for field in fields(TrainConfig)} - where
+
+
+def test_every_tuple_of_choices_is_checked() -> None:
+    tuples = {name: value for name, value in vars(module).items() if name.isupper() and isinstance(value, tuple)}
+    assert sorted(map(str, tuples.values())) == sorted(map(str, CHOICES.values()))

@@ -44,7 +44,7 @@ def mixed_run(
     all_for_training = build_settings(validation_fraction=0.0, test_fraction=0.0, limit=8)
     data = build(small_survey, folder / "data", all_for_training, workers=1).dataset.folder
     flags = "--precision=mixed_bfloat16", "--weights=none", "--epochs=1", "--batch_size=8"
-    more = "--learning_rate=1e-3", "--warmup_steps=0"
+    more = "--learning_rate=1e-3", "--warmup_steps=0", "--schedule=constant", "--head=tree", "--pooling=average"
     _trainer(f"--tfrecords={data}", f"--out={folder / 'run'}", *flags, *more, KERAS_BACKEND="jax")
     run = open_run(folder / "run")
     assert run.settings["precision"] == "mixed_bfloat16"

@@ -15,10 +15,12 @@ from PIL import Image
 from tfrecords.dataset import Dataset
 from tfrecords.errors import RunError
 from trainer import devices, model
+from trainer.model import Design
+from trainer.optimizer import Rate, optimizer
 from trainer.run import Run
-from trainer.train import optimizer
 
 MEANS = np.linspace(0.01, 0.9, 37)
+RANDOM = Design(32, scaling="random")
 # Nothing of ours can be imported, wherever this Python has it installed.
 BLOCKER = """
 import sys
@@ -42,7 +44,7 @@ def _tensorflow() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def fresh() -> Any:
     """A model for 32 x 32 pixels from random weights. Read-only."""
-    return model.build(32, "none", MEANS, "float32", seed=0)
+    return model.build(RANDOM, "none", MEANS, "float32", seed=0)
 
 
 def _any_images(size: int) -> np.ndarray:
@@ -55,7 +57,7 @@ def _base(net: Any) -> list[np.ndarray]:
 
 
 def test_at_212_pixels_it_has_the_articles_34677605_parameters() -> None:
-    net = model.architecture(212, imagenet_scaling=True, precision="float32")
+    net = model.architecture(Design(212), precision="float32")
     assert net.count_params() == 34_677_605
     names = [layer.name for layer in net.layers][-5:]
     assert names == ["flatten", "fc1", "dropout", "fc2", "vote_fractions"]
@@ -65,7 +67,7 @@ def test_at_212_pixels_it_has_the_articles_34677605_parameters() -> None:
 
 @pytest.mark.parametrize("size", [32, 45])
 def test_it_takes_uint8_images_of_any_size_from_32_and_gives_37_fractions(size: int) -> None:
-    net = model.architecture(size, imagenet_scaling=False, precision="float32")
+    net = model.architecture(Design(size, scaling="random"), precision="float32")
     assert net.input.dtype == "uint8" and net.input_shape == (None, size, size, 3)
     votes = net.predict_on_batch(_any_images(size))
     assert votes.shape == (5, 37) and votes.dtype == np.float32
@@ -74,7 +76,7 @@ def test_it_takes_uint8_images_of_any_size_from_32_and_gives_37_fractions(size: 
 
 def test_below_32_pixels_it_says_what_to_do() -> None:
     with pytest.raises(RunError, match=r"images of 31 x 31 are too small.*--size 32"):
-        model.build(31, "none", MEANS, "float32", seed=0)
+        model.build(Design(31), "none", MEANS, "float32", seed=0)
 
 
 def test_its_output_starts_at_the_column_means_for_any_image(fresh: Any) -> None:
@@ -83,7 +85,7 @@ def test_its_output_starts_at_the_column_means_for_any_image(fresh: Any) -> None
 
 def test_columns_that_nobody_or_everybody_chose_still_start_at_finite_weights() -> None:
     means = np.repeat([0.0, 1.0], [20, 17])
-    net = model.build(32, "none", means, "float32", seed=0)
+    net = model.build(RANDOM, "none", means, "float32", seed=0)
     assert np.isfinite(net.get_layer("vote_fractions").bias.numpy()).all()
     np.testing.assert_allclose(net.predict_on_batch(_any_images(32)[:1])[0], means, atol=2e-4)
 
@@ -96,7 +98,7 @@ def test_random_weights_are_he_initialised_and_follow_from_the_seed(fresh: Any) 
         assert kernel.std() == pytest.approx(np.sqrt(2 / inputs), rel=0.05)
         assert abs(kernel.mean()) < 0.1 * kernel.std()
     assert all(not array.any() for array in _base(fresh) if array.ndim == 1)
-    same, other = (model.build(32, "none", MEANS, "float32", seed=seed) for seed in (0, 1))
+    same, other = (model.build(RANDOM, "none", MEANS, "float32", seed=seed) for seed in (0, 1))
     for one, two in zip(fresh.get_weights(), same.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
     assert all(not np.array_equal(one, two) for one, two in zip(kernels, _base(other)[::2], strict=True))
@@ -108,7 +110,7 @@ def test_features_from_imagenet_weights_equal_those_of_keras_on_the_same_images(
     files = sorted((kaggle / "images_training_rev1").iterdir())[:3]
     galaxies = np.stack([np.asarray(Image.open(file).convert("RGB").resize((64, 64))) for file in files])
     images = np.concatenate([galaxies, _any_images(64)])
-    net = model.build(64, str(imagenet_weights), MEANS, "float32", seed=0)
+    net = model.build(Design(64), str(imagenet_weights), MEANS, "float32", seed=0)
     ours = keras.Model(net.input, net.get_layer("block5_pool").output).predict_on_batch(images)
     reference = keras.applications.VGG16(include_top=False, weights=str(imagenet_weights), input_shape=(64, 64, 3))
     theirs = reference.predict_on_batch(keras.applications.vgg16.preprocess_input(images.astype(np.float32)))
@@ -120,7 +122,7 @@ def test_features_from_imagenet_weights_equal_those_of_keras_on_the_same_images(
 
 def test_a_missing_file_of_weights_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"typo\.h5: no such file: --weights takes imagenet, none, or a file"):
-        model.build(32, str(tmp_path / "typo.h5"), MEANS, "float32", seed=0)
+        model.build(Design(32), str(tmp_path / "typo.h5"), MEANS, "float32", seed=0)
 
 
 @pytest.mark.parametrize("kind", ["notes.txt", "text.weights.h5", "text.h5", "other.weights.h5", "other.keras", "other.h5"])
@@ -134,7 +136,7 @@ def test_a_file_without_the_weights_of_the_base_is_refused_in_one_line(kind: str
     else:
         path.write_text("these are no weights\n" * 100)
     with warnings.catch_warnings(record=True) as warned, pytest.raises(RunError) as caught:
-        model.build(32, str(path), MEANS, "float32", seed=0)
+        model.build(Design(32), str(path), MEANS, "float32", seed=0)
     assert not warned  # they would bury the line
     message = str(caught.value)
     assert message.startswith(f"{path}: ") and "\n" not in message and len(message) < 500
@@ -145,7 +147,7 @@ def test_a_model_of_our_own_is_no_file_of_weights_for_its_first_kernel_takes_the
     tiny_run: Run,
 ) -> None:
     with pytest.raises(RunError, match=r"model\.keras: .*give --weights the file of keras\.applications"):
-        model.build(32, str(tiny_run.model_path), MEANS, "float32", seed=0)
+        model.build(Design(32), str(tiny_run.model_path), MEANS, "float32", seed=0)
 
 
 def test_imagenet_weights_that_cannot_be_downloaded_are_one_line_with_the_ways_out(
@@ -169,14 +171,14 @@ def test_under_mixed_precision_scaling_weights_and_output_stay_float32(precision
     import keras
 
     before = keras.config.dtype_policy().name
-    net = model.build(32, "none", MEANS, precision, seed=0)
+    net = model.build(RANDOM, "none", MEANS, precision, seed=0)
     assert keras.config.dtype_policy().name == before
     assert net.get_layer("block1_conv1").compute_dtype == precision.removeprefix("mixed_")
     assert {weight.dtype for weight in net.weights} == {"float32"}
     assert net.get_layer("scaling").compute_dtype == net.get_layer("vote_fractions").compute_dtype == "float32"
     assert net.output.dtype == "float32"
-    assert isinstance(optimizer(1e-4, 0, precision), keras.optimizers.LossScaleOptimizer) == (precision == "mixed_float16")
-    plain = model.for_inference(net, net.get_weights())
+    assert isinstance(optimizer(Rate(1e-4), precision), keras.optimizers.LossScaleOptimizer) == (precision == "mixed_float16")
+    plain = model.for_inference(RANDOM, net.get_weights())
     assert {layer.compute_dtype for layer in plain.layers if layer.weights} == {"float32"}
     np.testing.assert_allclose(plain.predict_on_batch(_any_images(32)), fresh.predict_on_batch(_any_images(32)), atol=1e-5)
 

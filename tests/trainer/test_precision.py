@@ -24,13 +24,15 @@ def _last_losses(dataset: Dataset, precision: str, seed: int) -> float:
     """The mean loss of the last 20 of 200 steps from random weights."""
     from tfrecords.reader import targets_of
     from trainer import devices, model, pipeline
+    from trainer.optimizer import Rate, optimizer
     from trainer.steps import training_steps
-    from trainer.train import optimizer
 
     hardware = devices.choose(precision, require_gpu=False)
     with hardware.scope():
-        net = model.build(dataset.size, "none", targets_of(dataset, "train").mean(axis=0), precision, seed)
-        adam = optimizer(2e-5, 20, precision)
+        net = model.build(
+            model.Design(dataset.size, scaling="random"), "none", targets_of(dataset, "train").mean(axis=0), precision, seed
+        )
+        adam = optimizer(Rate(2e-5, 20), precision)
         adam.build(net.trainable_variables)
         training = training_steps(net, adam, hardware, "none")
     batches = iter(training.ready(pipeline.TrainingInput(dataset, 2 * hardware.replicas, seed).batches(0, STEPS)))
@@ -38,7 +40,7 @@ def _last_losses(dataset: Dataset, precision: str, seed: int) -> float:
         if step == STEPS - LAST:
             training.start_epoch()
         training.train(next(batches))
-    return training.loss_sum() / LAST
+    return training.error_sum() / LAST
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,7 @@ def disturbed(
     folder, backend = tmp_path_factory.mktemp("disturbed"), request.param
     settings = tiny_settings
     if backend == "jax":  # as many steps, of fewer galaxies: a step takes six times as long as on TensorFlow
-        settings = {**tiny_settings, "epochs": 2, "batch_size": 4, "limit": 24}
+        settings = {**tiny_settings, "epochs": 2, "batch_size": 4, "limit": 24, "ema": 0.9, "head": "tree"}
         assert _trainer(backend, plain_dataset, folder / "undisturbed", settings).status == 0
         undisturbed = open_run(folder / "undisturbed")
     else:
@@ -206,7 +206,8 @@ def test_sigterm_in_validation_loses_no_training_step(
     config = TrainConfig(plain_dataset.folder, tmp_path / "run", **tiny_settings)
     run, is_new = runs.start(config.out, config.settings(), plain_dataset, overwrite=False)
     training = _Training(run, is_new, config, plain_dataset, choose("float32", require_gpu=False))
-    training._train(training.batches(), Interruption())
+    training.prepare(Interruption())
+    training._train(Interruption())
     came = Interruption()
     came.signal = signal.SIGTERM
     with pytest.raises(Terminated):

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from tfrecords.dataset import Dataset
 from tfrecords.reader import targets_of
 from trainer import model
 from trainer.devices import choose
+from trainer.optimizer import Rate, optimizer
 from trainer.pipeline import TrainingInput
 from trainer.steps import Steps, training_steps
-from trainer.train import optimizer
 
 CHILDREN = Path(__file__).with_name("children.py")
 TWO = {
@@ -40,13 +40,14 @@ def _bits(arrays: list[np.ndarray]) -> list[tuple[Any, Any, bytes]]:
 
 
 @pytest.fixture(scope="module")
-def fresh(plain_dataset: Dataset) -> Callable[[str], tuple[Steps, Any]]:
+def fresh(plain_dataset: Dataset) -> Callable[..., tuple[Steps, Any]]:
     """A function that gives steps as at the beginning of a run, and their optimizer."""
 
-    def make(precision: str) -> tuple[Steps, Any]:
+    def make(precision: str, ema: float = 0.0) -> tuple[Steps, Any]:
         devices = choose(precision, require_gpu=False)
-        network = model.build(32, "none", targets_of(plain_dataset, "train", 0).mean(axis=0), precision, seed=3)
-        adam = optimizer(3e-4, 4, precision)
+        means = targets_of(plain_dataset, "train", 0).mean(axis=0)
+        network = model.build(model.Design(32, scaling="random"), "none", means, precision, seed=3)
+        adam = optimizer(Rate(3e-4, 4), precision, ema=ema)
         adam.build(network.trainable_variables)
         return training_steps(network, adam, devices, "dihedral"), adam
 
@@ -60,7 +61,7 @@ def six_batches(plain_dataset: Dataset) -> list[Any]:
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
 def test_restored_steps_go_on_bit_for_bit(
-    fresh: Callable[[str], tuple[Steps, Any]], six_batches: list[Any], precision: str
+    fresh: Callable[..., tuple[Steps, Any]], six_batches: list[Any], precision: str
 ) -> None:
     undisturbed, adam = fresh(precision)
     for batch in six_batches[:3]:
@@ -77,7 +78,7 @@ def test_restored_steps_go_on_bit_for_bit(
     assert _bits(disturbed.state()) == _bits(between)
     for batch in six_batches[3:]:
         disturbed.train(batch)
-    assert disturbed.loss_sum() == undisturbed.loss_sum()
+    assert disturbed.error_sum() == undisturbed.error_sum()
     assert _bits(disturbed.state()) == _bits(undisturbed.state())
     assert _bits(undisturbed.state()) != _bits(between)
     # Arrays of another model are refused, and nothing of them is kept.
@@ -88,17 +89,46 @@ def test_restored_steps_go_on_bit_for_bit(
     assert _bits(disturbed.state()) == state
 
 
-def test_the_sum_of_losses_begins_anew_with_an_epoch(fresh: Callable[[str], tuple[Steps, Any]], six_batches: list[Any]) -> None:
+def test_the_sum_of_losses_begins_anew_with_an_epoch(fresh: Callable[..., tuple[Steps, Any]], six_batches: list[Any]) -> None:
     steps, _ = fresh("float32")
-    assert steps.loss_sum() == 0.0
+    assert steps.error_sum() == 0.0
     steps.train(six_batches[0])
-    first = steps.loss_sum()
+    first = steps.error_sum()
     steps.train(six_batches[1])
-    assert 0 < first < steps.loss_sum()
+    assert 0 < first < steps.error_sum()
     before = steps.state()
     steps.start_epoch()
-    assert steps.loss_sum() == 0.0
+    assert steps.error_sum() == 0.0
     assert _bits(steps.state())[:-1] == _bits(before)[:-1]
+
+
+def check_average(steps: Steps, batches: Iterator[Any], momentum: float) -> None:
+    """Of three steps: inside `averaged` weights and predictions are those of the moving average, outside as they were."""
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    seen = []
+    for _ in range(3):
+        steps.train(next(batches))
+        seen.append(steps.weights())
+    plain, state = steps.predict(images), steps.state()
+    with steps.averaged():
+        average, predicted = steps.weights(), steps.predict(images)
+    for first, second, third, mean in zip(*seen, average, strict=True):
+        expected = momentum * (momentum * first + (1 - momentum) * second) + (1 - momentum) * third
+        np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-7)
+    assert any(not np.array_equal(one, two) for one, two in zip(average, seen[-1], strict=True))
+    assert abs(predicted - plain).max() > 1e-6
+    assert _bits(steps.state()) == _bits(state) and _bits([steps.predict(images)]) == _bits([plain])
+
+
+def test_the_moving_average_is_what_is_validated_and_kept(
+    fresh: Callable[..., tuple[Steps, Any]], six_batches: list[Any]
+) -> None:
+    check_average(fresh("float32", ema=0.75)[0], iter(six_batches), 0.75)
+    steps, _ = fresh("float32")
+    steps.train(six_batches[0])
+    plain = steps.weights()
+    with steps.averaged():
+        assert _bits(steps.weights()) == _bits(plain)
 
 
 def _saved(path: Path) -> list[np.ndarray]:

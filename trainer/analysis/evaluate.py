@@ -14,12 +14,10 @@ from tfrecords.errors import RunError
 from tfrecords.files import sha256_file, write_text
 from tfrecords.taxonomy import COLUMNS, QUESTIONS
 from trainer.analysis import metrics
+from trainer.collapse import CONSTANT_SPREAD, what_to_change
 from trainer.devices import explained, load_backend
 from trainer.predict import Predictions, predict, read_csv, write_csv
 from trainer.run import Run, best_epoch
-
-# Below this mean standard deviation per column the model has learnt nothing but the column means.
-CONSTANT_SPREAD = 0.01
 
 
 def _content(
@@ -132,7 +130,7 @@ def summary(run: Run, split: str) -> str:
             rows.append(f"  {label:<22} {value:.4f}   the model has {content['rmse'] / value:.3f} of it")
     rows.append(f"  spread of predictions  {content['spread']:.4f}   standard deviation per column, on average")
     if content["spread"] < CONSTANT_SPREAD:
-        rows.append("  the predictions hardly vary: raise --learning_rate, train longer, or start from --weights imagenet")
+        rows.append(f"  the predictions hardly vary: train longer, or try {what_to_change(run.settings)}")
     rows.append(f"metrics: {path}")
     rows.append(f"report:  {run.report_path(split)}")
     return "\n".join(rows)

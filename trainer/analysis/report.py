@@ -20,7 +20,7 @@ def headline(evaluation: Evaluation) -> str:
         galaxies += " of another dataset"
     elif evaluation.split == "test":
         galaxies = f"{content['galaxies']:,} galaxies that it had not seen"
-    said = f"On {galaxies}, VGG16 reaches an RMSE of {content['rmse']:.4f} ({low:.4f} to {high:.4f})"
+    said = f"On {galaxies}, {evaluation.run.backbone.name} reaches an RMSE of {content['rmse']:.4f} ({low:.4f} to {high:.4f})"
     mean = content["baselines"].get("train_mean")
     if mean is None:
         return f"{said}."
@@ -158,7 +158,7 @@ def _page(evaluation: Evaluation) -> Page:
     size = evaluation.dataset.size
     content = evaluation.content
     return Page(
-        f"VGG16 on Galaxy Zoo, split {evaluation.split}",
+        f"{evaluation.run.backbone.name} on Galaxy Zoo, split {evaluation.split}",
         headline(evaluation),
         f"MSE {content['mse']:.5f} ({content['interval'][0] ** 2:.5f} to {content['interval'][1] ** 2:.5f}) · "
         f"run {evaluation.run.folder} · dataset {evaluation.dataset.folder} · {size} × {size} pixels",

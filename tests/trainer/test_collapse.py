@@ -1,0 +1,40 @@
+"""A run whose predictions are constant is told from one that learns, and told what to change."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from trainer.collapse import CONSTANT_SPREAD, Spread, warning, what_to_change
+from trainer.config import RECIPES
+
+SETTINGS = {**RECIPES["best"](), "weights": "imagenet"}
+
+
+@given(arrays.arrays(np.float32, (12, 5), elements=st.floats(0, 1, width=32)), st.integers(1, 11))
+def test_the_spread_over_batches_is_that_over_all(predicted: np.ndarray, cut: int) -> None:
+    spread = Spread()
+    spread.add(predicted[:cut])
+    spread.add(predicted[cut:])
+    assert spread.mean() == pytest.approx(predicted.astype(np.float64).std(axis=0).mean(), abs=1e-7)
+
+
+def test_predictions_that_vary_are_no_reason_for_words() -> None:
+    assert warning(CONSTANT_SPREAD, SETTINGS) == ""
+    said = warning(0.0012, SETTINGS)
+    assert said.startswith(
+        "warning: the predictions are nearly the same for all galaxies (standard deviation 0.0012 per column)"
+    )
+    assert "a smaller --batch_size" in said
+
+
+def test_the_advice_is_what_the_settings_do_not_have_yet() -> None:
+    bad = {**RECIPES["article"](), "weights": "none", "batch_size": 64}
+    assert what_to_change(bad) == (
+        "--initialisation means, --weights imagenet, --warmup_steps 100, a higher --learning_rate than 1e-05 or a smaller "
+        "--batch_size than 64"
+    )
+    assert "--input_scaling auto" in what_to_change({**bad, "weights": "imagenet"})
+    good = {**SETTINGS, "initialisation": "means", "warmup_steps": 100, "input_scaling": "auto"}
+    assert what_to_change({**good, "learning_rate": 1e-2, "batch_size": 1}) == "a lower --learning_rate than 0.01"

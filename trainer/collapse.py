@@ -1,0 +1,58 @@
+"""Whether predictions have collapsed to constants, which a network like VGG16 easily learns and hardly leaves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+# Below this mean standard deviation per column predictions are as good as constant; that of votes is about 0.16.
+CONSTANT_SPREAD = 0.01
+
+
+class Spread:
+    """The standard deviation of each column over galaxies that come batch by batch."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sums: Any = 0.0
+        self._squares: Any = 0.0
+
+    def add(self, predicted: np.ndarray) -> None:
+        """predicted: (n, columns)."""
+        wide = predicted.astype(np.float64)
+        self._count += len(wide)
+        self._sums = self._sums + wide.sum(axis=0)
+        self._squares = self._squares + np.square(wide).sum(axis=0)
+
+    def mean(self) -> float:
+        """The mean over the columns."""
+        means = self._sums / self._count
+        return float(np.sqrt(np.maximum(self._squares / self._count - means**2, 0)).mean())
+
+
+def what_to_change(settings: Mapping[str, Any]) -> str:
+    """Of a run's settings, in the order in which it helps."""
+    changes = []
+    if settings.get("initialisation", "means") != "means":  # runs of earlier versions do not say it
+        changes.append("--initialisation means")
+    if settings["weights"] == "none":
+        changes.append("--weights imagenet")
+    elif settings.get("input_scaling", "auto") != "auto":
+        changes.append("--input_scaling auto")
+    if not settings["warmup_steps"]:
+        changes.append("--warmup_steps 100")
+    other = "lower" if settings["learning_rate"] > 3e-4 else "higher"
+    changes.append(f"a {other} --learning_rate than {settings['learning_rate']:g}")
+    if settings["batch_size"] > 1:
+        changes.append(f"a smaller --batch_size than {settings['batch_size']}")
+    return ", ".join(changes[:-1]) + f" or {changes[-1]}" if len(changes) > 1 else changes[0]
+
+
+def warning(spread: float, settings: Mapping[str, Any]) -> str:
+    """What to say after the first epoch of a run whose predictions spread so little; empty where they do not."""
+    if spread >= CONSTANT_SPREAD:
+        return ""
+    return (
+        f"warning: the predictions are nearly the same for all galaxies (standard deviation {spread:.4f} per column): if the "
+        f"next epoch does not change that, stop and try {what_to_change(settings)}"
+    )
