@@ -26,7 +26,7 @@ Main = Callable[..., tuple[int, str, str]]
 CHILDREN = Path(__file__).with_name("children.py")
 TINY = {"epochs": 2, "batch_size": 4, "limit": 12, "learning_rate": 1e-4, "warmup_steps": 4, "weights": "none", "seed": 3}
 # Compiled without optimizing, which takes most of the time of these tests.
-ON_JAX = {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "2", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+ON_JAX = {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "2", "XLA_FLAGS": "--xla_backend_optimization_level=1"}
 # On CPUs, a program for several processes that was compiled before aborts.
 PAIRED = {**ON_JAX, "JAX_ENABLE_COMPILATION_CACHE": "false"}
 
