@@ -33,11 +33,11 @@ class Spread:
 def what_to_change(settings: Mapping[str, Any]) -> str:
     """Of a run's settings, in the order in which it helps."""
     changes = []
-    if settings.get("initialisation", "means") != "means":  # runs of earlier versions do not say it
+    if settings["initialisation"] != "means":
         changes.append("--initialisation means")
     if settings["weights"] == "none":
         changes.append("--weights imagenet")
-    elif settings.get("input_scaling", "auto") != "auto":
+    elif settings["input_scaling"] != "auto":
         changes.append("--input_scaling auto")
     if not settings["warmup_steps"]:
         changes.append("--warmup_steps 100")

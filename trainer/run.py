@@ -35,6 +35,12 @@ _OURS = (
     *(f"*{PARTIAL_SUFFIX}", _PARTIAL_MODEL, CONFIG),
 )
 
+# What runs did before these choices could be made, and their config.json does not say.
+_EARLIER = {
+    **{"backbone": "vgg16", "pooling": "flatten", "head": "sigmoid", "input_scaling": "auto", "initialisation": "means"},
+    **{"loss": "mse", "schedule": "constant", "augment": "none", "head_epochs": 0, "weight_decay": 0.0, "ema": 0.0},
+}
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -98,12 +104,12 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return dict(self.config["settings"])
+        return {**_EARLIER, **self.config["settings"]}
 
     @property
     def backbone(self) -> Backbone:
         """Its convolutional base."""
-        return BACKBONES[self.settings.get("backbone", "vgg16")]
+        return BACKBONES[self.settings["backbone"]]
 
     @property
     def half_light_radius(self) -> tuple[float, float] | None:
@@ -269,9 +275,9 @@ def start(folder: Path, settings: dict[str, Any], dataset: Dataset, overwrite: b
         return new, True
     run = open_run(folder)
     changed = [
-        f"{name} was {run.settings.get(name)}, now {settings.get(name)}"
-        for name in sorted({*run.settings, *settings})
-        if run.settings.get(name) != settings.get(name)
+        f"{name} was {run.settings.get(name)}, now {new.settings.get(name)}"
+        for name in sorted({*run.settings, *new.settings})
+        if run.settings.get(name) != new.settings.get(name)
     ]
     if run.config["dataset"]["fingerprint"] != dataset.fingerprint:
         changed.append("the dataset is another one")

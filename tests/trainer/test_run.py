@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import math
 import shutil
 import tempfile
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, RunError
 from trainer import run
-from trainer.run import NOTHING_YET, Epoch, Progress, Run, best_epoch, stops_early
+from trainer.config import RECIPES
+from trainer.run import NOTHING_YET, Epoch, Progress, Run, best_epoch, open_run, stops_early
 
 SETTINGS = {"epochs": 3, "learning_rate": 1e-5, "weights": "none"}
 NUMBERS = st.floats(allow_nan=True, allow_infinity=False)
@@ -134,7 +136,7 @@ def test_the_same_settings_go_on_with_the_same_run(small_dataset: Dataset, tmp_p
     before = _contents(first.folder)
     assert _start(first.folder, small_dataset) == first == run.open_run(first.folder)
     assert _contents(first.folder) == before
-    assert first.settings == SETTINGS
+    assert first.config["settings"] == SETTINGS
     assert first.config["dataset"] == {
         "fingerprint": small_dataset.fingerprint, "crop_fraction": 0.5, "size": 32, "encoding": "png",
     }  # fmt: skip
@@ -232,3 +234,11 @@ def test_a_dataset_of_another_size_or_crop_is_refused_naming_both(
     message = str(caught.value)
     assert f"its {name} is {value}" in message and f"trained with {small_dataset.settings[name]}" in message
     assert str(tmp_path) in message and f"--{name}" in message
+
+
+def test_a_run_of_an_earlier_version_has_the_settings_that_it_did_not_say(tmp_path: Path) -> None:
+    config = {"settings": {"epochs": 3}, "dataset": {"fingerprint": "", "crop_fraction": 0.5, "size": 32}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = open_run(tmp_path).settings
+    assert found.keys() >= RECIPES["article"]().keys() - {"batch_size", "learning_rate", "warmup_steps", "patience"}
+    assert (found["epochs"], found["head"], found["schedule"], found["augment"]) == (3, "sigmoid", "constant", "none")
