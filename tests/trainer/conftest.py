@@ -20,6 +20,18 @@ from trainer.run import Run, open_run
 Main = Callable[..., tuple[int, str, str]]
 
 
+@pytest.fixture(scope="module")
+def loaded_backend() -> Iterator[None]:
+    """Keras' backend, loaded quietly; its models are forgotten after the module."""
+    from trainer.devices import load_backend
+
+    load_backend()
+    yield
+    import keras
+
+    keras.backend.clear_session()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Processes on JAX share what they compile: a third of their time. The programs are the same with and without."""

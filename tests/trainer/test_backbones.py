@@ -1,6 +1,5 @@
 """Every base takes galaxies as its own weights expect them, starts at random too, and is kept as stock layers."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfrecords.errors import RunError
-from trainer import backbones, devices, model
+from trainer import backbones, model
 from trainer.backbones import BACKBONES
 from trainer.benchmark import forward_flops
 from trainer.model import Design
@@ -18,14 +17,7 @@ MODULES = {"vgg16": "vgg16", "resnet50": "resnet50", "convnext_tiny": "convnext"
 # Of the papers' tables, for 224 x 224: 15.5, 3.8 and 4.5 billion multiplications and additions.
 GFLOPS = {"vgg16": 2 * 15.3, "resnet50": 2 * 3.8, "convnext_tiny": 2 * 4.45}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _tensorflow() -> Iterator[None]:
-    devices.load_backend()
-    yield
-    import keras
-
-    keras.backend.clear_session()
+pytestmark = pytest.mark.usefixtures("loaded_backend")
 
 
 @pytest.fixture

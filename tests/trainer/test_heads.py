@@ -1,6 +1,5 @@
 """Fractions that obey the tree, outputs that start where they should, losses that are what they say."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,17 +7,10 @@ import pytest
 
 from tests.conftest import random_votes
 from tfrecords.taxonomy import QUESTIONS, tree_deviation
-from trainer import devices, heads
+from trainer import heads
 from trainer.config import HEADS, LOSSES
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _tensorflow() -> Iterator[None]:
-    devices.load_backend()
-    yield
-    import keras
-
-    keras.backend.clear_session()
+pytestmark = pytest.mark.usefixtures("loaded_backend")
 
 
 @pytest.fixture

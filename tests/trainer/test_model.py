@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from PIL import Image
 
 from tfrecords.dataset import Dataset
 from tfrecords.errors import RunError
-from trainer import devices, model
+from trainer import model
 from trainer.model import Design
 from trainer.optimizer import Rate, optimizer
 from trainer.run import Run
@@ -31,14 +30,7 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 """
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _tensorflow() -> Iterator[None]:
-    devices.load_backend()
-    yield
-    import keras
-
-    keras.backend.clear_session()
+pytestmark = pytest.mark.usefixtures("loaded_backend")
 
 
 @pytest.fixture(scope="module")

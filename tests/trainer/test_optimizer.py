@@ -1,21 +1,11 @@
 """The learning rate goes as it is said to, and decay and averages touch what they should."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
-from trainer import devices
 from trainer.optimizer import Rate, optimizer
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _tensorflow() -> Iterator[None]:
-    devices.load_backend()
-    yield
-    import keras
-
-    keras.backend.clear_session()
+pytestmark = pytest.mark.usefixtures("loaded_backend")
 
 
 @pytest.mark.parametrize("warmup", [0, 4])
