@@ -20,8 +20,15 @@ from trainer.predict import rounded_batch
 from trainer.run import Run
 from trainer.steps import Predictor, training_steps
 
-# Adam's own default. What is trained starts at random and sees its input as it will stay.
-RATE = Rate(1e-3)
+# Galaxies that the base takes at a time, at most.
+_ROWS = 64
+# What starts at random and sees its input as it will stay can learn so many times as fast as all layers together.
+FASTER = 10
+
+
+def learning_rate(config: TrainConfig, steps: int) -> Rate:
+    """Of the epochs that train the head alone, `steps` of each: without warm-up, which spares the base."""
+    return Rate(FASTER * config.learning_rate, 0, config.head_epochs * steps if config.schedule == "cosine" else 0)
 
 
 class HeadFirst:
@@ -30,7 +37,9 @@ class HeadFirst:
     `training`: its steps. The features are there after `prepare`.
     """
 
-    def __init__(self, model: Any, design: Design, config: TrainConfig, dataset: Dataset, devices: Devices, run: Run) -> None:
+    def __init__(
+        self, model: Any, design: Design, config: TrainConfig, dataset: Dataset, devices: Devices, run: Run, rate: Rate
+    ) -> None:
         """Built under `devices.scope()`. Raises ConfigError for several machines."""
         if devices.hosts.processes > 1:
             raise ConfigError(
@@ -38,7 +47,7 @@ class HeadFirst:
             )
         self._model, self._config, self._dataset, self._devices, self._run = model, config, dataset, devices, run
         self._base, self._head = features_and_head(model, design)
-        adam = optimizer(RATE, devices.precision)
+        adam = optimizer(rate, devices.precision, config.weight_decay, config.ema)
         adam.build(self._head.trainable_variables)
         self.training = training_steps(self._head, adam, devices, "none", config.loss)
         self._predictor = Predictor(self._base, devices)
@@ -56,9 +65,9 @@ class HeadFirst:
         """Compute the features of `train` and `validation`; False where a signal came first."""
         config = self._config
         length = int(self._base.output_shape[1])
-        rows = rounded_batch(min(config.batch_size, 64), self._devices)
         for split, views in (("train", symmetries.COUNT if config.augment != "none" else 1), ("validation", 1)):
-            if self._dataset.galaxies(split):
+            if galaxies := self._dataset.galaxies(split):
+                rows = rounded_batch(min(_ROWS, galaxies, config.limit or galaxies), self._devices)
                 path = self._run.features_path(split)
                 made = features.compute(
                     path, self._predictor, length, self._dataset, split, views, rows, config.limit, interruption

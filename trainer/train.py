@@ -24,8 +24,8 @@ from trainer import collapse, hosts, memory
 from trainer import run as runs
 from trainer.config import TrainConfig
 from trainer.devices import Devices, choose, explained
-from trainer.head_first import RATE as HEAD_RATE
 from trainer.head_first import HeadFirst
+from trainer.head_first import learning_rate as head_learning_rate
 from trainer.model import architecture, build, design, for_inference
 from trainer.optimizer import Rate, optimizer
 from trainer.predict import predicted_batches, rounded_batch
@@ -118,7 +118,7 @@ class _Training:
         self.progress = runs.NOTHING_YET if is_new else run.progress()
         _check_precision(config, self.progress, devices, run.folder)
         resumes = self.progress != runs.NOTHING_YET
-        self.rate = learning_rate(config, self.steps)
+        self.rate, self._head_rate = learning_rate(config, self.steps), head_learning_rate(config, self.steps)
         self._kept = self._plan_cache()
         self._design = design(config, dataset.size)
         with devices.scope():
@@ -130,7 +130,7 @@ class _Training:
                 self.model = build(self._design, *start)
             self._head_first: HeadFirst | None = None
             if self.progress.finished < config.head_epochs:
-                self._head_first = HeadFirst(self.model, self._design, config, dataset, devices, run)
+                self._head_first = HeadFirst(self.model, self._design, config, dataset, devices, run, self._head_rate)
                 self.training = self._head_first.training
             else:
                 self.training = self._all_layers()
@@ -283,7 +283,7 @@ class _Training:
 
     def _rate_after(self, epochs: int) -> float:
         if epochs <= self.config.head_epochs:
-            return HEAD_RATE.peak
+            return self._head_rate.after(epochs * self.steps)
         return self.rate.after((epochs - self.config.head_epochs) * self.steps)
 
     def epoch(self, interruption: Interruption) -> None:

@@ -22,7 +22,7 @@ from trainer import features, symmetries
 from trainer import run as runs
 from trainer.config import TrainConfig
 from trainer.devices import Devices, Share, choose
-from trainer.head_first import RATE, HeadFirst
+from trainer.head_first import HeadFirst, learning_rate
 from trainer.model import Design, build, features_and_head
 from trainer.run import Run
 from trainer.train import _Training, train
@@ -130,7 +130,7 @@ def test_the_first_epochs_leave_the_base_as_it_was_and_the_others_do_not(unmeasu
 
 
 def test_the_history_tells_the_rates_of_both_parts(alone: Run) -> None:
-    assert [row.learning_rate for row in alone.history()] == [RATE.peak, RATE.peak, 0.0]
+    assert [row.learning_rate for row in alone.history()] == pytest.approx([5e-4, 0.0, 0.0])  # half of 10 times 1e-4; its end
     assert all(np.isfinite([row.mse, row.val_mse]).all() for row in alone.history())
 
 
@@ -150,7 +150,7 @@ def test_a_run_stopped_everywhere_ends_as_an_undisturbed_one_bit_for_bit(
         training = _begun(config, unmeasured_dataset)
         reached.append((training.progress.finished, training.progress.steps))
         with pytest.raises(Terminated):
-            training.prepare(_After(9) if len(reached) == 1 else Interruption())
+            training.prepare(_After(5) if len(reached) == 1 else Interruption())
             training.epoch(Interruption() if reached[-1][1] else _After(2))
             training.epoch(_After(2))
     run = train(config)
@@ -174,7 +174,7 @@ def test_several_machines_are_refused(unmeasured_dataset: Dataset, tmp_path: Pat
     hosts = Devices("jax", (), 0, "float32", hosts=Share(2, 0))
     config = TrainConfig(unmeasured_dataset.folder, tmp_path, **SETTINGS)
     with pytest.raises(ConfigError, match="--head_epochs: works on one machine"):
-        HeadFirst(None, Design(32), config, unmeasured_dataset, hosts, Run(tmp_path, {}))
+        HeadFirst(None, Design(32), config, unmeasured_dataset, hosts, Run(tmp_path, {}), learning_rate(config, 3))
 
 
 def test_on_jax_too_a_stopped_run_ends_as_an_undisturbed_one(unmeasured_dataset: Dataset, tmp_path: Path) -> None:
