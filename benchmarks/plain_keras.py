@@ -39,13 +39,8 @@ def _model(size: int, weights: str, steps: int) -> Any:
     return model
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("train", "splits", "weights", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    args = parser.parse_args()
+def train(args: argparse.Namespace) -> None:
+    """Train on split `train`, and save the model of the last epoch."""
     import keras
     import tensorflow as tf
 
@@ -61,15 +56,41 @@ def main() -> None:
     batches = galaxies.map(symmetry).batch(BATCH_SIZE, drop_remainder=True).prefetch(2)
     model = _model(images.shape[1], str(args.weights), args.epochs * (len(images) // BATCH_SIZE))
     model.fit(batches, epochs=args.epochs, verbose=2)
+    args.out.mkdir(parents=True)
+    model.save(args.out / "model.keras")
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Write the predictions for a split as CSV."""
+    import keras
+
     from tfrecords.taxonomy import COLUMNS
 
-    for split in ("validation", "test"):
-        ids, images, _ = _split(args.splits, split)
-        predicted = model.predict(images.astype(np.float32), verbose=0)
-        with Path(f"{args.out}-{split}-1.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["GalaxyID", *COLUMNS])
-            writer.writerows([number, *row] for number, row in zip(ids.tolist(), predicted.tolist(), strict=True))
+    ids, images, _ = _split(args.tfrecords, args.split)
+    model = keras.models.load_model(args.run / "model.keras", compile=False)
+    predicted = model.predict(images.astype(np.float32), verbose=0)
+    with args.out.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["GalaxyID", *COLUMNS])
+        writer.writerows([number, *row] for number, row in zip(ids.tolist(), predicted.tolist(), strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    training = commands.add_parser("train")
+    for name in ("train", "weights", "out"):
+        training.add_argument(f"--{name}", type=Path, required=True)
+    for name in ("epochs", "seed"):
+        training.add_argument(f"--{name}", type=int, required=True)
+    training.set_defaults(command=train)
+    predicting = commands.add_parser("predict")
+    for name in ("run", "tfrecords", "out"):
+        predicting.add_argument(f"--{name}", type=Path, required=True)
+    predicting.add_argument("--split", required=True)
+    predicting.set_defaults(command=predict)
+    args = parser.parse_args()
+    args.command(args)
 
 
 if __name__ == "__main__":

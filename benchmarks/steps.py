@@ -38,8 +38,7 @@ def _measured(size: int, batch_size: int, rounds: int) -> dict[str, list[float]]
     both: dict[str, Any] = {}
     for name, xla in (("plain", False), ("xla", True)):
         net = model.build(model.Design(size, scaling="random"), "none", np.full(model.OUTPUTS, 0.3), found.precision, 0)
-        adam = optimizer(Rate(1e-5), found.precision)
-        adam.build(net.trainable_variables)
+        adam = optimizer(net.trainable_variables, Rate(1e-5), found.precision)
         both[name] = training_steps(net, adam, replace(found, xla=xla), "none")
         both[name].start_epoch()
         for _ in range(WARM_UP_STEPS):

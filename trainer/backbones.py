@@ -67,10 +67,26 @@ def _application(backbone: str, **options: Any) -> Any:
     return getattr(keras.applications, BACKBONES[backbone].name)(include_top=False, **more, **options)
 
 
-def _stock(layer: Any) -> Any:
-    """The layer, or where it is ConvNeXt's layer scale, one of Keras' own that does the same."""
+def _is_distributed() -> bool:
+    """Whether a model that is built now is for several devices on TensorFlow."""
     import keras
 
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return bool(tf.distribute.has_strategy())
+
+
+def _stock(layer: Any) -> Any:
+    """A copy of the layer, or where it is ConvNeXt's layer scale, one of Keras' own that does the same.
+
+    Batch normalization looks at the whole batch, as on JAX, also where TensorFlow gives each of several devices a part of it.
+    """
+    import keras
+
+    if isinstance(layer, keras.layers.BatchNormalization) and _is_distributed():
+        return keras.layers.BatchNormalization.from_config({**layer.get_config(), "synchronized": True})
     if type(layer).__name__ != "LayerScale":
         return layer.__class__.from_config(layer.get_config())
     return keras.layers.DepthwiseConv2D(
@@ -89,7 +105,7 @@ def maps(backbone: str, images: Any) -> Any:
     """
     import keras
 
-    if backbone != "convnext_tiny":
+    if backbone == "vgg16":
         return _application(backbone, weights=None, input_tensor=images).output
     made = _application(backbone, weights=None, input_shape=tuple(images.shape[1:]))
     return keras.models.clone_model(made, clone_function=_stock)(images)
@@ -124,8 +140,8 @@ def pretrained(backbone: str, weights: str, shapes: Sequence[tuple[int, ...]]) -
 def drawn(weights: Sequence[Any], seed: int, initialisation: str) -> list[np.ndarray]:
     """Random kernels for these variables; whatever is no kernel stays as it is (zero biases, unit scales).
 
-    initialisation: "means": a normal spread of sqrt(2 / inputs) (He et al. 2015, arXiv:1502.01852); "keras": uniform up to
-    sqrt(6 / (inputs + outputs)) (Glorot & Bengio 2010), Keras' default. Drawn by numpy: the same on every backend, where JAX
+    initialisation: "keras": uniform up to sqrt(6 / (inputs + outputs)) (Glorot & Bengio 2010), Keras' default; others: a
+    normal spread of sqrt(2 / inputs) (He et al. 2015, arXiv:1502.01852). Drawn by numpy: the same on every backend, where JAX
     would compile a program for each shape, half a second each.
     """
     generator = np.random.default_rng(seed)

@@ -140,8 +140,8 @@ def benchmark(config: TrainConfig, steps: int, rounds: int) -> Speed:
     with devices.scope():
         start = (np.full(model.OUTPUTS, 0.3), devices.precision, config.seed)
         net = model.build(model.design(config, dataset.size), "none", *start)
-        adam = optimizer(learning_rate(config, steps_an_epoch), devices.precision, config.weight_decay, config.ema)
-        adam.build(net.trainable_variables)
+        rate = learning_rate(config, steps_an_epoch)
+        adam = optimizer(net.trainable_variables, rate, devices.precision, config.weight_decay, config.ema)
         training = training_steps(net, adam, devices, config.augment, config.loss)
     training.start_epoch()
     source = TrainingInput(dataset, batch_size, config.seed, config.limit, kept, augmented=config.augment != "none")

@@ -76,7 +76,7 @@ def _train_flags(parser: Any) -> None:
         help=f"where the convolutional base starts: downloaded, random, or a file {_ON}",
     )
     _recipe_flag(parser, "epochs", "at most", type=at_least(1), metavar="N")
-    _recipe_flag(parser, "learning_rate", "Adam's, after warm-up", type=float, metavar="RATE")
+    _recipe_flag(parser, "learning_rate", "Adam's, after warm-up; --head_epochs take ten times it", type=float, metavar="RATE")
     _recipe_flag(parser, "schedule", "of the learning rate after warm-up: as it is, or falling to zero along a cosine")
     _recipe_flag(parser, "warmup_steps", "of linear growth of the rate", type=at_least(0), metavar="N")
     _recipe_flag(
@@ -89,7 +89,9 @@ def _train_flags(parser: Any) -> None:
     _recipe_flag(parser, "weight_decay", "AdamW's, 0: none", type=float, metavar="RATE")
     _recipe_flag(parser, "input_scaling", "auto: as the weights expect the input; unit: 0..1")
     _recipe_flag(
-        parser, "initialisation", "means: He, outputs start at the column means; keras: Glorot, outputs start near one half"
+        parser,
+        "initialisation",
+        "means: He, outputs start at the column means of train; he, keras (Glorot): outputs too, they start near one half",
     )
     _recipe_flag(
         parser, "patience", "epochs without a better validation MSE until training stops", type=at_least(1), metavar="N"

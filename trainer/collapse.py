@@ -1,6 +1,6 @@
 """Whether predictions have collapsed to constants, which a network like VGG16 easily learns and hardly leaves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,25 +9,9 @@ import numpy as np
 CONSTANT_SPREAD = 0.01
 
 
-class Spread:
-    """The standard deviation of each column over galaxies that come batch by batch."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._sums: Any = 0.0
-        self._squares: Any = 0.0
-
-    def add(self, predicted: np.ndarray) -> None:
-        """predicted: (n, columns)."""
-        wide = predicted.astype(np.float64)
-        self._count += len(wide)
-        self._sums = self._sums + wide.sum(axis=0)
-        self._squares = self._squares + np.square(wide).sum(axis=0)
-
-    def mean(self) -> float:
-        """The mean over the columns."""
-        means = self._sums / self._count
-        return float(np.sqrt(np.maximum(self._squares / self._count - means**2, 0)).mean())
+def spread(batches: Sequence[np.ndarray]) -> float:
+    """The mean over columns of the standard deviation over galaxies; batches: (n, columns)."""
+    return float(np.concatenate(batches).astype(np.float64).std(axis=0).mean())
 
 
 def what_to_change(settings: Mapping[str, Any]) -> str:
@@ -50,7 +34,7 @@ def what_to_change(settings: Mapping[str, Any]) -> str:
 
 def warning(spread: float, settings: Mapping[str, Any]) -> str:
     """What to say after the first epoch of a run whose predictions spread so little; empty where they do not."""
-    if spread >= CONSTANT_SPREAD:
+    if not spread < CONSTANT_SPREAD:  # or it is no number, which another message tells
         return ""
     return (
         f"warning: the predictions are nearly the same for all galaxies (standard deviation {spread:.4f} per column): if the "

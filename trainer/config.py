@@ -12,7 +12,7 @@ AUGMENTATIONS = ("none", "dihedral", "full")
 BACKBONES = ("vgg16", "resnet50", "convnext_tiny")
 CACHES = ("auto", "memory", "none")
 HEADS = ("sigmoid", "tree")
-INITIALISATIONS = ("means", "keras")
+INITIALISATIONS = ("means", "he", "keras")
 INPUT_SCALINGS = ("auto", "unit")
 LOSSES = ("mse", "cross_entropy")
 POOLINGS = ("flatten", "average")
@@ -50,13 +50,14 @@ class TrainConfig:
     "none" (random), or a file. input_scaling: "auto", as those weights expect it, or "unit", levels to 0..1. pooling: how the
     base's last maps become a vector: all of them ("flatten") or the mean of each ("average"). head: "sigmoid", each column
     for itself, or "tree", which obeys the decision tree, see `heads`. initialisation: of what is random: "means", He with
-    outputs that start at the column means of `train`, or "keras", Keras' own: Glorot, outputs near one half.
+    outputs that start at the column means of `train`; "he", outputs too; "keras", Keras' own: Glorot. Outputs then start near
+    one half.
 
     Learning. loss: "mse", or "cross_entropy" of every question weighted by how many were asked (head "tree" only).
     learning_rate: Adam's, reached after `warmup_steps` steps of linear growth from near zero; schedule: then "constant", or
     falling to zero along a "cosine" until the last epoch. head_epochs: the first epochs that train only what follows the base,
-    on its features, see `features`. weight_decay: AdamW's, 0 for none. ema: momentum of a moving average of the weights, which
-    is then what is validated and kept; 0 for none. augment: see `augmentation`.
+    on its features, at ten times that rate, see `head_first`. weight_decay: AdamW's, 0 for none. ema: momentum of a moving
+    average of the weights, which is then what is validated and kept; 0 for none. augment: see `augmentation`.
 
     patience: epochs without a better validation MSE until training stops. limit: galaxies per split, 0 for all. cache: see
     `cache`. hosts: addresses of all processes of a run on several machines, or "auto"; host_index: the place of this one among

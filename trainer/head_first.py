@@ -47,8 +47,7 @@ class HeadFirst:
             )
         self._model, self._config, self._dataset, self._devices, self._run = model, config, dataset, devices, run
         self._base, self._head = features_and_head(model, design)
-        adam = optimizer(rate, devices.precision, config.weight_decay, config.ema)
-        adam.build(self._head.trainable_variables)
+        adam = optimizer(self._head.trainable_variables, rate, devices.precision, config.weight_decay, config.ema)
         self.training = training_steps(self._head, adam, devices, "none", config.loss)
         self._predictor = Predictor(self._base, devices)
         self._features: dict[str, features.Features] = {}
@@ -104,8 +103,8 @@ class HeadFirst:
         self._base.set_weights(list(arrays[:count]))
         self.training.restore(arrays[count:])
 
-    def forget(self) -> None:
-        """Remove the features."""
-        self._features.clear()
-        for split in ("train", "validation"):
-            self._run.features_path(split).unlink(missing_ok=True)
+
+def forget_features(run: Run) -> None:
+    """Remove them, where there are any: all layers train now, or the run is over."""
+    for split in ("train", "validation"):
+        run.features_path(split).unlink(missing_ok=True)

@@ -4,8 +4,8 @@ A convolutional base (VGG16's unless said) -> Flatten or the mean of each map ->
 relu -> 37 fractions: 34,677,605 parameters for VGG16, Flatten and 212 x 212. Source of the head: "Using a Convoluted Neural
 Network to Classify Galaxy Images" (William Miller).
 
-The model takes uint8 images and scales them itself. Unless Keras' own initialisation is asked for, its output starts at the
-column means of `train` (zero kernel, bias of their logits): from any other start VGG16 easily collapses to a constant.
+The model takes uint8 images and scales them itself. Unless another initialisation is asked for, its output starts at the column
+means of `train` (zero kernel, bias of their logits): from any other start VGG16 easily collapses to a constant.
 """
 
 from collections.abc import Sequence
@@ -96,10 +96,10 @@ def build(
         arrays = backbones.drawn(of_base, seed, initialisation)
     else:
         arrays = backbones.pretrained(design.backbone, weights, [tuple(weight.shape) for weight in of_base])
-    if initialisation == "keras":
-        hidden.append(output.kernel)
-    else:
+    if initialisation == "means":
         output.bias.assign(heads.bias_at(column_means, design.head))
+    else:
+        hidden.append(output.kernel)
     arrays += backbones.drawn(hidden, seed + 1, initialisation)
     for weight, array in zip([*of_base, *hidden], arrays, strict=True):
         weight.assign(array)

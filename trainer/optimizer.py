@@ -6,6 +6,7 @@ many gradients, the loss is scaled.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,14 +41,17 @@ class Rate:
         return schedules.PolynomialDecay(start, self.warmup, self.peak) if self.warmup else self.peak
 
 
-def optimizer(rate: Rate, precision: str, weight_decay: float = 0.0, ema: float = 0.0) -> Any:
-    """weight_decay: that of AdamW, of kernels alone; ema: momentum of the moving average of the weights, 0 for none."""
+def optimizer(variables: Sequence[Any], rate: Rate, precision: str, weight_decay: float = 0.0, ema: float = 0.0) -> Any:
+    """Built for these variables. weight_decay: that of AdamW, of kernels alone; ema: momentum of the moving average of the
+    weights, 0 for none."""
     import keras
 
     averaged = {"use_ema": True, "ema_momentum": ema} if ema else {}
     if weight_decay:
         adam = keras.optimizers.AdamW(rate._schedule(), weight_decay=weight_decay, **averaged)
-        adam.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        adam.exclude_from_weight_decay([each for each in variables if each.name != "kernel" or "layer_scale" in each.path])
     else:
         adam = keras.optimizers.Adam(rate._schedule(), **averaged)
-    return keras.optimizers.LossScaleOptimizer(adam) if precision == "mixed_float16" else adam
+    made = keras.optimizers.LossScaleOptimizer(adam) if precision == "mixed_float16" else adam
+    made.build(variables)
+    return made

@@ -24,7 +24,7 @@ from trainer import collapse, hosts, memory
 from trainer import run as runs
 from trainer.config import TrainConfig
 from trainer.devices import Devices, choose, explained
-from trainer.head_first import HeadFirst
+from trainer.head_first import HeadFirst, forget_features
 from trainer.head_first import learning_rate as head_learning_rate
 from trainer.model import architecture, build, design, for_inference
 from trainer.optimizer import Rate, optimizer
@@ -34,8 +34,8 @@ from trainer.scale import training_range
 from trainer.steps import Steps
 from trainer.tensorboard import Curves
 
-# Whose predictions tell after the first epoch whether they vary, where there is no validation.
-_GUARD_GALAXIES = 512
+# The first ones of `train`, whose predictions tell after the first epoch whether they vary.
+_GUARD_GALAXIES = 256
 ESTIMATE_AFTER_STEPS = 20
 LONG_HOURS = 12
 
@@ -64,6 +64,17 @@ def learning_rate(config: TrainConfig, steps: int) -> Rate:
     """Of the epochs that train all layers, `steps` of each."""
     total = (config.epochs - config.head_epochs) * steps
     return Rate(config.learning_rate, config.warmup_steps, total if config.schedule == "cosine" else 0)
+
+
+def warmup_too_long(config: TrainConfig, steps: int) -> str:
+    """What to say where the learning rate of all layers, with `steps` steps an epoch, never comes to its peak; or nothing."""
+    total = (config.epochs - config.head_epochs) * steps
+    if not total or config.warmup_steps < total:
+        return ""
+    return (
+        f"--warmup_steps {config.warmup_steps}: there are {total} steps in all, so the learning rate never reaches "
+        f"{config.learning_rate:g}: take {total // 10} or fewer, or more --epochs"
+    )
 
 
 def shared_batch(config: TrainConfig, dataset: Dataset, devices: Devices) -> tuple[int, int]:
@@ -151,8 +162,8 @@ class _Training:
         from trainer.steps import training_steps
 
         config = self.config
-        adam = optimizer(self.rate, self.devices.precision, config.weight_decay, config.ema)
-        adam.build(self.model.trainable_variables)
+        variables = self.model.trainable_variables
+        adam = optimizer(variables, self.rate, self.devices.precision, config.weight_decay, config.ema)
         return training_steps(self.model, adam, self.devices, config.augment, config.loss)
 
     @property
@@ -174,7 +185,7 @@ class _Training:
         galaxies = self.steps * self.batch_size // self.devices.hosts.processes
         if self.config.head_epochs == self.config.epochs:
             return "none"  # all epochs read features
-        if self.config.cache == "auto" and self.config.epochs - self.progress.finished == 1:
+        if self.config.cache == "auto" and self.config.epochs - max(self.progress.finished, self.config.head_epochs) == 1:
             return "none"  # who reads all of them once has nothing to keep
         kept = cache.plan(self.config.cache, self.dataset, galaxies, memory.available())
         if kept != "none":
@@ -192,6 +203,8 @@ class _Training:
             self.say(self._head_first.description)
             self.batches = self._head_first.batches(self.batch_size, finished, done)
             return
+        if self.writes:
+            forget_features(self.run)
         drawn = config.augment != "none"
         source = TrainingInput(
             self.dataset, self.batch_size, config.seed, config.limit, self._kept, self.devices.hosts, augmented=drawn
@@ -206,13 +219,7 @@ class _Training:
             self.training = self._all_layers()
         self._step_seconds, self._seen = [], 0
         self.save()  # from here on the features are of no use
-        head_first.forget()
         self.prepare(interruption)
-
-    def finish(self) -> None:
-        """Nothing is left of features where the run ends with the head alone."""
-        if self._head_first is not None:
-            self._head_first.forget()
 
     def _stop(self, interruption: Interruption, steps: int) -> NoReturn:
         self.progress = replace(self.progress, steps=steps)
@@ -258,28 +265,27 @@ class _Training:
             yield predicted, targets
 
     def _validate(self, interruption: Interruption) -> float:
-        """The MSE over split `validation`, NaN without one. After the first epoch, say so if predictions are constant."""
-        config, first = self.config, not self.progress.finished
-        split, limit = "validation", config.limit
-        if not self.dataset.galaxies(split):
-            split, limit = "train", min(config.limit or _GUARD_GALAXIES, _GUARD_GALAXIES)
-        if split == "train" and not first:
+        """The MSE over split `validation`, NaN without one."""
+        if not self.dataset.galaxies("validation"):
             return math.nan
         alone = self.devices.hosts.processes == 1
         total, count = 0.0, 0
-        spread = collapse.Spread()
         with self.training.averaged():
-            for predicted, targets in self._predicted(split, limit):
+            for predicted, targets in self._predicted("validation", self.config.limit):
                 total += float(np.square(predicted.astype(np.float64) - targets).sum())
                 count += targets.size
-                spread.add(predicted)
                 if alone and interruption.signal is not None:
                     break
         if alone and interruption.signal is not None:
             self._stop(interruption, self.steps)
-        if first and (warning := collapse.warning(spread.mean(), config.settings())):
+        return total / count
+
+    def _warn_of_constants(self) -> None:
+        """Say so if the predictions are the same for all galaxies, by the weights as they are: an average of them lags."""
+        limit = min(self.config.limit or _GUARD_GALAXIES, _GUARD_GALAXIES)
+        spread = collapse.spread([predicted for predicted, _ in self._predicted("train", limit)])
+        if warning := collapse.warning(spread, self.config.settings()):
             self.say(warning)
-        return math.nan if split == "train" else total / count
 
     def _rate_after(self, epochs: int) -> float:
         if epochs <= self.config.head_epochs:
@@ -294,6 +300,8 @@ class _Training:
             self.training.start_epoch()
         mse, images_per_second = self._train(interruption)
         val_mse = self._validate(interruption)
+        if not finished:
+            self._warn_of_constants()
         if not math.isfinite(mse) or (not math.isfinite(val_mse) and self.dataset.galaxies("validation")):
             raise RunError(
                 f"{self.run.folder}: loss not finite in epoch {finished + 1}: lower --learning_rate and start with --overwrite"
@@ -331,6 +339,8 @@ def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices:
     if training.progress.finished or training.progress.steps:
         inside = f" and {training.progress.steps} of {training.steps} steps" if training.progress.steps else ""
         training.say(f"{run.folder}: going on after epoch {training.progress.finished} of {config.epochs}{inside}")
+    if line := warmup_too_long(config, training.steps):
+        training.say(line)
     if not dataset.galaxies("validation"):
         training.say("no split 'validation': no early stopping, and the last model is kept")
     with deferred_interrupts("saving a checkpoint after this step; once more to stop at once") as interruption:
@@ -340,7 +350,8 @@ def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices:
             if _stops_early(config, training.progress):
                 training.say(f"stopped early: no better validation MSE for {config.patience} epochs")
                 break
-        training.finish()
+        if training.writes:
+            forget_features(run)
     return interruption
 
 

@@ -29,9 +29,7 @@ def _training(dataset: Any, devices: Any, optimizer: Any, dropout: float, kind: 
         network.get_layer("dropout").rate = dropout
         kernel = network.get_layer("vote_fractions").kernel  # zeros would let no gradient through to the layers below
         kernel.assign(np.random.default_rng(0).normal(0, 0.03, kernel.shape))
-        made = optimizer()
-        made.build(network.trainable_variables)
-        return training_steps(network, made, devices, kind)
+        return training_steps(network, optimizer(network.trainable_variables), devices, kind)
 
 
 def _batches(dataset: Any, training: Any, devices: Any, skip: int = 0) -> Any:
@@ -56,8 +54,13 @@ def gradient(folder: str, out: str, dropout: str) -> None:
     from trainer.devices import WHOLE, choose
     from trainer.predict import predicted_batches
 
+    def sgd(variables: Any) -> Any:
+        made = keras.optimizers.SGD(1.0)
+        made.build(variables)
+        return made
+
     dataset, devices = open_dataset(Path(folder)), choose("float32", require_gpu=False)
-    training = _training(dataset, devices, lambda: keras.optimizers.SGD(1.0), float(dropout), "dihedral")
+    training = _training(dataset, devices, sgd, float(dropout), "dihedral")
     parts = list(predicted_batches(training.predict, dataset, "test", BATCH_SIZE, 0, WHOLE))
     np.savez(
         Path(out) / "predicted.npz", ids=np.concatenate([p[0] for p in parts]), votes=np.concatenate([p[1] for p in parts])
@@ -85,7 +88,7 @@ def host(folder: str, out: str, hosts: str, index: str) -> None:
     dataset = open_dataset(Path(folder))
     with joined(hosts, int(index)) as share:
         devices = choose("float32", require_gpu=False, hosts=share)
-        training = _training(dataset, devices, lambda: optimizer(Rate(3e-4, 2), "float32"), 0.5, "none")
+        training = _training(dataset, devices, lambda variables: optimizer(variables, Rate(3e-4, 2), "float32"), 0.5, "none")
         batches = _batches(dataset, training, devices)
         for _ in range(3):
             training.train(next(batches))
@@ -99,6 +102,38 @@ def host(folder: str, out: str, hosts: str, index: str) -> None:
             votes=np.concatenate([part[1] for part in parts]),
             **{f"state-{place:04d}": array for place, array in enumerate(state)},
         )
+
+
+def statistics() -> None:
+    """Batch statistics after a step shared by two devices are those of the whole batch on one."""
+    import keras
+    import tensorflow as tf
+
+    from trainer import backbones, model
+    from trainer.devices import choose
+    from trainer.optimizer import Rate, optimizer
+    from trainer.steps import training_steps
+
+    devices = choose("float32", require_gpu=False)
+    assert devices.replicas == 2
+    layers = [keras.layers.Rescaling(1 / 32), keras.layers.BatchNormalization(), keras.layers.GlobalAveragePooling2D()]
+    alone = keras.Sequential([keras.Input((32, 32, 3)), *layers, keras.layers.Dense(37, "sigmoid")])
+    with devices.scope():
+        resnet = model.architecture(model.Design(32, "resnet50"), "float32")
+        shared = keras.models.clone_model(alone, clone_function=backbones._stock)
+        training = training_steps(shared, optimizer(shared.trainable_variables, Rate(1e-9), "float32"), devices, "none")
+    found = [layer for layer in resnet._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    assert len(found) == 53 and all(layer.synchronized for layer in found)
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    images[4:] //= 8  # each device would see other galaxies
+    batches = tf.data.Dataset.from_tensors((images, np.full((8, 37), 0.3, np.float32), np.zeros((8, 7), np.float32)))
+    training.train(next(iter(training.ready(batches.unbatch().batch(8)))))
+    training.error_sum()
+    alone(images, training=True)
+    expected = [np.asarray(value) for value in (alone.layers[1].moving_mean, alone.layers[1].moving_variance)]
+    assert abs(expected[0]).min() > 0.01
+    np.testing.assert_allclose(training.weights()[2:4], expected, rtol=1e-4)
+    print("the same")
 
 
 def head_first(folder: str, out: str) -> None:
@@ -144,4 +179,4 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
     if os.environ.get("TENSORFLOW_DEVICES") == "2":
         _two_devices_on_tensorflow()
-    {"gradient": gradient, "host": host, "head_first": head_first}[sys.argv[1]](*sys.argv[2:])
+    {"gradient": gradient, "host": host, "head_first": head_first, "statistics": statistics}[sys.argv[1]](*sys.argv[2:])

@@ -47,8 +47,7 @@ def fresh(plain_dataset: Dataset) -> Callable[..., tuple[Steps, Any]]:
         devices = choose(precision, require_gpu=False)
         means = targets_of(plain_dataset, "train", 0).mean(axis=0)
         network = model.build(model.Design(32, scaling="random"), "none", means, precision, seed=3)
-        adam = optimizer(Rate(3e-4, 4), precision, ema=ema)
-        adam.build(network.trainable_variables)
+        adam = optimizer(network.trainable_variables, Rate(3e-4, 4), precision, ema=ema)
         return training_steps(network, adam, devices, "dihedral"), adam
 
     return make
@@ -134,6 +133,10 @@ def test_the_moving_average_is_what_is_validated_and_kept(
 def _saved(path: Path) -> list[np.ndarray]:
     with np.load(path) as arrays:
         return [arrays[name] for name in sorted(arrays.files)]
+
+
+def test_batch_normalization_on_two_devices_looks_at_the_whole_batch() -> None:
+    assert _child("tensorflow", 2, "statistics") == "the same\n"
 
 
 @pytest.mark.parametrize(("backend", "dropout"), [("tensorflow", 0.0), ("jax", 0.5)])
