@@ -1,16 +1,22 @@
 """Every base takes galaxies as its own weights expect them, starts at random too, and is kept as stock layers."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.trainer.test_model import BLOCKER
 from tfrecords.errors import RunError
 from trainer import backbones, model
 from trainer.backbones import BACKBONES
 from trainer.benchmark import forward_flops
+from trainer.devices import choose
 from trainer.model import Design
+from trainer.optimizer import Rate, optimizer
+from trainer.steps import training_steps
 
 MEANS = np.linspace(0.01, 0.9, 37)
 MODULES = {"vgg16": "vgg16", "resnet50": "resnet50", "convnext_tiny": "convnext"}
@@ -76,6 +82,54 @@ def test_its_work_is_what_the_papers_say(backbone: str) -> None:
 def test_the_file_of_another_base_is_one_error_that_names_the_right_one(imagenet_weights: Path) -> None:
     with pytest.raises(RunError, match=r"give --weights the file of keras\.applications\.ResNet50\(include_top=False\)"):
         model.build(Design(32, "resnet50"), str(imagenet_weights), MEANS, "float32", seed=0)
+
+
+def test_other_bases_learn_and_are_kept_as_models_that_load_where_this_package_is_not_installed(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (8, 32, 32, 3), np.uint8)
+    batch = [images, generator.random((8, 37), np.float32), np.zeros((8, 7), np.float32)]
+    devices = choose("float32", require_gpu=False)
+    predicted = {}
+    for backbone in ("resnet50", "convnext_tiny"):
+        design = Design(32, backbone, scaling="random", pooling="average", head="tree")
+        net = model.build(design, "none", np.full(37, 0.3), "float32", seed=0)
+        adam = optimizer(net.trainable_variables, Rate(1e-3), "float32", weight_decay=1e-4)
+        training = training_steps(net, adam, devices, "none", "cross_entropy")
+        before = training.predict(images)
+        for source in training.ready(tf.data.Dataset.from_tensors(tuple(batch)).repeat(2)):
+            training.train(source)
+        assert np.isfinite(training.error_sum())
+        model.for_inference(design, training.weights()).save(tmp_path / f"{backbone}.keras")
+        predicted[backbone] = training.predict(images)
+        assert np.abs(before - predicted[backbone]).max() > 1e-3
+    np.save(tmp_path / "images.npy", images)
+    script = BLOCKER + (
+        "import keras, numpy as np\n"
+        "for name in ('resnet50', 'convnext_tiny'):\n"
+        "    net = keras.saving.load_model(f'{name}.keras', safe_mode=True)\n"
+        "    np.save(f'{name}.npy', net.predict_on_batch(np.load('images.npy')))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for name, expected in predicted.items():
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), expected, atol=1e-5)
+
+
+def test_he_and_keras_start_the_output_at_random_and_means_does_not() -> None:
+    kernels = {}
+    for initialisation in ("means", "he", "keras"):
+        net = model.build(Design(32, scaling="unit"), "none", MEANS, "float32", seed=0, initialisation=initialisation)
+        kernels[initialisation] = [np.asarray(net.get_layer(name).kernel) for name in ("fc1", "fc2", "vote_fractions")]
+        assert net.get_layer("vote_fractions").bias.numpy().any() == (initialisation == "means")
+    hidden = {name: [kernel.std() for kernel in those[:2]] for name, those in kernels.items()}
+    assert hidden["means"] == hidden["he"] == pytest.approx([(2 / 512) ** 0.5, (2 / 1024) ** 0.5], rel=0.01)
+    assert not kernels["means"][2].any()
+    assert kernels["he"][2].std() == pytest.approx((2 / 1024) ** 0.5, rel=0.02)
+    assert hidden["keras"][0] == pytest.approx((2 / (512 + 1024)) ** 0.5, rel=0.01)
 
 
 def test_glorot_draws_what_keras_draws() -> None:

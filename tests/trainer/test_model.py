@@ -169,7 +169,9 @@ def test_under_mixed_precision_scaling_weights_and_output_stay_float32(precision
     assert {weight.dtype for weight in net.weights} == {"float32"}
     assert net.get_layer("scaling").compute_dtype == net.get_layer("vote_fractions").compute_dtype == "float32"
     assert net.output.dtype == "float32"
-    assert isinstance(optimizer(Rate(1e-4), precision), keras.optimizers.LossScaleOptimizer) == (precision == "mixed_float16")
+    assert isinstance(optimizer([], Rate(1e-4), precision), keras.optimizers.LossScaleOptimizer) == (
+        precision == "mixed_float16"
+    )
     plain = model.for_inference(RANDOM, net.get_weights())
     assert {layer.compute_dtype for layer in plain.layers if layer.weights} == {"float32"}
     np.testing.assert_allclose(plain.predict_on_batch(_any_images(32)), fresh.predict_on_batch(_any_images(32)), atol=1e-5)

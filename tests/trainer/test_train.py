@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,8 +87,9 @@ class Bare:
 def bare(make_dataset: MakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
     dataset = make_dataset(validation_fraction=0.0, test_fraction=0.0)
     folder = tmp_path_factory.mktemp("bare") / "run"
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": 1, "limit": 12, "weights": "none", "patience": 1, "ema": 0.99999}
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        run = train(TrainConfig(dataset.folder, folder, epochs=2, batch_size=1, limit=12, weights="none", patience=1))
+        run = train(TrainConfig(dataset.folder, folder, **settings))
     yield Bare(run, said.getvalue())
     shutil.rmtree(folder)
 
@@ -105,6 +107,11 @@ def test_without_test_there_are_no_metrics_and_that_is_said(bare: Bare) -> None:
     assert [path.name for path in bare.run.folder.glob("report/**/*.*")] == ["history.svg"]
     card = (bare.run.folder / "README.md").read_text("utf-8")
     assert "**Not measured**: its dataset has no `test` split" in card and "{" not in card and "None" not in card
+
+
+def test_whether_predictions_vary_is_told_by_the_weights_as_they_are_not_by_their_average(bare: Bare) -> None:
+    spread = re.search(r"nearly the same for all galaxies \(standard deviation (\d\.\d{4}) per column\)", bare.said)
+    assert spread is None or float(spread[1]) > 0.0005  # the average is still at the start, where they are all the same
 
 
 def test_the_expected_time_counts_the_steps_that_are_really_left(bare: Bare) -> None:
@@ -128,6 +135,7 @@ def test_training_stops_after_patience_epochs_without_progress(
     history = train(config).history()
     assert len(history) == 2 and len({row.val_mse for row in history}) == 1
     said = capsys.readouterr().out
+    assert said.count("warning: the predictions are nearly the same for all galaxies (standard deviation 0.0000 per colu") == 1
     assert "stopped early: no better validation MSE for 1 epochs" in said
     assert "epoch 1/9" in said and "(best so far)" in said and "(best is epoch 1)" in said
     train(config)

@@ -1,0 +1,126 @@
+"""The tables of `accuracy.py`, as Markdown: differences of RMSE between runs, on the same galaxies."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 10_000
+
+
+def difference(errors: np.ndarray, base: np.ndarray) -> tuple[float, float, float]:
+    """RMSE less that of the base on the same galaxies, and its 95 % interval under resampling of galaxies.
+
+    Both: (n,), the mean squared error of each galaxy.
+    """
+    generator = np.random.default_rng(0)
+    both = np.stack([errors, base], axis=1)
+    made = []
+    for _ in range(RESAMPLES // 100):
+        drawn = generator.integers(0, len(both), (100, len(both)))
+        means = np.sqrt(both[drawn].mean(axis=1))
+        made.append(means[:, 0] - means[:, 1])
+    low, high = np.percentile(np.concatenate(made), (2.5, 97.5))
+    means = np.sqrt(both.mean(axis=0))
+    return float(means[0] - means[1]), float(low), float(high)
+
+
+def verdict(found: tuple[float, float, float], base_scores: Sequence[float]) -> str:
+    """Whether a difference exceeds both its interval and the spread of the base over its seeds, of which it takes three."""
+    if len(base_scores) < 3:
+        return "base has too few seeds"
+    if abs(found[0]) <= max(base_scores) - min(base_scores) or found[1] <= 0 <= found[2]:
+        return "no difference shown"
+    return "helps" if found[0] < 0 else "harms"
+
+
+def _interval(values: tuple[float, float, float]) -> str:
+    return f"{values[0]:+.4f} ({values[1]:+.4f} to {values[2]:+.4f})"
+
+
+def _range(scores: Sequence[float]) -> str:
+    return f"{min(scores):.4f} to {max(scores):.4f}" if len(scores) > 1 else ""
+
+
+def _scores(errors: Sequence[np.ndarray]) -> list[float]:
+    return [float(np.sqrt(one.mean())) for one in errors]
+
+
+def _seconds(work: Any, trials: Sequence[Any], kind: str) -> str:
+    """Their mean; empty where a run was not timed."""
+    known = [(work.result(trial) or {}).get(kind) for trial in trials]
+    return "" if None in known else f"{np.mean(known):,.0f}"
+
+
+def _print(title: str, *lines: str) -> None:
+    print(f"### {title}\n", *lines, "", sep="\n")
+
+
+def _table(*rows: Sequence[str]) -> list[str]:
+    header, *others = rows
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *others)]
+
+
+def print_screen(work: Any, trials: Sequence[Any]) -> None:
+    """One change at a time, beside the mean of the base's seeds."""
+    groups = work.groups(trials)
+    errors = {
+        label: [work.errors(work.predicted(trial, "validation"), "validation") for trial in those]
+        for label, those in groups.items()
+    }
+    if "base" not in errors:
+        return
+    base, scores = np.mean(errors["base"], axis=0), _scores(errors["base"])
+    rows = []
+    for label, those in groups.items():
+        mean = np.mean(errors[label], axis=0)
+        found = difference(mean, base)
+        times = [_seconds(work, those, kind) for kind in ("seconds", "cpu_seconds")]
+        beside = ["", ""] if label == "base" else [_interval(found), verdict(found, scores)]
+        score = f"{np.sqrt(mean.mean()):.4f}"
+        rows.append([label, str(len(those)), score, _range(_scores(errors[label])), *beside, *times])
+    header = ("change", "seeds", "RMSE", "seeds from, to", "less the base (95 %)", "verdict", "s", "CPU s")
+    title = f"One change at a time, {trials[0].epochs} epochs, {len(base):,} galaxies of `validation`"
+    _print(title, f"Spread of the base over its seeds: {max(scores) - min(scores):.4f}.", "", *_table(header, *rows))
+
+
+def print_confirmed(work: Any, trials: tuple[Any, ...], split: str) -> None:
+    """The longer runs beside `best`, each the mean of its seeds; then what is to be had without training."""
+    groups = work.groups(trials)
+    if not groups:
+        return
+    errors = {label: [work.errors(work.predicted(trial, split), split) for trial in those] for label, those in groups.items()}
+    rows = []
+    for label, those in groups.items():
+        mean = np.mean(errors[label], axis=0)
+        score, beside, share = np.sqrt(mean.mean()), "", ""
+        if label != "best" and "best" in errors:
+            found = difference(np.mean(errors["best"], axis=0), mean)
+            beside, share = _interval(found), f"{found[0] / score:+.1%}"
+        times = [_seconds(work, those, kind) for kind in ("seconds", "cpu_seconds")]
+        rows.append([label, str(len(those)), f"{score:.4f}", _range(_scores(errors[label])), beside, share, *times])
+    header = ("recipe", "seeds", "RMSE", "seeds from, to", "`best` less it (95 %)", "in %", "s a run", "CPU s a run")
+    _print(f"{trials[0].epochs} epochs, {len(work.votes(split)[0]):,} galaxies of `{split}`", *_table(header, *rows))
+    _print(f"Without training, `{split}`", *_without_training(work, groups, split))
+
+
+def _without_training(work: Any, groups: dict[str, list[Any]], split: str) -> list[str]:
+    """Views, projection onto the tree, and averages of runs."""
+    from tfrecords.taxonomy import project
+
+    rows = []
+    for label, trials in groups.items():
+        single = [work.predicted(trial, split) for trial in trials]
+        plain = np.mean([work.errors(one, split) for one in single], axis=0)
+        ways = {"projected onto the tree": [project(one) for one in single]}
+        if len(trials) > 1:
+            ways[f"mean of {len(trials)} seeds"] = [np.mean(single, axis=0)]
+        if not trials[0].plain:
+            eight = [work.predicted(trial, split, 8) for trial in trials]
+            ways["8 views"] = eight
+            if len(trials) > 1:
+                ways[f"8 views, mean of {len(trials)} seeds"] = [np.mean(eight, axis=0)]
+        for way, made in ways.items():
+            errors = np.mean([work.errors(one, split) for one in made], axis=0)
+            rows.append([label, way, f"{np.sqrt(errors.mean()):.4f}", _interval(difference(errors, plain))])
+    return _table(("runs", "what is done", "RMSE", "less one view of each (95 %)"), *rows)

@@ -1,0 +1,121 @@
+"""What is measured is what is shipped, and verdicts follow from the numbers."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tfrecords.taxonomy import COLUMNS
+from trainer.config import RECIPES, TrainConfig
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def accuracy() -> Any:
+    sys.path.append(str(BENCHMARKS))  # last: its preprocess.py is not the package
+    try:
+        yield importlib.import_module("accuracy")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture(scope="module")
+def tables(accuracy: Any) -> Any:
+    return importlib.import_module("accuracy_tables")
+
+
+def test_the_trials_of_a_recipe_are_the_recipe(accuracy: Any) -> None:
+    shipped = {"best": RECIPES["best"](), "article, batch 1": RECIPES["article"]()}
+    shipped["article, batch 32"] = {**shipped["article, batch 1"], "batch_size": 32}
+    for label, expected in shipped.items():
+        trials = [trial for trial in accuracy.CONFIRM if trial.label == label]
+        assert trials
+        for trial in trials:
+            given = dict(flag.removeprefix("--").split("=") for flag in trial.flags())
+            assert {name: str(expected[name]) for name in accuracy.BASE} == {name: given[name] for name in accuracy.BASE}
+            assert given["epochs"] == "10" and set(given) == {*accuracy.BASE, "epochs", "seed"}
+
+
+def test_the_base_names_every_choice_of_a_recipe(accuracy: Any) -> None:
+    assert set(accuracy.BASE) | {"epochs", "patience"} == set(RECIPES["best"]())
+    TrainConfig(Path(), Path(), **accuracy.BASE)
+
+
+def test_each_screened_change_has_its_own_name_and_is_a_valid_run(accuracy: Any) -> None:
+    names = [trial.name for trial in (*accuracy.SCREEN, *accuracy.CONFIRM)]
+    assert len(set(names)) == len(names)
+    for trial in accuracy.SCREEN:
+        TrainConfig(Path(), Path(), **{**accuracy.BASE, "epochs": trial.epochs, **trial.changes})
+        assert (trial.label == "base") == (not trial.changes)
+
+
+def test_the_interval_is_that_of_the_same_galaxies_and_holds_the_true_difference(tables: Any) -> None:
+    generator = np.random.default_rng(0)
+    galaxies = generator.gamma(2.0, 0.006, 800)  # far more spread over galaxies than between models
+    assert tables.difference(galaxies, galaxies) == (0.0, 0.0, 0.0)
+    found, low, high = tables.difference(1.1 * galaxies + generator.normal(0, 1e-4, 800), galaxies)
+    assert found == pytest.approx((1.1**0.5 - 1) * galaxies.mean() ** 0.5, rel=0.02)
+    assert low < found < high and high - low < 0.001
+    hits = 0
+    for _ in range(40):
+        noise = generator.normal(0, 0.004, 400)
+        drawn = generator.choice(galaxies, 400)
+        _, low, high = tables.difference(np.abs(drawn + noise), np.abs(drawn - noise))
+        hits += low <= 0 <= high
+    assert 34 <= hits <= 40  # 95 % of intervals hold no difference where there is none
+
+
+@pytest.mark.parametrize(
+    ("found", "scores", "expected"),
+    [
+        ((-0.004, -0.005, -0.003), (0.110, 0.111, 0.112), "helps"),
+        ((0.004, 0.003, 0.005), (0.110, 0.111, 0.112), "harms"),
+        ((-0.001, -0.0015, -0.0005), (0.110, 0.111, 0.112), "no difference shown"),
+        ((-0.004, -0.009, 0.001), (0.110, 0.111, 0.112), "no difference shown"),
+        ((-0.004, -0.005, -0.003), (0.110, 0.111), "base has too few seeds"),
+    ],
+)
+def test_a_change_helps_only_where_it_exceeds_interval_and_spread(
+    tables: Any, found: tuple[float, float, float], scores: tuple[float, ...], expected: str
+) -> None:
+    assert tables.verdict(found, scores) == expected
+
+
+def test_finished_runs_are_kept_and_test_waits_for_all_of_them(
+    accuracy: Any, tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(0)
+    votes = {split: (np.arange(60), generator.random((60, 37))) for split in ("validation", "test")}
+    work = accuracy.Work(tmp_path)
+    monkeypatch.setattr(work, "_votes", votes)
+
+    def finish(trial: Any, error: float) -> None:
+        for split, (ids, truth) in votes.items():
+            predicted = truth + generator.normal(0, error, truth.shape)
+            rows = [",".join(map(repr, [number, *row])) for number, row in zip(ids.tolist(), predicted.tolist(), strict=True)]
+            text = "\n".join([",".join(["GalaxyID", *COLUMNS]), *reversed(rows)])
+            for views in (1, 8):
+                work.predictions_path(trial, split, views).write_text(text)
+        (tmp_path / f"{trial.name}.json").write_text(json.dumps({"seconds": 100.0}))
+
+    for trial in accuracy.CONFIRM[:-1]:
+        finish(trial, 0.10 if trial.label == "best" else 0.12)
+        work.run(trial, tmp_path)  # nothing is left to do
+    with pytest.raises(SystemExit, match=r"1 are not \(article, batch 1, seed 0\)"):
+        work.score_test()
+    assert not (tmp_path / "test.json").exists()
+    finish(accuracy.CONFIRM[-1], 0.12)
+    work.score_test()
+    tables.print_confirmed(work, accuracy.CONFIRM, "test")
+    said = capsys.readouterr().out
+    assert "was first scored on" in said and "for these runs" in said
+    row = next(line for line in said.splitlines() if line.startswith("| base | 2 |"))
+    assert " | -0.0" in row and "| -1" in row and "| 100 |" in row
+    monkeypatch.setattr(accuracy, "CONFIRM", accuracy.CONFIRM[1:])
+    work.score_test()
+    assert "these were chosen after test was seen" in capsys.readouterr().out
