@@ -114,6 +114,7 @@ SCREEN = (
     _changed("tree head", head="tree"),
     _changed("tree head, cross-entropy", head="tree", loss="cross_entropy"),
     _changed("the output layer as Keras starts it", initialisation="he"),
+    _changed("full augmentation", augment="full"),
 )
 CONFIRM = (
     *_seeds(Trial("article, batch 32", {**recipe("article"), "batch_size": 32}, CONFIRM_EPOCHS), CONFIRM_SEEDS),

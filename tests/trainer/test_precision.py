@@ -32,8 +32,7 @@ def _last_losses(dataset: Dataset, precision: str, seed: int) -> float:
         net = model.build(
             model.Design(dataset.size, scaling="random"), "none", targets_of(dataset, "train").mean(axis=0), precision, seed
         )
-        adam = optimizer(Rate(2e-5, 20), precision)
-        adam.build(net.trainable_variables)
+        adam = optimizer(net.trainable_variables, Rate(2e-5, 20), precision)
         training = training_steps(net, adam, hardware, "none")
     batches = iter(training.ready(pipeline.TrainingInput(dataset, 2 * hardware.replicas, seed).batches(0, STEPS)))
     for step in range(STEPS):

@@ -63,7 +63,7 @@ def _flags(dataset: Dataset, out: Path, settings: dict[str, Any]) -> list[str]:
 def _trainer(backend: str, dataset: Dataset, out: Path, settings: dict[str, Any], *stops: Stop) -> Stopped:
     """Run `trainer`, and send it signals one after the other."""
     command = [sys.executable, "-m", "trainer", *_flags(dataset, out, settings)]
-    environment = {**os.environ, "KERAS_BACKEND": backend}
+    environment = {**os.environ, "KERAS_BACKEND": backend, "XLA_FLAGS": "--xla_backend_optimization_level=1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None and process.stderr is not None
         complained = b""
