@@ -111,7 +111,10 @@ def _config(args: Any, **more: Any) -> TrainConfig:
     """The choices that the flags stand for, and the recipe where they are not given; `more`: those that have no flag here."""
     given = {field.name: getattr(args, field.name, None) for field in fields(TrainConfig)}
     chosen = {name: value for name, value in given.items() if value is not None}
-    return TrainConfig(**{**RECIPES[args.recipe](), **chosen, **more})
+    recipe = RECIPES[args.recipe]()
+    if chosen.get("head") == "sigmoid":  # which the cross-entropy of a recipe does not go with
+        recipe["loss"] = "mse"
+    return TrainConfig(**{**recipe, **chosen, **more})
 
 
 def _train(args: Any) -> None:

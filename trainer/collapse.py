@@ -24,7 +24,7 @@ def what_to_change(settings: Mapping[str, Any]) -> str:
     elif settings["input_scaling"] != "auto":
         changes.append("--input_scaling auto")
     if not settings["warmup_steps"]:
-        changes.append("--warmup_steps 100")
+        changes.append("--warmup_steps 60")
     other = "lower" if settings["learning_rate"] > 3e-4 else "higher"
     changes.append(f"a {other} --learning_rate than {settings['learning_rate']:g}")
     if settings["batch_size"] > 1:

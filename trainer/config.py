@@ -70,9 +70,9 @@ class TrainConfig:
     batch_size: int = 32
     learning_rate: float = 1e-4
     schedule: str = "cosine"
-    warmup_steps: int = 100
+    warmup_steps: int = 60
     head_epochs: int = 0
-    loss: str = "mse"
+    loss: str = "cross_entropy"
     weight_decay: float = 0.0
     ema: float = 0.0
     augment: str = "dihedral"
@@ -80,7 +80,7 @@ class TrainConfig:
     weights: str = "imagenet"
     input_scaling: str = "auto"
     pooling: str = "flatten"
-    head: str = "sigmoid"
+    head: str = "tree"
     initialisation: str = "means"
     precision: str = "auto"
     patience: int = 10

@@ -193,8 +193,10 @@ def test_a_recipe_makes_the_choices_that_no_flag_makes(
     run_main(*where)
     run_main(*where, "--recipe", "article")
     run_main(*where, "--recipe", "article", "--epochs", "7", "--head", "tree")
-    defaults, of_article, changed = taken
+    run_main(*where, "--head", "sigmoid")
+    defaults, of_article, changed, sigmoid = taken
     assert defaults == TrainConfig(small_dataset.folder, tmp_path)
     assert of_article == TrainConfig(small_dataset.folder, tmp_path, **RECIPES["article"]())
     assert changed == replace(of_article, epochs=7, head="tree")
+    assert sigmoid == replace(defaults, head="sigmoid", loss="mse")
     assert run_main(*where, "--recipe", "mine")[0] == 2

@@ -26,7 +26,7 @@ def test_predictions_that_vary_are_no_reason_for_words() -> None:
 def test_the_advice_is_what_the_settings_do_not_have_yet() -> None:
     bad = {**RECIPES["article"](), "weights": "none", "batch_size": 64}
     assert what_to_change(bad) == (
-        "--initialisation means, --weights imagenet, --warmup_steps 100, a higher --learning_rate than 1e-05 or a smaller "
+        "--initialisation means, --weights imagenet, --warmup_steps 60, a higher --learning_rate than 1e-05 or a smaller "
         "--batch_size than 64"
     )
     assert "--input_scaling auto" in what_to_change({**bad, "weights": "imagenet"})
