@@ -115,7 +115,7 @@ SCREEN = (
     _changed("tree head", head="tree"),
     # What is to enter `best` needs more than one seed.
     *_seeds(_changed("tree head, cross-entropy", **_TREE)),
-    *_seeds(_changed("tree head, cross-entropy, batch 16", **_TREE, batch_size=16, warmup_steps=120)),
+    _changed("tree head, cross-entropy, batch 16", **_TREE, batch_size=16, warmup_steps=120),
     _changed("warm-up twice as long", warmup_steps=120),
     _changed("the output layer as Keras starts it", initialisation="he"),
     _changed("full augmentation", augment="full"),
