@@ -49,11 +49,13 @@ def test_utilization_is_the_share_of_the_matrix_rate() -> None:
     assert SPEED.utilization == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_the_command_prints_three_speeds_and_writes_them_as_json(
-    run_main: Main, plain_dataset: Dataset, tmp_path: Path
+    run_main: Main, plain_dataset: Dataset, tmp_path: Path, precision: str
 ) -> None:
     file = tmp_path / "speed.json"
-    flags = ["--batch_size=8", "--steps=2", "--rounds=2", "--limit=16", "--augment=full", f"--json={file}"]
+    flags = ["--batch_size=8", "--steps=2", "--rounds=2", "--limit=16", "--augment=full", f"--precision={precision}"]
+    flags.append(f"--json={file}")
     code, out, _ = run_main("benchmark", "--tfrecords", plain_dataset.folder, *flags)
     content = json.loads(file.read_text("utf-8"))
     assert code == 0
