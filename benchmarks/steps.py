@@ -25,7 +25,8 @@ def _measured(size: int, batch_size: int, rounds: int) -> dict[str, list[float]]
     import tensorflow as tf
 
     from trainer import devices, model
-    from trainer.optimizer import Rate, optimizer
+    from trainer.optimizer import optimizer
+    from trainer.schedule import Rate
     from trainer.steps import training_steps
 
     found = devices.choose("auto", require_gpu=False)

@@ -133,18 +133,18 @@ def benchmark(config: TrainConfig, steps: int, rounds: int) -> Speed:
     if not dataset.galaxies("train"):
         raise RunError(f"{dataset.folder}: has no galaxies in split 'train': preprocess images together with their votes")
     devices = choose(config.precision, config.require_gpu)
-    from trainer import cache, memory, model
+    from trainer import cache, memory, model, schedule
     from trainer.optimizer import optimizer
     from trainer.pipeline import TrainingInput
     from trainer.steps import training_steps
-    from trainer.train import learning_rate, shared_batch
+    from trainer.train import shared_batch
 
     steps_an_epoch, batch_size = shared_batch(config, dataset, devices)
     kept = cache.plan(config.cache, dataset, steps_an_epoch * batch_size, memory.available())
     with devices.scope():
         start = (np.full(model.OUTPUTS, 0.3), devices.precision, config.seed)
         net = model.build(model.design(config, dataset.size), "none", *start)
-        rate = learning_rate(config, steps_an_epoch)
+        rate = schedule.of_all_layers(config, steps_an_epoch)
         adam = optimizer(net.trainable_variables, rate, devices.precision, config.weight_decay, config.ema)
         training = training_steps(net, adam, devices, config.augment, config.loss)
     training.start_epoch()

@@ -14,8 +14,8 @@ def spread(batches: Sequence[np.ndarray]) -> float:
     return float(np.concatenate(batches).astype(np.float64).std(axis=0).mean())
 
 
-def what_to_change(settings: Mapping[str, Any]) -> str:
-    """Of a run's settings, in the order in which it helps."""
+def what_to_change(settings: Mapping[str, Any], head_alone: bool = False) -> str:
+    """Of a run's settings, in the order in which it helps; head_alone: in the epochs of `--head_epochs`."""
     changes = []
     if settings["initialisation"] != "means":
         changes.append("--initialisation means")
@@ -23,7 +23,9 @@ def what_to_change(settings: Mapping[str, Any]) -> str:
         changes.append("--weights imagenet")
     elif settings["input_scaling"] != "auto":
         changes.append("--input_scaling auto")
-    if not settings["warmup_steps"]:
+    if head_alone:
+        changes.append("--head_epochs 0")
+    elif not settings["warmup_steps"]:
         changes.append("--warmup_steps 60")
     other = "lower" if settings["learning_rate"] > 3e-4 else "higher"
     changes.append(f"a {other} --learning_rate than {settings['learning_rate']:g}")
@@ -32,11 +34,11 @@ def what_to_change(settings: Mapping[str, Any]) -> str:
     return ", ".join(changes[:-1]) + f" or {changes[-1]}" if len(changes) > 1 else changes[0]
 
 
-def warning(spread: float, settings: Mapping[str, Any]) -> str:
-    """What to say after the first epoch of a run whose predictions spread so little; empty where they do not."""
+def warning(spread: float, settings: Mapping[str, Any], head_alone: bool = False) -> str:
+    """What to say after a first epoch whose predictions spread so little; empty where they do not."""
     if not spread < CONSTANT_SPREAD:  # or it is no number, which another message tells
         return ""
     return (
         f"warning: the predictions are nearly the same for all galaxies (standard deviation {spread:.4f} per column): if the "
-        f"next epoch does not change that, stop and try {what_to_change(settings)}"
+        f"next epoch does not change that, stop and try {what_to_change(settings, head_alone)}"
     )

@@ -15,20 +15,14 @@ from trainer import features, symmetries
 from trainer.config import TrainConfig
 from trainer.devices import Devices
 from trainer.model import Design, features_and_head
-from trainer.optimizer import Rate, optimizer
+from trainer.optimizer import optimizer
 from trainer.predict import rounded_batch
 from trainer.run import Run
+from trainer.schedule import Rate
 from trainer.steps import Predictor, training_steps
 
 # Galaxies that the base takes at a time, at most.
 _ROWS = 64
-# What starts at random and sees its input as it will stay can learn so many times as fast as all layers together.
-FASTER = 10
-
-
-def learning_rate(config: TrainConfig, steps: int) -> Rate:
-    """Of the epochs that train the head alone, `steps` of each: without warm-up, which spares the base."""
-    return Rate(FASTER * config.learning_rate, 0, config.head_epochs * steps if config.schedule == "cosine" else 0)
 
 
 class HeadFirst:

@@ -20,14 +20,13 @@ from tfrecords import dataset as datasets
 from tfrecords.commandline import Interruption, deferred_interrupts
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, RunError
-from trainer import collapse, hosts, memory
+from trainer import collapse, hosts, memory, schedule
 from trainer import run as runs
 from trainer.config import TrainConfig
 from trainer.devices import Devices, choose, explained
 from trainer.head_first import HeadFirst, forget_features
-from trainer.head_first import learning_rate as head_learning_rate
 from trainer.model import architecture, build, design, for_inference
-from trainer.optimizer import Rate, optimizer
+from trainer.optimizer import optimizer
 from trainer.predict import predicted_batches, rounded_batch
 from trainer.run import Epoch, Progress, Run
 from trainer.scale import training_range
@@ -58,23 +57,6 @@ def time_to_end(seconds_per_step: float, steps: int, size: int, has_gpu: bool) -
     hardware = "a machine with a GPU" if not has_gpu else "a faster GPU"
     smaller = f", smaller images (`preprocess --size {max(32, size // 3)}` takes about a ninth)" if size >= 96 else ""
     return f"{line}\nthat is more than {LONG_HOURS} hours: use {hardware}{smaller}, fewer --epochs, or --limit"
-
-
-def learning_rate(config: TrainConfig, steps: int) -> Rate:
-    """Of the epochs that train all layers, `steps` of each."""
-    total = (config.epochs - config.head_epochs) * steps
-    return Rate(config.learning_rate, config.warmup_steps, total if config.schedule == "cosine" else 0)
-
-
-def warmup_too_long(config: TrainConfig, steps: int) -> str:
-    """What to say where the learning rate of all layers, with `steps` steps an epoch, never comes to its peak; or nothing."""
-    total = (config.epochs - config.head_epochs) * steps
-    if not total or config.warmup_steps < total:
-        return ""
-    return (
-        f"--warmup_steps {config.warmup_steps}: there are {total} steps in all, so the learning rate never reaches "
-        f"{config.learning_rate:g}: take {total // 10} or fewer, or more --epochs"
-    )
 
 
 def shared_batch(config: TrainConfig, dataset: Dataset, devices: Devices) -> tuple[int, int]:
@@ -129,7 +111,7 @@ class _Training:
         self.progress = runs.NOTHING_YET if is_new else run.progress()
         _check_precision(config, self.progress, devices, run.folder)
         resumes = self.progress != runs.NOTHING_YET
-        self.rate, self._head_rate = learning_rate(config, self.steps), head_learning_rate(config, self.steps)
+        self.rate, self._head_rate = schedule.of_all_layers(config, self.steps), schedule.of_head(config, self.steps)
         self._kept = self._plan_cache()
         self._design = design(config, dataset.size)
         with devices.scope():
@@ -284,7 +266,7 @@ class _Training:
         """Say so if the predictions are the same for all galaxies, by the weights as they are: an average of them lags."""
         limit = min(self.config.limit or _GUARD_GALAXIES, _GUARD_GALAXIES)
         spread = collapse.spread([predicted for predicted, _ in self._predicted("train", limit)])
-        if warning := collapse.warning(spread, self.config.settings()):
+        if warning := collapse.warning(spread, self.config.settings(), self._head_first is not None):
             self.say(warning)
 
     def _rate_after(self, epochs: int) -> float:
@@ -300,7 +282,7 @@ class _Training:
             self.training.start_epoch()
         mse, images_per_second = self._train(interruption)
         val_mse = self._validate(interruption)
-        if not finished:
+        if finished in (0, config.head_epochs):  # the first epoch of the head alone, and that of all layers
             self._warn_of_constants()
         if not math.isfinite(mse) or (not math.isfinite(val_mse) and self.dataset.galaxies("validation")):
             raise RunError(
@@ -339,7 +321,7 @@ def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices:
     if training.progress.finished or training.progress.steps:
         inside = f" and {training.progress.steps} of {training.steps} steps" if training.progress.steps else ""
         training.say(f"{run.folder}: going on after epoch {training.progress.finished} of {config.epochs}{inside}")
-    if line := warmup_too_long(config, training.steps):
+    for line in schedule.too_long(config, training.steps):
         training.say(line)
     if not dataset.galaxies("validation"):
         training.say("no split 'validation': no early stopping, and the last model is kept")

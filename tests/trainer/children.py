@@ -81,9 +81,10 @@ def host(folder: str, out: str, hosts: str, index: str) -> None:
     from tfrecords.dataset import open_dataset
     from trainer.devices import choose
     from trainer.hosts import joined
-    from trainer.optimizer import Rate, optimizer
+    from trainer.optimizer import optimizer
     from trainer.pipeline import TrainingInput
     from trainer.predict import predicted_batches
+    from trainer.schedule import Rate
 
     dataset = open_dataset(Path(folder))
     with joined(hosts, int(index)) as share:
@@ -111,7 +112,8 @@ def statistics() -> None:
 
     from trainer import backbones, model
     from trainer.devices import choose
-    from trainer.optimizer import Rate, optimizer
+    from trainer.optimizer import optimizer
+    from trainer.schedule import Rate
     from trainer.steps import training_steps
 
     devices = choose("float32", require_gpu=False)

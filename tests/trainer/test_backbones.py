@@ -15,7 +15,8 @@ from trainer.backbones import BACKBONES
 from trainer.benchmark import forward_flops
 from trainer.devices import choose
 from trainer.model import Design
-from trainer.optimizer import Rate, optimizer
+from trainer.optimizer import optimizer
+from trainer.schedule import Rate
 from trainer.steps import training_steps
 
 MEANS = np.linspace(0.01, 0.9, 37)

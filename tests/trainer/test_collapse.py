@@ -32,3 +32,10 @@ def test_the_advice_is_what_the_settings_do_not_have_yet() -> None:
     assert "--input_scaling auto" in what_to_change({**bad, "weights": "imagenet"})
     good = {**SETTINGS, "initialisation": "means", "warmup_steps": 100, "input_scaling": "auto"}
     assert what_to_change({**good, "learning_rate": 1e-2, "batch_size": 1}) == "a lower --learning_rate than 0.01"
+
+
+def test_the_head_alone_is_not_advised_a_warm_up_that_it_does_not_have() -> None:
+    cold = {**SETTINGS, "warmup_steps": 0}
+    assert what_to_change(cold).startswith("--warmup_steps 60, ")
+    assert what_to_change(cold, head_alone=True).startswith("--head_epochs 0, a higher --learning_rate than 0.0001")
+    assert "try --head_epochs 0" in warning(0.0012, cold, head_alone=True)

@@ -18,11 +18,11 @@ from tests.trainer.test_steps import CHILDREN
 from tfrecords.commandline import Interruption, Terminated
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, RunError
-from trainer import features, symmetries
+from trainer import features, schedule, symmetries
 from trainer import run as runs
 from trainer.config import TrainConfig
 from trainer.devices import Devices, Share, choose
-from trainer.head_first import HeadFirst, learning_rate
+from trainer.head_first import HeadFirst
 from trainer.model import Design, build, features_and_head
 from trainer.run import Run
 from trainer.train import _Training, train
@@ -134,10 +134,29 @@ def test_the_history_tells_the_rates_of_both_parts(alone: Run) -> None:
     assert all(np.isfinite([row.mse, row.val_mse]).all() for row in alone.history())
 
 
-def test_a_run_that_trains_the_head_alone_ends_without_features(unmeasured_dataset: Dataset, tmp_path: Path) -> None:
-    settings = {**SETTINGS, "epochs": 1, "head_epochs": 1, "pooling": "average", "augment": "none"}
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_a_run_that_trains_the_head_alone_ends_without_features(
+    precision: str, unmeasured_dataset: Dataset, tmp_path: Path
+) -> None:
+    settings = {**SETTINGS, "epochs": 1, "head_epochs": 1, "pooling": "average", "augment": "none", "precision": precision}
     run = train(TrainConfig(unmeasured_dataset.folder, tmp_path / "run", **settings))
-    assert len(run.history()) == 1 and not list(run.folder.glob("features*"))
+    [row] = run.history()
+    assert np.isfinite([row.mse, row.val_mse]).all() and not list(run.folder.glob("features*"))
+    shutil.rmtree(run.folder)
+
+
+def test_constant_predictions_are_told_of_the_head_alone_and_again_of_all_layers(
+    unmeasured_dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {**SETTINGS, "epochs": 4, "limit": 8, "learning_rate": 1e-30, "warmup_steps": 0, "patience": 9}
+    run = train(TrainConfig(unmeasured_dataset.folder, tmp_path / "run", **settings))
+    said = capsys.readouterr().out.splitlines()
+    told = [line.startswith("warning: the predictions are nearly the same") for line in said]
+    epochs = [line.startswith("epoch ") for line in said]
+    assert [sum(epochs[:place]) for place, warned in enumerate(told) if warned] == [0, 2]
+    first, second = (line for line, warned in zip(said, told, strict=True) if warned)
+    assert "try --initialisation" not in first and "--head_epochs 0" in first and "--head_epochs" not in second
+    assert any(line.startswith("--ema 0.5: there are 2 steps in all, so 25%") for line in said)
     shutil.rmtree(run.folder)
 
 
@@ -174,7 +193,7 @@ def test_several_machines_are_refused(unmeasured_dataset: Dataset, tmp_path: Pat
     hosts = Devices("jax", (), 0, "float32", hosts=Share(2, 0))
     config = TrainConfig(unmeasured_dataset.folder, tmp_path, **SETTINGS)
     with pytest.raises(ConfigError, match="--head_epochs: works on one machine"):
-        HeadFirst(None, Design(32), config, unmeasured_dataset, hosts, Run(tmp_path, {}), learning_rate(config, 3))
+        HeadFirst(None, Design(32), config, unmeasured_dataset, hosts, Run(tmp_path, {}), schedule.of_head(config, 3))
 
 
 def test_on_jax_too_a_stopped_run_ends_as_an_undisturbed_one(unmeasured_dataset: Dataset, tmp_path: Path) -> None:

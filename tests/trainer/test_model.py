@@ -15,8 +15,9 @@ from tfrecords.dataset import Dataset
 from tfrecords.errors import RunError
 from trainer import model
 from trainer.model import Design
-from trainer.optimizer import Rate, optimizer
+from trainer.optimizer import optimizer
 from trainer.run import Run
+from trainer.schedule import Rate
 
 MEANS = np.linspace(0.01, 0.9, 37)
 RANDOM = Design(32, scaling="random")

@@ -24,7 +24,8 @@ def _last_losses(dataset: Dataset, precision: str, seed: int) -> float:
     """The mean loss of the last 20 of 200 steps from random weights."""
     from tfrecords.reader import targets_of
     from trainer import devices, model, pipeline
-    from trainer.optimizer import Rate, optimizer
+    from trainer.optimizer import optimizer
+    from trainer.schedule import Rate
     from trainer.steps import training_steps
 
     hardware = devices.choose(precision, require_gpu=False)

@@ -14,8 +14,9 @@ from tfrecords.dataset import Dataset
 from tfrecords.reader import targets_of
 from trainer import model
 from trainer.devices import choose
-from trainer.optimizer import Rate, optimizer
+from trainer.optimizer import optimizer
 from trainer.pipeline import TrainingInput
+from trainer.schedule import Rate
 from trainer.steps import Steps, training_steps
 
 CHILDREN = Path(__file__).with_name("children.py")

@@ -1,0 +1,80 @@
+"""How the learning rate goes over a run, and what in it is too long for the run.
+
+The rate grows linearly over the first steps, because the first gradients from the head are large; then it stays, or falls to
+zero along half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983). Epochs that train the head alone come first, and have a
+rate of their own.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.config import TrainConfig
+
+# What starts at random and sees its input as it will stay can learn so many times as fast as all layers together.
+FASTER = 10
+# A moving average of which more than this is still the model as it began says little of the one that was trained.
+_UNTRAINED = 0.05
+_MOMENTA = (0.9999, 0.999, 0.99, 0.9, 0.0)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """peak: the learning rate after `warmup` steps; steps: at which it is zero, counting the warm-up; 0: it stays."""
+
+    peak: float
+    warmup: int = 0
+    steps: int = 0
+
+    def after(self, steps: int) -> float:
+        """The rate after so many steps, as the optimizer has it."""
+        if steps < self.warmup:
+            start = self.peak / (self.warmup + 1)
+            return start + (self.peak - start) * steps / self.warmup
+        if not self.steps:
+            return self.peak
+        done = min(1.0, (steps - self.warmup) / max(1, self.steps - self.warmup))
+        return self.peak * 0.5 * (1 + math.cos(math.pi * done))
+
+    def schedule(self) -> Any:
+        """The same for Keras' optimizers."""
+        from keras.optimizers import schedules
+
+        start = self.peak / (self.warmup + 1)
+        if self.steps:
+            falling = max(1, self.steps - self.warmup)
+            if not self.warmup:
+                return schedules.CosineDecay(self.peak, falling)
+            return schedules.CosineDecay(start, falling, warmup_target=self.peak, warmup_steps=self.warmup)
+        return schedules.PolynomialDecay(start, self.warmup, self.peak) if self.warmup else self.peak
+
+
+def of_head(config: TrainConfig, steps: int) -> Rate:
+    """Of the epochs that train the head alone, `steps` of each: without warm-up, which spares the base."""
+    total = config.head_epochs * steps
+    return Rate(FASTER * config.learning_rate, 0, total if config.schedule == "cosine" else 0)
+
+
+def of_all_layers(config: TrainConfig, steps: int) -> Rate:
+    """Of the epochs that train all layers, `steps` of each."""
+    total = (config.epochs - config.head_epochs) * steps
+    return Rate(config.learning_rate, config.warmup_steps, total if config.schedule == "cosine" else 0)
+
+
+def too_long(config: TrainConfig, steps: int) -> list[str]:
+    """Lines to say where a run of `steps` steps an epoch ends before its warm-up, or before its moving average is trained."""
+    lines, total = [], (config.epochs - config.head_epochs) * steps
+    if 0 < total <= config.warmup_steps:
+        fewer = f"{total // 10} or fewer" if total >= 10 else "0"
+        lines.append(
+            f"--warmup_steps {config.warmup_steps}: there are {total} steps in all, so the learning rate never reaches "
+            f"{config.learning_rate:g}: take {fewer}, or more --epochs"
+        )
+    total = total or config.head_epochs * steps
+    if (untrained := config.ema**total) > _UNTRAINED:
+        shorter = next(momentum for momentum in _MOMENTA if momentum**total <= _UNTRAINED)
+        lines.append(
+            f"--ema {config.ema:g}: there are {total} steps in all, so {untrained:.0%} of the average is still the model as it "
+            f"began: take {shorter:g} or less, or more --epochs"
+        )
+    return lines
