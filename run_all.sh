@@ -97,7 +97,11 @@ run_pipeline() {
 
   say "trainer: $epochs epochs, weights $weights"
   "$venv/bin/trainer" --tfrecords "$data" --out "$run" --epochs "$epochs" --weights "$weights" \
-    ${more[@]+"${more[@]}"}
+    ${more[@]+"${more[@]}"} || {
+    local code=$?
+    printf 'The run lies in %s: the same command goes on with it; remove that folder to begin anew.\n' "$run" >&2
+    exit "$code"
+  }
 }
 
 case "${1:-}" in
