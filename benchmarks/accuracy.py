@@ -166,7 +166,7 @@ class Work:
     inputs.json          fingerprints of both and of the weights: another source needs another folder
     NAME.json            of a finished run: flags, wall and CPU seconds of its training, commit, inputs
     NAME-SPLIT-VIEWS.csv its predictions
-    test.json            when and for which runs `test` was scored
+    test.json            when `test` was scored, and for which runs, with digests of their predictions
     """
 
     def __init__(self, folder: Path) -> None:
@@ -183,6 +183,8 @@ class Work:
         solutions = next(source.rglob(SOLUTIONS), None)
         if solutions is None:
             sys.exit(f"{source}: holds no {SOLUTIONS}: give --src the folder of Kaggle's galaxies, unpacked")
+        if not weights.is_file():
+            sys.exit(f"{weights}: no such file: give --weights the ImageNet weights of VGG16's base")
         self.folder.mkdir(parents=True, exist_ok=True)
         common = ("-m", "preprocess", "--src", source.resolve(), "--size", SIZE)
         _command(*common, "--out", self.splits, *SPLIT_FLAGS)
@@ -234,7 +236,7 @@ class Work:
         print(f"{trial.label}, {trial.epochs} epochs, seed {trial.seed}", file=sys.stderr, flush=True)
         folder = self.folder / "runs" / trial.name
         shutil.rmtree(folder, ignore_errors=True)
-        began, used = time.monotonic(), _cpu_seconds()
+        commit, began, used = _commit(), time.monotonic(), _cpu_seconds()
         where = ("--out", folder, "--weights", weights.resolve())
         if trial.plain:
             _command(PLAIN, "train", *where, "--train", self.train, *trial.flags())
@@ -246,7 +248,7 @@ class Work:
                 program = (PLAIN, "predict") if trial.plain else ("-m", "trainer", "predict", "--tta", views)
                 out = self.predictions_path(trial, split, views)
                 _command(*program, "--run", folder, "--tfrecords", self.splits, "--split", split, "--out", out)
-        result = {"flags": " ".join(trial.flags()), **seconds, "commit": _commit(), "inputs": self.inputs()}
+        result = {"flags": " ".join(trial.flags()), **seconds, "commit": commit, "inputs": self.inputs()}
         write_text(self.folder / f"{trial.name}.json", json.dumps(result))
         shutil.rmtree(folder)
 
@@ -270,16 +272,19 @@ class Work:
 
     def score_test(self) -> None:
         """Allow the tables of `test`, from now on. Exits with a line where a run of them is missing."""
-        from tfrecords.files import write_text
+        from tfrecords.files import sha256_file, write_text
 
         missing = [f"{trial.label}, seed {trial.seed}" for trial in CONFIRM if not self.result(trial)]
         if missing:
             sys.exit(f"test is scored once, when all runs are there: {len(missing)} are not ({'; '.join(missing)})")
-        path, names = self.folder / "test.json", [trial.name for trial in CONFIRM]
+        path, digests = (
+            self.folder / "test.json",
+            {trial.name: sha256_file(self.predictions_path(trial, "test")) for trial in CONFIRM},
+        )
         if not path.is_file():
-            write_text(path, json.dumps({"scored": time.strftime("%Y-%m-%d %H:%M"), "commit": _commit(), "runs": names}))
+            write_text(path, json.dumps({"scored": time.strftime("%Y-%m-%d %H:%M"), "commit": _commit(), "runs": digests}))
         first = json.loads(path.read_text())
-        same = "for these runs" if first["runs"] == names else "FOR OTHER RUNS: these were chosen after test was seen"
+        same = "for these runs" if first["runs"] == digests else "FOR OTHER RUNS: these were chosen after test was seen"
         print(f"`test` was first scored on {first['scored']}, {same}.\n")
 
 

@@ -52,6 +52,12 @@ def _seconds(work: Any, trials: Sequence[Any], kind: str) -> str:
     return "" if None in known else f"{np.mean(known):,.0f}"
 
 
+def _commits(work: Any, groups: dict[str, list[Any]]) -> str:
+    """Those of the code that made the runs."""
+    found = {(work.result(trial) or {}).get("commit", "unknown") for trials in groups.values() for trial in trials}
+    return f"Trained at commit {', '.join(sorted(found))}."
+
+
 def _print(title: str, *lines: str) -> None:
     print(f"### {title}\n", *lines, "", sep="\n")
 
@@ -81,7 +87,8 @@ def print_screen(work: Any, trials: Sequence[Any]) -> None:
         rows.append([label, str(len(those)), score, _range(_scores(errors[label])), *beside, *times])
     header = ("change", "seeds", "RMSE", "seeds from, to", "less the base (95 %)", "verdict", "s", "CPU s")
     title = f"One change at a time, {trials[0].epochs} epochs, {len(base):,} galaxies of `validation`"
-    _print(title, f"Spread of the base over its seeds: {max(scores) - min(scores):.4f}.", "", *_table(header, *rows))
+    spread = f"Spread of the base over its seeds: {max(scores) - min(scores):.4f}. {_commits(work, groups)}"
+    _print(title, spread, "", *_table(header, *rows))
 
 
 def print_confirmed(work: Any, trials: tuple[Any, ...], split: str) -> None:
@@ -100,7 +107,8 @@ def print_confirmed(work: Any, trials: tuple[Any, ...], split: str) -> None:
         times = [_seconds(work, those, kind) for kind in ("seconds", "cpu_seconds")]
         rows.append([label, str(len(those)), f"{score:.4f}", _range(_scores(errors[label])), beside, share, *times])
     header = ("recipe", "seeds", "RMSE", "seeds from, to", "`best` less it (95 %)", "in %", "s a run", "CPU s a run")
-    _print(f"{trials[0].epochs} epochs, {len(work.votes(split)[0]):,} galaxies of `{split}`", *_table(header, *rows))
+    title = f"{trials[0].epochs} epochs, {len(work.votes(split)[0]):,} galaxies of `{split}`"
+    _print(title, _commits(work, groups), "", *_table(header, *rows))
     _print(f"Without training, `{split}`", *_without_training(work, groups, split))
 
 
