@@ -1,7 +1,9 @@
 """What is measured is what is shipped, and verdicts follow from the numbers."""
 
+import argparse
 import importlib
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conftest import SurveyMaker
+from tfrecords.dataset import open_dataset
+from tfrecords.reader import votes_of
 from tfrecords.taxonomy import COLUMNS
 from trainer.config import RECIPES, TrainConfig
 
@@ -27,6 +32,64 @@ def accuracy() -> Any:
 @pytest.fixture(scope="module")
 def tables(accuracy: Any) -> Any:
     return importlib.import_module("accuracy_tables")
+
+
+@pytest.fixture(scope="module")
+def prepared(accuracy: Any, make_survey: SurveyMaker, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A `Work` on 60 galaxies, its survey in `survey`, a file of no weights in `weights`. Read-only."""
+    folder = tmp_path_factory.mktemp("accuracy")
+    make_survey(folder / "survey", labelled=60, side=128, seed=2)
+    (folder / "weights").write_bytes(b"none")
+    work = accuracy.Work(folder / "work")
+    work.prepare(folder / "survey", folder / "weights")
+    return work
+
+
+def test_models_learn_from_the_galaxies_of_train_alone(prepared: Any) -> None:
+    splits, train = open_dataset(prepared.splits), open_dataset(prepared.train)
+    ids = {split: set(votes_of(splits, split)[0].tolist()) for split in ("train", "validation", "test")}
+    assert all(ids.values()) and sum(map(len, ids.values())) == 60
+    learnt, votes = votes_of(train, "train")
+    assert set(learnt.tolist()) == ids["train"] and votes.shape == (len(ids["train"]), 37)
+    assert not train.galaxies("validation") and not train.galaxies("test")
+    assert splits.size == train.size == 64
+
+
+def test_a_folder_takes_runs_from_the_same_galaxies_and_weights_alone(prepared: Any, tmp_path: Path) -> None:
+    folder = prepared.folder.parent
+    prepared.prepare(folder / "survey", folder / "weights")
+    (tmp_path / "other").write_bytes(b"others")
+    with pytest.raises(SystemExit, match="from other weights: give another --work"):
+        prepared.prepare(folder / "survey", tmp_path / "other")
+    with pytest.raises(SystemExit, match="missing: no such file: give --weights"):
+        prepared.prepare(folder / "survey", tmp_path / "missing")
+    with pytest.raises(SystemExit, match="holds no training_solutions_rev1"):
+        prepared.prepare(tmp_path, folder / "weights")
+
+
+@pytest.mark.filterwarnings("ignore:.*shuffle=True")
+def test_the_plain_loop_learns_and_its_predictions_are_those_of_the_split(
+    accuracy: Any, prepared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import keras
+
+    plain = importlib.import_module("plain_keras")
+    monkeypatch.setattr(plain, "WARMUP_STEPS", 2)
+    monkeypatch.setattr(plain, "BATCH_SIZE", 8)
+    weights = tmp_path / "base.weights.h5"
+    keras.applications.VGG16(include_top=False, weights=None, input_shape=(64, 64, 3)).save_weights(weights)
+    run, out = tmp_path / "run", tmp_path / "predictions.csv"
+    plain.train(argparse.Namespace(train=prepared.train, weights=weights, out=run, epochs=3, seed=0))
+    losses = [float(line.split("loss: ")[1]) for line in capfd.readouterr().out.splitlines() if "loss: " in line]
+    assert len(losses) == 3 and losses[-1] < losses[0]
+    plain.predict(argparse.Namespace(run=run, tfrecords=prepared.splits, split="validation", out=out))
+    ids, predicted = accuracy._rows(out)
+    assert ids.tolist() == sorted(votes_of(open_dataset(prepared.splits), "validation")[0].tolist())
+    assert predicted.shape == (len(ids), 37) and 0 < predicted.min() < predicted.max() < 1
+    assert out.read_text().splitlines()[0] == ",".join(["GalaxyID", *COLUMNS])
+    shutil.rmtree(run)  # pytest keeps the folders of three sessions
+    weights.unlink()
+    keras.backend.clear_session()
 
 
 def test_the_trials_of_a_recipe_are_the_recipe(accuracy: Any) -> None:
