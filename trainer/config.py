@@ -125,7 +125,8 @@ def article() -> dict[str, Any]:
 
     One galaxy a step, inputs in 0..1, Keras' own initialisation, Adam at 1e-5, no augmentation, sigmoids, 50 epochs, early
     stopping. It does not say how many steps an epoch has, nor how patient it is: here an epoch is one pass over `train`, and
-    training stops after 10 epochs without a better validation error.
+    training stops after 10 epochs without a better validation error. One thing is not as in its code, which gives red first:
+    the weights get the colours in the order they were trained with, blue first.
     """
     return {
         "epochs": 50,
