@@ -99,7 +99,7 @@ run_pipeline() {
   "$venv/bin/trainer" --tfrecords "$data" --out "$run" --epochs "$epochs" --weights "$weights" \
     ${more[@]+"${more[@]}"} || {
     local code=$?
-    printf 'The run lies in %s: the same command goes on with it; remove that folder to begin anew.\n' "$run" >&2
+    printf 'The same command goes on where this run was stopped; to begin it anew (--overwrite), remove %s first.\n' "$run" >&2
     exit "$code"
   }
 }
