@@ -277,10 +277,8 @@ class Work:
         missing = [f"{trial.label}, seed {trial.seed}" for trial in CONFIRM if not self.result(trial)]
         if missing:
             sys.exit(f"test is scored once, when all runs are there: {len(missing)} are not ({'; '.join(missing)})")
-        path, digests = (
-            self.folder / "test.json",
-            {trial.name: sha256_file(self.predictions_path(trial, "test")) for trial in CONFIRM},
-        )
+        path = self.folder / "test.json"
+        digests = {trial.name: sha256_file(self.predictions_path(trial, "test")) for trial in CONFIRM}
         if not path.is_file():
             write_text(path, json.dumps({"scored": time.strftime("%Y-%m-%d %H:%M"), "commit": _commit(), "runs": digests}))
         first = json.loads(path.read_text())
