@@ -153,12 +153,13 @@ def test_finished_runs_are_kept_and_test_waits_for_all_of_them(
     accuracy: Any, tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     generator = np.random.default_rng(0)
-    votes = {split: (np.arange(60), generator.random((60, 37))) for split in ("validation", "test")}
+    votes = {split: (np.arange(60), generator.random((60, 37))) for split in ("train", "validation", "test")}
     work = accuracy.Work(tmp_path)
     monkeypatch.setattr(work, "_votes", votes)
 
     def finish(trial: Any, error: float) -> None:
-        for split, (ids, truth) in votes.items():
+        for split in ("validation", "test"):
+            ids, truth = votes[split]
             predicted = truth + generator.normal(0, error, truth.shape)
             rows = [",".join(map(repr, [number, *row])) for number, row in zip(ids.tolist(), predicted.tolist(), strict=True)]
             text = "\n".join([",".join(["GalaxyID", *COLUMNS]), *reversed(rows)])
@@ -177,6 +178,8 @@ def test_finished_runs_are_kept_and_test_waits_for_all_of_them(
     tables.print_confirmed(work, accuracy.CONFIRM, "test")
     said = capsys.readouterr().out
     assert "was first scored on" in said and "for these runs" in said
+    blind = np.sqrt(np.mean((votes["train"][1].mean(axis=0) - votes["test"][1]) ** 2))
+    assert f"The column means of `train`: {blind:.4f}. Trained at commit unknown." in said
     row = next(line for line in said.splitlines() if line.startswith("| base | 2 |"))
     assert " | -0.0" in row and "| -1" in row and "| 100 |" in row
     monkeypatch.setattr(accuracy, "CONFIRM", accuracy.CONFIRM[1:])
