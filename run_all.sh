@@ -99,7 +99,7 @@ run_pipeline() {
   "$venv/bin/trainer" --tfrecords "$data" --out "$run" --epochs "$epochs" --weights "$weights" \
     ${more[@]+"${more[@]}"} || {
     local code=$?
-    printf 'The same command goes on where this run was stopped; to begin it anew (--overwrite), remove %s first.\n' "$run" >&2
+    [[ ! -d $run ]] || printf 'What says --overwrite above means here: remove %s, and run the same command again.\n' "$run" >&2
     exit "$code"
   }
 }

@@ -39,6 +39,6 @@ def warning(spread: float, settings: Mapping[str, Any], head_alone: bool = False
     if not spread < CONSTANT_SPREAD:  # or it is no number, which another message tells
         return ""
     return (
-        f"warning: the predictions are nearly the same for all galaxies (standard deviation {spread:.4f} per column): if the "
-        f"next epoch does not change that, stop and try {what_to_change(settings, head_alone)}"
+        f"warning: the predictions are nearly the same for all galaxies (standard deviation {spread:.4f} per column): if "
+        f"they stay so, start again, with --overwrite, and {what_to_change(settings, head_alone)}"
     )

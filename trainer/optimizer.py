@@ -13,10 +13,10 @@ def optimizer(variables: Sequence[Any], rate: Rate, precision: str, weight_decay
 
     averaged = {"use_ema": True, "ema_momentum": ema} if ema else {}
     if weight_decay:
-        adam = keras.optimizers.AdamW(rate.schedule(), weight_decay=weight_decay, **averaged)
+        adam = keras.optimizers.AdamW(rate.for_keras(), weight_decay=weight_decay, **averaged)
         adam.exclude_from_weight_decay([each for each in variables if each.name != "kernel" or "layer_scale" in each.path])
     else:
-        adam = keras.optimizers.Adam(rate.schedule(), **averaged)
+        adam = keras.optimizers.Adam(rate.for_keras(), **averaged)
     made = keras.optimizers.LossScaleOptimizer(adam) if precision == "mixed_float16" else adam
     made.build(variables)
     return made

@@ -36,8 +36,8 @@ class Rate:
         done = min(1.0, (steps - self.warmup) / max(1, self.steps - self.warmup))
         return self.peak * 0.5 * (1 + math.cos(math.pi * done))
 
-    def schedule(self) -> Any:
-        """The same for Keras' optimizers."""
+    def for_keras(self) -> Any:
+        """The same as Keras' optimizers take it."""
         from keras.optimizers import schedules
 
         start = self.peak / (self.warmup + 1)
@@ -64,17 +64,21 @@ def of_all_layers(config: TrainConfig, steps: int) -> Rate:
 def too_long(config: TrainConfig, steps: int) -> list[str]:
     """Lines to say where a run of `steps` steps an epoch ends before its warm-up, or before its moving average is trained."""
     lines, total = [], (config.epochs - config.head_epochs) * steps
+    there_are = f"{total} steps train all layers" if config.head_epochs else f"there are {total} steps in all"
     if 0 < total <= config.warmup_steps:
         fewer = f"{total // 10} or fewer" if total >= 10 else "0"
         lines.append(
-            f"--warmup_steps {config.warmup_steps}: there are {total} steps in all, so the learning rate never reaches "
+            f"--warmup_steps {config.warmup_steps}: {there_are}, so the learning rate never reaches "
             f"{config.learning_rate:g}: take {fewer}, or more --epochs"
         )
-    total = total or config.head_epochs * steps
-    if (untrained := config.ema**total) > _UNTRAINED:
-        shorter = next(momentum for momentum in _MOMENTA if momentum**total <= _UNTRAINED)
+    if not total:
+        total = config.head_epochs * steps
+        there_are = f"there are {total} steps in all"
+    more = total - 1  # Keras' average begins with the weights after the first step
+    if config.ema and (untrained := config.ema**more) > _UNTRAINED and more:
+        shorter = next(momentum for momentum in _MOMENTA if momentum**more <= _UNTRAINED)
         lines.append(
-            f"--ema {config.ema:g}: there are {total} steps in all, so {untrained:.0%} of the average is still the model as it "
-            f"began: take {shorter:g} or less, or more --epochs"
+            f"--ema {config.ema:g}: {there_are}, so {untrained:.0%} of the average is still the model as it began: "
+            f"take {f'{shorter:g} or less' if shorter else '0, which is none'}, or more --epochs"
         )
     return lines

@@ -155,8 +155,8 @@ def test_constant_predictions_are_told_of_the_head_alone_and_again_of_all_layers
     epochs = [line.startswith("epoch ") for line in said]
     assert [sum(epochs[:place]) for place, warned in enumerate(told) if warned] == [0, 2]
     first, second = (line for line, warned in zip(said, told, strict=True) if warned)
-    assert "try --initialisation" not in first and "--head_epochs 0" in first and "--head_epochs" not in second
-    assert any(line.startswith("--ema 0.5: there are 2 steps in all, so 25%") for line in said)
+    assert "--head_epochs 0" in first and "--head_epochs" not in second
+    assert any(line.startswith("--ema 0.5: 2 steps train all layers, so 50%") for line in said)
     shutil.rmtree(run.folder)
 
 

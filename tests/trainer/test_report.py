@@ -101,6 +101,8 @@ def test_the_summary_warns_of_predictions_that_hardly_vary(tiny_metrics: dict[st
     (tmp_path / "metrics.json").write_text(json.dumps({**tiny_metrics, "spread": 0.0099}))
     run = Run(tmp_path, {"settings": {**RECIPES["article"](), "weights": "none"}})
     assert "the predictions hardly vary: train longer, or try --initialisation means, " in summary(run, "test")
+    alone = Run(tmp_path, {"settings": {**RECIPES["best"](), "weights": "imagenet", "warmup_steps": 0, "head_epochs": 50}})
+    assert "train longer, or try --head_epochs 0, a higher --learning_rate" in summary(alone, "test")
 
 
 def test_the_page_and_its_figures_hold_everything_that_is_promised(tiny_run: Run, page: Read) -> None:

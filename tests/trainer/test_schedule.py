@@ -40,7 +40,7 @@ def test_the_head_alone_learns_faster_without_warm_up_and_all_layers_begin_anew(
             3,
             "--warmup_steps 60: there are 3 steps in all, .* never reaches 0.0001: take 0,",
         ),
-        ({"warmup_steps": 60, "epochs": 4, "head_epochs": 3}, 30, "--warmup_steps 60: there are 30 steps in all"),
+        ({"warmup_steps": 60, "epochs": 4, "head_epochs": 3}, 30, "--warmup_steps 60: 30 steps train all layers, so"),
         ({"warmup_steps": 60, "epochs": 4, "head_epochs": 4}, 3, ""),
         ({"warmup_steps": 0, "ema": 0.999, "epochs": 10}, 300, ""),
         (
@@ -48,8 +48,9 @@ def test_the_head_alone_learns_faster_without_warm_up_and_all_layers_begin_anew(
             77,
             r"--ema 0.999: there are 770 steps in all, so 46% of the average is still the model as it began: take 0.99 or less",
         ),
-        ({"warmup_steps": 0, "ema": 0.99, "epochs": 1}, 3, "there are 3 steps in all, so 97% .* take 0 or less, or more --ep"),
-        ({"warmup_steps": 0, "ema": 0.99, "epochs": 4, "head_epochs": 4}, 50, "there are 200 steps .* so 13%"),
+        ({"warmup_steps": 0, "ema": 0.99, "epochs": 1}, 3, "there are 3 steps in all, so 98% .* take 0, which is none, or"),
+        ({"warmup_steps": 0, "ema": 0.99, "epochs": 1}, 1, ""),
+        ({"warmup_steps": 0, "ema": 0.99, "epochs": 4, "head_epochs": 4}, 50, "there are 200 steps .* so 14%"),
     ],
 )
 def test_a_warm_up_or_an_average_longer_than_the_run_is_told_with_what_fits(

@@ -130,7 +130,8 @@ def summary(run: Run, split: str) -> str:
             rows.append(f"  {label:<22} {value:.4f}   the model has {content['rmse'] / value:.3f} of it")
     rows.append(f"  spread of predictions  {content['spread']:.4f}   standard deviation per column, on average")
     if content["spread"] < CONSTANT_SPREAD:
-        rows.append(f"  the predictions hardly vary: train longer, or try {what_to_change(run.settings)}")
+        advice = what_to_change(run.settings, head_alone=run.settings["head_epochs"] == run.settings["epochs"])
+        rows.append(f"  the predictions hardly vary: train longer, or try {advice}")
     rows.append(f"metrics: {path}")
     rows.append(f"report:  {run.report_path(split)}")
     return "\n".join(rows)
