@@ -86,6 +86,11 @@ def recipe(name: str) -> dict[str, Any]:
     return {name: value for name, value in RECIPES[name]().items() if name in BASE}
 
 
+def _views(trial: Trial) -> tuple[int, ...]:
+    """In how many views its model predicts, each in a table of its own."""
+    return VIEWS[:1] if trial.plain else VIEWS
+
+
 def _seeds(trial: Trial, seeds: tuple[int, ...] = SEEDS) -> list[Trial]:
     return [replace(trial, seed=seed) for seed in seeds]
 
@@ -244,7 +249,7 @@ class Work:
             _command("-m", "trainer", *where, "--tfrecords", self.train, *trial.flags())
         seconds = {"seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(_cpu_seconds() - used, 1)}
         for split in ("validation", "test") if trial in CONFIRM else ("validation",):
-            for views in VIEWS[:1] if trial.plain else VIEWS:
+            for views in _views(trial):
                 program = (PLAIN, "predict") if trial.plain else ("-m", "trainer", "predict", "--tta", views)
                 out = self.predictions_path(trial, split, views)
                 _command(*program, "--run", folder, "--tfrecords", self.splits, "--split", split, "--out", out)
@@ -278,7 +283,8 @@ class Work:
         if missing:
             sys.exit(f"test is scored once, when all runs are there: {len(missing)} are not ({'; '.join(missing)})")
         path = self.folder / "test.json"
-        digests = {trial.name: sha256_file(self.predictions_path(trial, "test")) for trial in CONFIRM}
+        tables = [self.predictions_path(trial, "test", views) for trial in CONFIRM for views in _views(trial)]
+        digests = {path.name: sha256_file(path) for path in tables}
         if not path.is_file():
             write_text(path, json.dumps({"scored": time.strftime("%Y-%m-%d %H:%M"), "commit": _commit(), "runs": digests}))
         first = json.loads(path.read_text())

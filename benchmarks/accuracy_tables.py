@@ -54,7 +54,7 @@ def _seconds(work: Any, trials: Sequence[Any], kind: str) -> str:
 
 def _commits(work: Any, groups: dict[str, list[Any]]) -> str:
     """Those of the code that made the runs."""
-    found = {(work.result(trial) or {}).get("commit", "unknown") for trials in groups.values() for trial in trials}
+    found = {(work.result(trial) or {}).get("commit") or "unknown" for trials in groups.values() for trial in trials}
     return f"Trained at commit {', '.join(sorted(found))}."
 
 
