@@ -128,8 +128,9 @@ def article() -> dict[str, Any]:
     training stops after 10 epochs without a better validation error. One thing is not as in its code, which gives red first:
     the weights get the colours in the order they were trained with, blue first.
 
-    RMSE 0.1092 on 316 galaxies of `test` after 10 epochs of 2,000 others at 64 x 64 (0.1195 with --batch_size 32):
-    `trainer --tfrecords DIR --weights FILE --recipe article --epochs 10`, by `benchmarks/accuracy.py`.
+    RMSE 0.1092 (one seed) on 316 galaxies of `test` after 10 epochs of 2,000 others at 64 x 64, and 0.1195 with
+    --batch_size 32 (two seeds): `benchmarks/accuracy.py --stage confirm`, then `--stage test`. It gives
+    `trainer --weights FILE --recipe article --epochs 10` these 2,000 galaxies alone, so the last epoch counts.
     """
     return {
         "epochs": 50,
@@ -155,8 +156,8 @@ def best() -> dict[str, Any]:
     """The recipe that measurement shows to be best: the defaults of `TrainConfig`.
 
     RMSE 0.1003 on 316 galaxies of `test` after 10 epochs of 2,000 others at 64 x 64 (two seeds: 0.1002 and 0.1004; the
-    article's recipe 0.1092, a plain Keras loop 0.1100): `trainer --tfrecords DIR --weights FILE --epochs 10`, by
-    `benchmarks/accuracy.py`.
+    article's recipe 0.1092, a plain Keras loop 0.1100): `benchmarks/accuracy.py --stage confirm`, then `--stage test`. It gives
+    `trainer --weights FILE --epochs 10` these 2,000 galaxies alone, so the last epoch counts.
     What that could not measure (weight decay, averages, long training) is as in the literature, see benchmarks/README.md.
     """
     defaults = TrainConfig(Path(), Path())
