@@ -1,5 +1,6 @@
 """What the tests of all three wings share: real galaxies where they are at hand, tiny surveys where they are not."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from tfrecords.taxonomy import COLUMNS, QUESTIONS
 # The machine is shared: a slow example is no failure. The same examples every time: a failure can be repeated.
 hypothesis_settings.register_profile("galaxy_zoo", deadline=None, derandomize=True, database=None)
 hypothesis_settings.load_profile("galaxy_zoo")
+
+# In the background of a script processes ignore Ctrl-C, and so would those that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Files that take minutes, so that they do not come last and leave the other process without work.
 _SLOW = (
