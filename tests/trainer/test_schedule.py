@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,8 @@ def test_it_grows_to_the_peak_and_falls_to_zero_along_a_cosine() -> None:
     assert Rate(1.0, warmup=10, steps=5).after(4) < Rate(1.0, warmup=10, steps=5).after(9) < 1
 
 
-def _config(**changes: object) -> TrainConfig:
-    return TrainConfig(Path(), Path(), **changes)  # type: ignore[arg-type]
+def _config(**changes: Any) -> TrainConfig:
+    return TrainConfig(Path(), Path(), **changes)
 
 
 def test_the_head_alone_learns_faster_without_warm_up_and_all_layers_begin_anew() -> None:
@@ -54,7 +55,7 @@ def test_the_head_alone_learns_faster_without_warm_up_and_all_layers_begin_anew(
     ],
 )
 def test_a_warm_up_or_an_average_longer_than_the_run_is_told_with_what_fits(
-    changes: dict[str, object], steps: int, expected: str
+    changes: dict[str, Any], steps: int, expected: str
 ) -> None:
     said = schedule.too_long(_config(**changes), steps)
     assert len(said) == bool(expected)
