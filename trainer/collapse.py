@@ -40,5 +40,5 @@ def warning(spread: float, settings: Mapping[str, Any], head_alone: bool = False
         return ""
     return (
         f"warning: the predictions are nearly the same for all galaxies (standard deviation {spread:.4f} per column): if "
-        f"they stay so, start again, with --overwrite, and {what_to_change(settings, head_alone)}"
+        f"they stay so, start again (--overwrite) with {what_to_change(settings, head_alone)}"
     )

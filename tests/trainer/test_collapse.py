@@ -38,4 +38,4 @@ def test_the_head_alone_is_not_advised_a_warm_up_that_it_does_not_have() -> None
     cold = {**SETTINGS, "warmup_steps": 0}
     assert what_to_change(cold).startswith("--warmup_steps 60, ")
     assert what_to_change(cold, head_alone=True).startswith("--head_epochs 0, a higher --learning_rate than 0.0001")
-    assert "with --overwrite, and --head_epochs 0" in warning(0.0012, cold, head_alone=True)
+    assert "(--overwrite) with --head_epochs 0" in warning(0.0012, cold, head_alone=True)
