@@ -99,7 +99,7 @@ run_pipeline() {
   "$venv/bin/trainer" --tfrecords "$data" --out "$run" --epochs "$epochs" --weights "$weights" \
     ${more[@]+"${more[@]}"} || {
     local code=$?
-    [[ ! -d $run ]] || printf 'What says --overwrite above means here: remove %s, and run the same command again.\n' "$run" >&2
+    [[ $code != 1 || ! -d $run ]] || printf 'What says --overwrite above means here: remove %s, and run the same command again.\n' "$run" >&2
     exit "$code"
   }
 }

@@ -63,20 +63,22 @@ def of_all_layers(config: TrainConfig, steps: int) -> Rate:
 
 def too_long(config: TrainConfig, steps: int) -> list[str]:
     """Lines to say where a run of `steps` steps an epoch ends before its warm-up, or before its moving average is trained."""
-    lines, total = [], (config.epochs - config.head_epochs) * steps
-    there_are = f"{total} steps train all layers" if config.head_epochs else f"there are {total} steps in all"
-    if 0 < total <= config.warmup_steps:
+    lines = []
+    head_alone = config.head_epochs == config.epochs
+    total = (config.epochs if head_alone else config.epochs - config.head_epochs) * steps
+    there_are = (
+        f"{total} steps train all layers" if 0 < config.head_epochs < config.epochs else f"there are {total} steps in all"
+    )
+    if not head_alone and total <= config.warmup_steps:
         fewer = f"{total // 10} or fewer" if total >= 10 else "0"
         lines.append(
             f"--warmup_steps {config.warmup_steps}: {there_are}, so the learning rate never reaches "
             f"{config.learning_rate:g}: take {fewer}, or more --epochs"
         )
-    if not total:
-        total = config.head_epochs * steps
-        there_are = f"there are {total} steps in all"
-    more = total - 1  # Keras' average begins with the weights after the first step
-    if config.ema and (untrained := config.ema**more) > _UNTRAINED and more:
-        shorter = next(momentum for momentum in _MOMENTA if momentum**more <= _UNTRAINED)
+    averaged = total - 1  # Keras' average begins with the weights after the first step
+    untrained = config.ema**averaged if averaged else 0.0
+    if untrained > _UNTRAINED:
+        shorter = next(momentum for momentum in _MOMENTA if momentum**averaged <= _UNTRAINED)
         lines.append(
             f"--ema {config.ema:g}: {there_are}, so {untrained:.0%} of the average is still the model as it began: "
             f"take {f'{shorter:g} or less' if shorter else '0, which is none'}, or more --epochs"
