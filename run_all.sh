@@ -99,7 +99,8 @@ run_pipeline() {
   "$venv/bin/trainer" --tfrecords "$data" --out "$run" --epochs "$epochs" --weights "$weights" \
     ${more[@]+"${more[@]}"} || {
     local code=$?
-    [[ $code != 1 || ! -d $run ]] || printf 'What says --overwrite above means here: remove %s, and run the same command again.\n' "$run" >&2
+    # The marker of a run that trainer wrote: of any other folder nothing is to be removed.
+    [[ $code != 1 || ! -e $run/.galaxy-zoo/marker.json ]] || printf 'For --overwrite, where it is named above: remove %s, and run the same command again.\n' "$run" >&2
     exit "$code"
   }
 }

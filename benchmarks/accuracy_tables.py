@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from tfrecords.taxonomy import column_means
+
 RESAMPLES = 10_000
 
 
@@ -108,7 +110,7 @@ def print_confirmed(work: Any, trials: tuple[Any, ...], split: str) -> None:
         rows.append([label, str(len(those)), f"{score:.4f}", _range(_scores(errors[label])), beside, share, *times])
     header = ("recipe", "seeds", "RMSE", "seeds from, to", "`best` less it (95 %)", "in %", "s a run", "CPU s a run")
     title = f"{trials[0].epochs} epochs, {len(work.votes(split)[0]):,} galaxies of `{split}`"
-    blind = work.errors(work.votes("train")[1].mean(axis=0), split)
+    blind = work.errors(column_means(work.votes("train")[1]), split)
     floor = f"The column means of `train`: {np.sqrt(blind.mean()):.4f}."
     _print(title, f"{floor} {_commits(work, groups)}", "", *_table(header, *rows))
     _print(f"Without training, `{split}`", *_without_training(work, groups, split))

@@ -5,6 +5,7 @@ Here a listing is a stream, and a stored inner zip is a window of the outer file
 in both. Source: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3 and 4.4.
 """
 
+import hashlib
 import os
 import struct
 import zlib
@@ -246,11 +247,14 @@ def _unpacked(fd: int, entry: Entry) -> Iterator[bytes]:
 
 
 def unpack(archive: Zip, entry: Entry, folder: Path) -> Zip:
-    """A deflated zip inside another, copied once into `folder`; an earlier copy is taken as it is.
+    """A deflated zip inside another, copied once into `folder`.
 
+    An earlier copy serves again if the zip around it has not changed since: its name stands for where the inner zip lies.
     Raises SourceError where the disk has no room for it, and where it is damaged.
     """
-    target = folder / f"inner-{entry.crc:08x}-{entry.size}.zip"
+    status = archive.path.stat()
+    place = (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns, entry.header, entry.size)
+    target = folder / f"inner-{hashlib.sha256(repr(place).encode('ascii')).hexdigest()[:32]}.zip"
     name = f"{archive.name}/{entry.name}"
     if not target.exists():
         free = os.statvfs(folder)

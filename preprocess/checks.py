@@ -167,7 +167,7 @@ def check_against_source(task: SourceTask, on_image: Callable[[], None]) -> Comp
             row = rows.get(example.galaxy_id)
             if row is not None:
                 try:
-                    data, crcs[example.galaxy_id] = reader.read(task.images, row)
+                    data, crcs[example.galaxy_id], _ = reader.read(task.images, row)
                     if not _agree(data, example, task.crop):
                         faults.add("pixels that are not those of the source, galaxy", example.galaxy_id)
                 except ImageError as error:
@@ -177,7 +177,7 @@ def check_against_source(task: SourceTask, on_image: Callable[[], None]) -> Comp
             on_image()
         for row, galaxy_id in enumerate(task.rejected.galaxy_id.tolist()):
             try:
-                data, crcs[galaxy_id] = reader.read(task.rejected, row)
+                data, crcs[galaxy_id], _ = reader.read(task.rejected, row)
                 images.store(data, task.crop)
                 faults.add(f"galaxies in {dataset.REJECTED} whose images are readable", galaxy_id)
             except ImageError:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tfrecords.commandline import Command, at_least, between, fraction, run_program
+from tfrecords.files import local_path
+from tfrecords.text import printable
 
 
 def _workers_flag(add: Any) -> None:
@@ -15,11 +17,23 @@ def _workers_flag(add: Any) -> None:
 
 def _build_flags(parser: Any) -> None:
     add = parser.add_argument
-    add("--src", type=Path, required=True, metavar="PATH", help="folder or zip that holds the images and the table of votes")
-    add("--out", type=Path, default=Path("data/galaxy_zoo/1.0.0"), metavar="DIR", help="dataset folder (default: %(default)s)")
+    add(
+        "--src",
+        type=local_path,
+        required=True,
+        metavar="PATH",
+        help="folder or zip that holds the images and the table of votes",
+    )
+    add(
+        "--out",
+        type=local_path,
+        default=Path("data/galaxy_zoo/1.0.0"),
+        metavar="DIR",
+        help="dataset folder (default: %(default)s)",
+    )
     add(
         "--solutions",
-        type=Path,
+        type=local_path,
         metavar="FILE",
         help="table of votes, zipped or not (default: the one training_solutions_rev1.csv or target_data/targets.csv in --src)",
     )
@@ -122,9 +136,9 @@ def _build(args: Any) -> None:
 
 def _verify_flags(parser: Any) -> None:
     add = parser.add_argument
-    add("--tfrecords", type=Path, required=True, metavar="DIR", help="dataset folder")
-    add("--src", type=Path, metavar="PATH", help="the folder or zip it was made from: compare every galaxy with it too")
-    add("--solutions", type=Path, metavar="FILE", help="table of votes (default: the one in --src)")
+    add("--tfrecords", type=local_path, required=True, metavar="DIR", help="dataset folder")
+    add("--src", type=local_path, metavar="PATH", help="the folder or zip it was made from: compare every galaxy with it too")
+    add("--solutions", type=local_path, metavar="FILE", help="table of votes (default: the one in --src)")
     _workers_flag(add)
 
 
@@ -136,10 +150,11 @@ def _verify(args: Any) -> None:
         raise SettingError("--solutions is the table of votes of a source: give --src too")
     report = verify(args.tfrecords, args.src, args.solutions, args.workers)
     if report.findings:
-        width = max(len(finding.where) for finding in report.findings)
+        rows = [(finding.level, printable(finding.where), printable(finding.what)) for finding in report.findings]
+        width = max(len(where) for _, where, _ in rows)
         print(f"{'level':<8} {'where':<{width}} what")
-        for finding in report.findings:
-            print(f"{finding.level:<8} {finding.where:<{width}} {finding.what}")
+        for level, where, what in rows:
+            print(f"{level:<8} {where:<{width}} {what}")
     if report.errors:
         errors = f"{report.errors} error{'s' * (report.errors > 1)}"
         raise DatasetError(f"{args.tfrecords}: {errors} found, listed above: build the dataset again with --overwrite")
@@ -151,7 +166,7 @@ def _verify(args: Any) -> None:
 
 def _demo_flags(parser: Any) -> None:
     add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="folder for the images and the table of votes")
+    add("--out", type=local_path, required=True, metavar="DIR", help="folder for the images and the table of votes")
     add(
         "--galaxies",
         type=at_least(10),

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from preprocess.engines import guard_worker, starting_workers, worker_killed
 from preprocess.synthetic import Galaxy, draw_cutout
 from tfrecords.errors import ConfigError, SettingError
-from tfrecords.files import PARTIAL_SUFFIX, sync_folder, write_text
+from tfrecords.files import local_path, partial_path, sync_folder, write_text
 from tfrecords.taxonomy import COLUMNS, QUESTIONS
 
 TRAINING, TEST, SOLUTIONS = "images_training_rev1", "images_test_rev1", "training_solutions_rev1.csv"
@@ -191,7 +191,7 @@ def _draw_all(tasks: Sequence[CutoutTask], workers: int) -> Generator[np.ndarray
 
 def _check(out: Path, galaxies: int) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out}: already there and not an empty folder: remove it, or choose another --out")
+        raise ConfigError(f"{out}: already there and not an empty folder: choose another --out")
     if not 1 <= galaxies <= IDS // 2:
         raise SettingError(f"--galaxies {galaxies}: the demo draws 1 to {IDS // 2:,} galaxies: choose a number in between")
 
@@ -203,21 +203,21 @@ def write_survey(out: Path, galaxies: int, seed: int, workers: int) -> None:
     appears when all is done; until then everything lies in a folder beside it. Raises ConfigError where `out` holds
     something already, SettingError for a number it cannot draw, and GalaxyZooError where a worker died.
     """
-    out = out.resolve()
+    out = local_path(out).resolve()
     _check(out, galaxies)
     ids = np.random.default_rng([seed % 2**64]).permutation(IDS) + 100_000
-    partial = out.with_name(out.name + PARTIAL_SUFFIX)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(out)
     tasks: list[CutoutTask] = []
     for stream, (folder, chosen) in enumerate(((TRAINING, ids[:galaxies]), (TEST, ids[::-1][: galaxies // 10]))):
         tasks += [
             CutoutTask(partial / folder / f"{galaxy_id}.jpg", seed % 2**64, stream, index)
             for index, galaxy_id in enumerate(chosen.tolist())
         ]
-    if partial.exists():
-        shutil.rmtree(partial)
+    partial.mkdir()
     try:
         for folder in (TRAINING, TEST):
-            (partial / folder).mkdir(parents=True)
+            (partial / folder).mkdir()
         # Closed before a failure removes the folder: a worker still at it would leave a picture behind.
         with contextlib.closing(_draw_all(tasks, workers)) as drawn:
             progress = tqdm(drawn, "drawing galaxies", len(tasks), unit="galaxy", dynamic_ncols=True)

@@ -1,28 +1,27 @@
 """Run a plan: skip what is done, write, commit, sum up."""
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import __version__ as pillow_version
-from PIL import features as pillow_features
 from tqdm import tqdm
 
-from preprocess import plan, state, surveys
+from preprocess import plan, state, surveys, versions
 from preprocess.engines import require_dask, run_dask, run_local
-from preprocess.listing import Listing
+from preprocess.listing import PLAIN, Listing
 from preprocess.shard import Receipt, Rejected, ShardTask, write_shard
 from preprocess.surveys import Survey
-from tfrecords import __version__, dataset
+from tfrecords import dataset, locks
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, SettingError, SourceError
-from tfrecords.files import atomic_file, sha256_file, write_text
+from tfrecords.files import atomic_file, local_path, sha256_file, write_text
 from tfrecords.images import CropSettings, require_codec
+from tfrecords.text import cell
 
 log = logging.getLogger("preprocess")
 
@@ -63,23 +62,9 @@ class Result:
     already_complete: bool
 
 
-def _tool_versions() -> dict[str, str]:
-    try:
-        turbojpeg = metadata.version("turbojpeg")
-    except metadata.PackageNotFoundError:
-        turbojpeg = "none"
-    return {
-        "galaxy-zoo-vgg16": __version__,
-        "pillow": pillow_version,
-        "jpeg": str(pillow_features.version("libjpeg_turbo") or pillow_features.version("jpg")),
-        "turbojpeg": turbojpeg,
-        "zlib": str(pillow_features.version("zlib")),
-    }
-
-
 def _seen_by_a_worker(work: Path) -> dict[str, Any]:
     """What must be the same for every worker of a cluster: versions, and the files."""
-    return {**_tool_versions(), str(work): "there" if work.is_dir() else "missing"}
+    return {**versions.tool(), str(work): "there" if work.is_dir() else "missing"}
 
 
 def _complete(folder: Path, work: Path, job: dict[str, Any], images: Listing, shards: list[plan.ShardPlan]) -> Dataset:
@@ -94,16 +79,20 @@ def _complete(folder: Path, work: Path, job: dict[str, Any], images: Listing, sh
     crcs = np.fromiter(tqdm(surveys.content_crcs(images, rows), "checking the source", len(rows), disable=None), np.uint32)
     changed = surveys.fingerprint(job["source"]["listing"], crcs) != complete.source.get("fingerprint")
     state.refuse(folder, "a dataset made differently", "an image of the source has changed" if changed else "")
-    state.remove(work)
+    locks.remove(work)
     return complete
 
 
-def _changed_since(since: int, images: Listing, shard: plan.ShardPlan, receipt: Receipt) -> str:
-    """The first image of a finished shard that is another than when it was written; empty where none is."""
-    crcs = dict(zip(shard.rows.tolist(), receipt.crcs().tolist(), strict=True))
-    touched = surveys.touched(images, shard.rows, since)
-    for row, crc in zip(touched.tolist(), surveys.content_crcs(images, touched), strict=True):
-        if crc != crcs[row]:
+def _changed(images: Listing, shard: plan.ShardPlan, receipt: Receipt) -> str:
+    """The first image of a finished shard that is another than when it was read; empty where none is.
+
+    Files whose time of change is the one that was read are as they were: of one clock, the file system's, so that it does not
+    matter whether it agrees with ours. All others are read again. (Sizes are part of the listing, which is compared first.)
+    """
+    place = np.flatnonzero((images.method[shard.rows] != PLAIN) | (images.position[shard.rows] != receipt.times()))
+    touched = shard.rows[place]
+    for row, crc, before in zip(touched.tolist(), surveys.content_crcs(images, touched), receipt.crcs()[place], strict=True):
+        if crc != before:
             return images.shown(row)
     return ""
 
@@ -123,6 +112,17 @@ def _too_many(rejected: list[Rejected], total: int, bad: BadImages) -> None:
         )
 
 
+def _refuse_other_versions(receipt: Receipt) -> None:
+    """Raise ConfigError for a shard that a worker of another version wrote: a cluster's workers may join at any time."""
+    there = getattr(receipt, "tool", None)  # an older version has no such field
+    if there != versions.tool():
+        host = getattr(receipt, "host", "another machine")
+        raise ConfigError(
+            f"a worker on {host} has {versions.difference(there, versions.tool())}, so {receipt.shard.name} is left out: "
+            "make all workers the same and run the same command again"
+        )
+
+
 def _write_shards(
     folder: Path,
     work: Path,
@@ -136,9 +136,8 @@ def _write_shards(
 ) -> list[Receipt]:
     """Write the shards that have no receipt yet with `run`, an engine; return the receipts of all."""
     receipts = state.receipts(folder, work)
-    since = state.unchanged_since(work, survey.source.path)
     for shard in shards:
-        if shard.name in receipts and (changed := _changed_since(since, survey.images, shard, receipts[shard.name])):
+        if shard.name in receipts and (changed := _changed(survey.images, shard, receipts[shard.name])):
             if not overwrite:
                 state.refuse(folder, "an unfinished job", f"{changed} has changed since it was written")
             del receipts[shard.name]
@@ -151,6 +150,7 @@ def _write_shards(
     done = total - sum(len(shard.rows) for shard in todo)
     with tqdm(total=total, initial=done, unit=" galaxies", desc="writing shards", dynamic_ncols=True) as bar:
         for receipt in run(tasks, bar.update):
+            _refuse_other_versions(receipt)
             state.save_receipt(work, receipt)
             receipts[receipt.shard.name] = receipt
             rejected += receipt.rejected
@@ -158,14 +158,19 @@ def _write_shards(
     return [receipts[shard.name] for shard in shards]
 
 
-def _write_csv(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
-    with atomic_file(path) as file:
+def _write_csv(path: Path, rows: Iterable[tuple[object, ...]], unfinished: Path) -> None:
+    with atomic_file(path, beside=unfinished) as file:
         for row in rows:
             file.write(dataset.csv_line(row))
 
 
 def _commit(
-    folder: Path, job: dict[str, Any], survey: Survey, shards: list[plan.ShardPlan], receipts: list[Receipt]
+    folder: Path,
+    job: dict[str, Any],
+    survey: Survey,
+    shards: list[plan.ShardPlan],
+    receipts: list[Receipt],
+    unfinished: Path,
 ) -> list[Rejected]:
     """Write the metadata, each file atomically, those that make the folder a dataset last; return the rejected images."""
     rejected = sorted((entry for receipt in receipts for entry in receipt.rejected), key=lambda entry: entry.galaxy_id)
@@ -181,17 +186,18 @@ def _commit(
     crcs = np.concatenate([receipt.crcs() for receipt in receipts])[np.argsort(rows)]
     _write_csv(
         folder / dataset.REJECTED,
-        [dataset.REJECTED_HEADER, *((entry.galaxy_id, entry.path, entry.reason) for entry in rejected)],
+        [dataset.REJECTED_HEADER, *((entry.galaxy_id, cell(entry.path), cell(entry.reason)) for entry in rejected)],
+        unfinished,
     )
     names = [dataset.REJECTED, dataset.FEATURES, dataset.DATASET_INFO]
     images = survey.images
     if len(named := np.sort(rows)[images.named[np.sort(rows)] == 1]):
         names.append(dataset.NAMES)
-        lines = ((images.galaxy_id[row], images.path(row)) for row in named)
-        _write_csv(folder / dataset.NAMES, (line for part in ([dataset.NAMES_HEADER], lines) for line in part))
+        lines = ((images.galaxy_id[row], cell(images.path(row))) for row in named)
+        _write_csv(folder / dataset.NAMES, itertools.chain([dataset.NAMES_HEADER], lines), unfinished)
     shape = shapes.pop() if len(shapes) == 1 else None
-    write_text(folder / dataset.FEATURES, dataset.features_json(job["settings"]["encoding"], shape))
-    write_text(folder / dataset.DATASET_INFO, dataset.dataset_info_json(written))
+    write_text(folder / dataset.FEATURES, dataset.features_json(job["settings"]["encoding"], shape), unfinished)
+    write_text(folder / dataset.DATASET_INFO, dataset.dataset_info_json(written), unfinished)
     source = {
         **job["source"],
         "fingerprint": surveys.fingerprint(job["source"]["listing"], crcs),
@@ -200,7 +206,7 @@ def _commit(
     }
     hashes = {name: sha256_file(folder / name) for name in names}
     manifest = dataset.manifest_json(job["settings"], source, job["tool"], written, hashes)
-    write_text(folder / dataset.MANIFEST, manifest)
+    write_text(folder / dataset.MANIFEST, manifest, unfinished)
     return rejected
 
 
@@ -222,6 +228,7 @@ def build(
     spawned, a script must call this below `if __name__ == "__main__":`.
     """
     require_codec(settings.crop.encoding)
+    local_path(out)
     if dask:
         require_dask(dask)
         src, out = src.resolve(), out.resolve()  # workers elsewhere have another current folder
@@ -236,7 +243,7 @@ def build(
         job = {
             "settings": settings.flat(),
             "source": surveys.summary(survey),
-            "tool": _tool_versions(),
+            "tool": versions.tool(),
             "path": str(src.resolve()),
         }
         shards = plan.make(survey.galaxies, settings.plan)
@@ -248,12 +255,10 @@ def build(
             return Result(_complete(out, work, job, survey.images, shards), already_complete=True)
         if begun is not None:
             state.refuse(out, "an unfinished job with other settings or source", state.difference(begun, job))
-        elif any(out.glob(dataset.SHARD_PATTERN)):
-            raise ConfigError(f"{out}: holds shards without a manifest: choose another --out, or replace them with --overwrite")
-        unfinished = state.begin(work, job)
+        unfinished = state.begin(out, work, job, (shard.name for shard in shards))
         surveys.warn(survey, shards)
         receipts = _write_shards(out, work, survey, shards, settings.crop, bad, unfinished, overwrite, run)
-        rejected = _commit(out, job, survey, shards, receipts)
+        rejected = _commit(out, job, survey, shards, receipts, unfinished)
         if rejected:
             log.warning(
                 "%s of %s images could not be used and are listed in %s; first %s: %s",
@@ -262,5 +267,5 @@ def build(
             )  # fmt: skip
         if enlarged := sum(receipt.enlarged for receipt in receipts):
             log.warning("%d crops had fewer pixels than --size %d and were enlarged", enlarged, settings.crop.size)
-        state.remove(work)
+        locks.remove(work)
     return Result(dataset.open_dataset(out), already_complete=False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -152,6 +152,14 @@ def _open(listing: Listing, row: int, path: Path | str) -> int:
         raise SourceError(f"{listing.shown(row)}: has gone since the job began: run the same command again") from error
 
 
+class Content(NamedTuple):
+    """The bytes of an image, their CRC-32, and when the file was last changed (ns since 1970, 0 in a zip)."""
+
+    data: bytes
+    crc: int
+    changed: int
+
+
 class ImageReader:
     """Reads images of listings; keeps the zips open. Use it in a `with` statement."""
 
@@ -166,8 +174,8 @@ class ImageReader:
             os.close(fd)
         self._zips.clear()
 
-    def read(self, listing: Listing, row: int) -> tuple[bytes, int]:
-        """The bytes of an image and their CRC-32.
+    def read(self, listing: Listing, row: int) -> Content:
+        """The bytes of an image.
 
         Raises ImageError where it is absurdly large or damaged in its zip, SourceError where a file is not as it was
         listed.
@@ -183,9 +191,11 @@ class ImageReader:
                 self._zips[container] = _open(listing, row, container)
             crc = int(listing.crc[row])
             position, stored, method = int(listing.position[row]), int(listing.stored[row]), int(listing.method[row])
-            return archives.read(self._zips[container], position, stored, size, crc, method), crc
+            return Content(archives.read(self._zips[container], position, stored, size, crc, method), crc, 0)
         fd = _open(listing, row, listing.file(row))
         try:
+            # Before the bytes: where somebody writes at the same time, the two do not belong together, and that shows later.
+            changed = os.fstat(fd).st_ctime_ns
             data = os.read(fd, size + 1)
             while 0 < len(data) < size and (more := os.read(fd, size + 1 - len(data))):
                 data += more  # a network file system may give a file in parts
@@ -193,4 +203,4 @@ class ImageReader:
             os.close(fd)
         if len(data) != size:
             raise SourceError(f"{listing.shown(row)}: has changed since the job began: run the same command again")
-        return data, zlib.crc32(data)
+        return Content(data, zlib.crc32(data), changed)

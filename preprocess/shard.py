@@ -1,12 +1,14 @@
 """Write one shard: the unit of work, of resuming, and of distribution."""
 
 import hashlib
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from preprocess import versions
 from preprocess.listing import ImageReader, Listing
 from tfrecords import framing, schema
 from tfrecords.dataset import Shard
@@ -49,7 +51,8 @@ class Receipt:
 
     enlarged: how many images had fewer pixels than the stored size. shape: height and width of the stored images,
     None where they differ or there are none. crc: CRC-32 of every image of the task as 8 hex digits, one after the
-    other: what the shard was made from.
+    other: what the shard was made from. changed: when each was last changed, ns since 1970 by the clock of its file system,
+    as 16 hex digits; 0 in a zip. tool: the worker's versions, as `versions.tool` gives them; host: the machine it ran on.
     """
 
     shard: Shard
@@ -57,10 +60,17 @@ class Receipt:
     shape: tuple[int, int] | None
     rejected: tuple[Rejected, ...]
     crc: str
+    changed: str
+    tool: dict[str, str]
+    host: str
 
     def crcs(self) -> np.ndarray:
         """CRC-32 of every image of the task, uint32, in its order."""
         return np.frombuffer(bytes.fromhex(self.crc), ">u4").astype(np.uint32)
+
+    def times(self) -> np.ndarray:
+        """When every image of the task was last changed, int64, in its order; 0 in a zip."""
+        return np.frombuffer(bytes.fromhex(self.changed), ">i8").astype(np.int64)
 
 
 def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
@@ -73,11 +83,14 @@ def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
     rejected: list[Rejected] = []
     shapes: set[tuple[int, int]] = set()
     crcs = task.images.known_crcs().astype(">u4")
+    times = np.zeros(len(task.images), ">i8")
     with atomic_file(task.folder / task.name, beside=task.work) as file, ImageReader() as reader:
         for row, (galaxy_id, targets) in enumerate(zip(task.images.galaxy_id.tolist(), task.targets, strict=True)):
             try:
-                data, crcs[row] = reader.read(task.images, row)
+                data, crcs[row], times[row] = reader.read(task.images, row)
                 stored = store(data, task.crop)
+            except MemoryError as error:
+                raise MemoryError(f"{task.images.shown(row)}: {error}") from error
             except ImageError as error:
                 if not task.skip_bad:
                     raise SourceError(
@@ -95,4 +108,6 @@ def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
                 shapes.add(stored.shape)
             on_image()
     shard = Shard(task.name, task.split, len(task.images) - len(rejected), size, digest.hexdigest())
-    return Receipt(shard, enlarged, shapes.pop() if len(shapes) == 1 else None, tuple(rejected), crcs.tobytes().hex())
+    shape = shapes.pop() if len(shapes) == 1 else None
+    of_images = (crcs.tobytes().hex(), times.tobytes().hex())
+    return Receipt(shard, enlarged, shape, tuple(rejected), *of_images, versions.tool(), platform.node())

@@ -16,7 +16,8 @@ import numpy as np
 
 from preprocess import archives
 from preprocess.listing import PLAIN, ImageReader, Listing, ListingBuilder, Place
-from tfrecords.errors import SourceError
+from tfrecords.errors import ImageError, SourceError
+from tfrecords.files import local_path
 from tfrecords.images import MAX_BYTES
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -172,10 +173,16 @@ def _walk(root: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str, os.
 
 
 def _same_bytes(images: Listing, first: int, second: int, reader: ImageReader) -> bool:
+    """Whether two images are the same: their bytes, since different ones may have the same CRC-32."""
     if images.size[first] != images.size[second] or images.size[first] > MAX_BYTES:
         return False
-    crcs = [reader.read(images, row)[1] if images.method[row] == PLAIN else int(images.crc[row]) for row in (first, second)]
-    return crcs[0] == crcs[1]
+    try:
+        return reader.read(images, first).data == reader.read(images, second).data
+    except ImageError:  # one is damaged in its zip, whose list still has the CRC-32 of what it was
+        first_crc, second_crc = (
+            reader.read(images, row).crc if images.method[row] == PLAIN else int(images.crc[row]) for row in (first, second)
+        )
+        return first_crc == second_crc
 
 
 def _one_each(source: Path, images: Listing) -> Listing:
@@ -218,6 +225,7 @@ def _one_each(source: Path, images: Listing) -> Listing:
 
 def _walked(finder: _Finder, path: Path) -> bool:
     """Collect what is in a folder or zip; whether `path` is one."""
+    local_path(path)
     if path.is_dir():
         finder.folder(path)
     elif path.is_file() and path.suffix.lower() == ".zip":
@@ -280,6 +288,7 @@ def solutions_table(source: Source, given: Path | None) -> Table | None:
 
 
 def _given(path: Path) -> Table:
+    local_path(path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise SourceError(f"{path}: {what}: give --solutions the table of votes, a CSV file or a zip of one")

@@ -1,79 +1,63 @@
-"""What a job under way leaves on disk: its lock, its settings, a receipt per finished shard.
+"""What a job under way leaves on disk: its lock, its settings, the list of its files, a receipt per finished shard.
 
 All of it is in the folder `.preprocess/` of the dataset, which goes when the dataset is complete. The same settings
-and source go on from there, others are refused.
+and source resume from there, others are refused. Of the dataset's folder only those files are ever overwritten or removed
+that its manifest lists, or that list in `.preprocess/`.
 """
 
-import fcntl
-import itertools
 import json
 import os
-import secrets
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, TextIO
+from typing import Any
 
 from preprocess.shard import Receipt, Rejected
-from tfrecords import dataset
+from tfrecords import dataset, locks
 from tfrecords.dataset import Shard
 from tfrecords.errors import ConfigError
-from tfrecords.files import PARTIAL_SUFFIX, sha256_file, write_text
+from tfrecords.files import local_path, sha256_file, write_text
 
 WORK = ".preprocess"
 _JOB = "job.json"
+_FILES = "files.json"
 _RECEIPTS = "receipts"
 _UNFINISHED = "unfinished-"
-_ATTEMPTS = 1000
-_METADATA = (dataset.MANIFEST, dataset.DATASET_INFO, dataset.FEATURES, dataset.REJECTED, dataset.NAMES)
+# In the order in which they are written; the last two make the folder a dataset.
+METADATA = (dataset.REJECTED, dataset.NAMES, dataset.FEATURES, dataset.DATASET_INFO, dataset.MANIFEST)
+_SHARD = re.compile(rf"{dataset.NAME}-[a-z]+\.tfrecord-\d+-of-\d+")
+_BUSY = "another preprocess job is writing here: wait for it, or choose another --out"
 
 
-def _ours(name: str) -> bool:
-    return name.removesuffix(PARTIAL_SUFFIX) in _METADATA or name.startswith((WORK, f"{dataset.NAME}-"))
+def _listed(folder: Path) -> set[str]:
+    """The files of a dataset or unfinished job in a folder, by its own account, as far as they have names that we give.
 
-
-def _is_here(lock: TextIO, work: Path) -> bool:
-    """Whether the lock is that of the work folder, and not of an earlier one that was removed."""
-    try:
-        return os.path.samestat(os.fstat(lock.fileno()), os.stat(work / "lock"))
-    except FileNotFoundError:
-        return False
-
-
-def _open_lock(work: Path) -> TextIO:
-    """The lock file of a work folder, which is made where it is missing, and this process' alone.
-
-    Another job may finish and remove its work folder between any two steps here; then the steps are taken again.
+    A manifest that was edited still lists them; one that cannot be read at all lists nothing.
     """
-    for attempt in itertools.count(1):
-        try:
-            work.mkdir(parents=True, exist_ok=True)
-            lock = (work / "lock").open("w")
-        except (FileNotFoundError, FileExistsError):
-            if attempt == _ATTEMPTS:  # no other job: a folder cannot be made there
-                raise
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_here(lock, work):
-                return lock
-        except BlockingIOError as error:
-            lock.close()
-            raise ConfigError(
-                f"{work.parent}: another preprocess job is writing here: wait for it, or choose another --out"
-            ) from error
-        lock.close()
-    raise AssertionError("itertools.count does not end")
+    names: set[str] = set()
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        content = json.loads((folder / dataset.MANIFEST).read_text("utf-8"))
+        if content["dataset"] == dataset.NAME and "galaxy-zoo-vgg16" in content["tool"]:
+            names |= {dataset.MANIFEST, *content["files"], *(shard["name"] for shard in content["shards"])}
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        names |= {*json.loads((folder / WORK / _FILES).read_text("utf-8"))}
+    return {name for name in names if isinstance(name, str) and (name in METADATA or _SHARD.fullmatch(name))}
 
 
-def remove(work: Path) -> None:
-    """Remove the work folder at once for all other jobs, which might else make their lock in what is left of it."""
-    doomed = work.with_name(f"{WORK}-{secrets.token_hex(8)}")
-    work.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)  # another job may be removing it too, as a leftover
+def _refuse_others(folder: Path) -> None:
+    """Raise ConfigError where `folder` is a file, or holds anything that we did not write there."""
+    if local_path(folder).exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: is a file: choose another --out")
+    if not folder.is_dir():
+        return
+    ours = {WORK, *(path.name for path in locks.leftovers(folder / WORK))}
+    others = sorted({*os.listdir(folder)} - ours - _listed(folder))
+    if others:
+        raise ConfigError(f"{folder}: holds other files ({others[0]}): choose an --out that is empty or new")
 
 
 @contextmanager
@@ -82,35 +66,25 @@ def locked(folder: Path) -> Iterator[Path]:
 
     Raises ConfigError where `folder` is a file, holds files of somebody else, or another job is at work in it.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder}: is a file: choose another --out")
-    foreign: list[str] = []
-    with suppress(FileNotFoundError):
-        foreign = [name for name in os.listdir(folder) if not _ours(name)]
-    if foreign:
-        raise ConfigError(f"{folder}: holds other files ({sorted(foreign)[0]}): choose an --out that is empty or new")
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    work = folder / WORK
-    with _open_lock(work) as lock:
-        for leftover in folder.glob(f"{WORK}-*"):  # of a job that was killed at its very end
-            shutil.rmtree(leftover, ignore_errors=True)
-        try:
-            yield work
-        finally:
-            # Refused before it began: leave no trace. A finished job's folder is gone, or another's by now.
-            if _is_here(lock, work) and not (work / _JOB).exists():
-                remove(work)
-                with suppress(OSError):
-                    for path in new:
-                        path.rmdir()
+    _refuse_others(folder)
+    with locks.locked(folder / WORK, _BUSY, keep=(_JOB, _FILES)):
+        _refuse_others(folder)
+        yield folder / WORK
 
 
-def begin(work: Path, job: dict[str, Any]) -> Path:
-    """Write down what the job is: from here on it can be resumed. Gives a new folder for unfinished shards.
+def _list(folder: Path, work: Path, names: set[str]) -> None:
+    """List files as ours before they are written, or before the manifest that lists them is removed."""
+    write_text(work / _FILES, dataset.to_json(sorted(names | _listed(folder))))
 
-    A worker of a killed job that is still at work, as one of a cluster may be, thus never writes where we do.
+
+def begin(folder: Path, work: Path, job: dict[str, Any], shards: Iterable[str]) -> Path:
+    """Write down what the job is and which files it writes: from here on it can be resumed.
+
+    Gives a new folder for unfinished files. A worker of a killed job that is still at work, as one of a cluster may be, thus
+    never writes where we do.
     """
     if not (work / _JOB).exists():
+        _list(folder, work, {*shards, *METADATA})
         write_text(work / _JOB, dataset.to_json(job))
     (work / _RECEIPTS).mkdir(exist_ok=True)
     for leftover in work.glob(f"{_UNFINISHED}*"):
@@ -124,17 +98,6 @@ def begun(work: Path) -> dict[str, Any] | None:
         return None
     job: dict[str, Any] = json.loads((work / _JOB).read_text("utf-8"))
     return job
-
-
-def unchanged_since(work: Path, src: Path) -> int:
-    """Files of the source that last changed before this time, in ns since 1970, are as they were when the job began.
-
-    0, which none is before, where the job began with a source at another path. Two seconds are left to file systems
-    that count time coarsely.
-    """
-    if json.loads((work / _JOB).read_text("utf-8"))["path"] != str(src.resolve()):
-        return 0
-    return (work / _JOB).stat().st_mtime_ns - 2_000_000_000
 
 
 def difference(before: dict[str, Any], now: dict[str, Any], parts: tuple[str, ...] = ("settings", "tool")) -> str:
@@ -163,10 +126,9 @@ def refuse(folder: Path, state: str, what: str) -> None:
 
 def clear(folder: Path, work: Path) -> None:
     """Remove a dataset or unfinished job: first what makes it count as complete; never a file of somebody else."""
-    for name in _METADATA:
+    _list(folder, work, set())
+    for name in sorted(_listed(folder), key=lambda name: (name not in METADATA, name != dataset.MANIFEST, name)):
         (folder / name).unlink(missing_ok=True)
-    for path in folder.glob(dataset.SHARD_PATTERN):
-        path.unlink()
     (work / _JOB).unlink(missing_ok=True)
     shutil.rmtree(work / _RECEIPTS, ignore_errors=True)
 
@@ -185,5 +147,5 @@ def receipts(folder: Path, work: Path) -> dict[str, Receipt]:
         if (folder / shard.name).is_file() and sha256_file(folder / shard.name) == shard.sha256:
             shape = tuple(content["shape"]) if content["shape"] else None
             rejected = tuple(Rejected(**entry) for entry in content["rejected"])
-            found[shard.name] = Receipt(shard, content["enlarged"], shape, rejected, content["crc"])
+            found[shard.name] = Receipt(**{**content, "shard": shard, "shape": shape, "rejected": rejected})
     return found

@@ -100,9 +100,4 @@ def content_crcs(images: Listing, rows: np.ndarray) -> Iterator[int]:
     with ImageReader() as reader:
         for row in rows:
             unread = images.method[row] == PLAIN and images.size[row] <= MAX_BYTES
-            yield reader.read(images, row)[1] if unread else int(known[row])
-
-
-def touched(images: Listing, rows: np.ndarray, since: int) -> np.ndarray:
-    """Those of the rows whose content may be another than at the time `since`: changed later, or in a zip."""
-    return rows[(images.method[rows] != PLAIN) | (images.position[rows] >= since)]
+            yield reader.read(images, row).crc if unread else int(known[row])

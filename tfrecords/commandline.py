@@ -20,6 +20,7 @@ from absl.flags import argparse_flags
 
 from tfrecords import __version__
 from tfrecords.errors import GalaxyZooError, SettingError, one_line
+from tfrecords.text import printable
 
 
 class Terminated(BaseException):
@@ -69,6 +70,16 @@ def between(minimum: int, maximum: int) -> Callable[[str], int]:
 def at_least(minimum: int) -> Callable[[str], int]:
     """The type of a flag that takes a whole number from `minimum` up."""
     return between(minimum, sys.maxsize)
+
+
+class _Lines(logging.Formatter):
+    """A log message as one line in which control characters, which file names may hold, are escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.message = f"{record.levelname}: {printable(record.getMessage())}"
+        if not record.exc_info:
+            return record.message
+        return f"{record.message}\n{self.formatException(record.exc_info)}"
 
 
 def _parser(program: str, name: str, commands: Mapping[str, Command], default: str) -> Any:
@@ -130,7 +141,7 @@ def _on_sigterm(signum: int, frame: object) -> NoReturn:
 def _run(command: Command, args: Any) -> int:
     """Run a command and turn what it raises into an exit status and one line on stderr."""
     handler = absl_logging.get_absl_handler()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(_Lines())
     previous = signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         command.run(args)
@@ -141,7 +152,7 @@ def _run(command: Command, args: Any) -> int:
     except Terminated:
         print(f"\ninterrupted by SIGTERM: {command.when_interrupted}", file=sys.stderr)
         return 143
-    except (GalaxyZooError, OSError) as error:
+    except (GalaxyZooError, OSError, MemoryError) as error:
         if flags.FLAGS.verbosity >= 1:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
@@ -165,6 +176,9 @@ def run_program(program: str, commands: Mapping[str, Command], default: str) -> 
             args = parser.parse_args(rest)
         except flags.Error as error:  # of absl's own flags; argparse ends the program itself for the others
             parser.error(str(error))
+        except GalaxyZooError as error:
+            print(f"error: {one_line(error)}", file=sys.stderr)
+            sys.exit(1)
         return commands[name], args
 
     app.run(lambda chosen: _run(*chosen), flags_parser=choose)

@@ -15,12 +15,13 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tfrecords.errors import DatasetError
+from tfrecords.files import local_path, sha256_file
 from tfrecords.taxonomy import COLUMNS
 
 NAME = "galaxy_zoo"
@@ -63,8 +64,8 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def csv_line(values: Sequence[object]) -> bytes:
-    """A line of a CSV file, ended by a bare newline."""
+def csv_line(values: Iterable[object]) -> bytes:
+    """A line of a CSV file, ended by a bare newline. Text from outside must have gone through `text.cell`."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow(values)
     return buffer.getvalue().encode("utf-8")
@@ -201,12 +202,18 @@ class Dataset:
         return rows
 
     def names(self) -> dict[int, str]:
-        """Galaxy id -> file name, of the galaxies whose names were no numbers. Raises DatasetError where damaged."""
+        """Galaxy id -> file name as a table shows it (`text.cell`), of the galaxies whose names were no numbers.
+
+        Raises DatasetError where the table is damaged.
+        """
         rows = self._table(NAMES, NAMES_HEADER) if NAMES in self.files else []
         return {int(galaxy_id): name for galaxy_id, name in rows}
 
     def rejected(self) -> dict[int, str]:
-        """Galaxy id -> path in the source, of the images that could not be used. Raises DatasetError where damaged."""
+        """Galaxy id -> path in the source as a table shows it, of the images that could not be used.
+
+        Raises DatasetError where the table is damaged.
+        """
         return {int(galaxy_id): path for galaxy_id, path, _ in self._table(REJECTED, REJECTED_HEADER)}
 
     def paths(self, split: str) -> list[Path]:
@@ -224,6 +231,7 @@ def read_manifest(folder: Path) -> Dataset:
     Raises DatasetError where the folder is missing, unfinished or no dataset, and where the manifest was edited.
     """
     advice = "make one with `preprocess --src IMAGES --out FOLDER`"
+    local_path(folder)
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder: {advice}")
     for name in (MANIFEST, DATASET_INFO):
@@ -243,19 +251,32 @@ def read_manifest(folder: Path) -> Dataset:
         parts = (content["settings"], content["source"], content["tool"], content["files"])
         dataset = Dataset(folder, *parts, shards, fingerprint)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(f"{folder / MANIFEST}: damaged ({error}): build the dataset again with --overwrite") from error
+        raise DatasetError(
+            f"{folder / MANIFEST}: damaged ({error}): build the dataset again in another folder, and remove this one"
+        ) from error
     if not intact:
         raise DatasetError(f"{folder / MANIFEST}: edited since it was written: build the dataset again with --overwrite")
     return dataset
 
 
+def _check_files(dataset: Dataset) -> None:
+    """Raise DatasetError where a file beside the shards is not as it was written."""
+    for name, digest in dataset.files.items():
+        path = dataset.folder / name
+        if not path.is_file():
+            raise DatasetError(f"{path}: is missing: build the dataset again with --overwrite")
+        if sha256_file(path) != digest:
+            raise DatasetError(f"{path}: was changed since it was written: build the dataset again with --overwrite")
+
+
 def open_dataset(folder: Path) -> Dataset:
     """The finished dataset in `folder`.
 
-    Raises DatasetError as `read_manifest` does, and where a shard is missing or has another size. The shards'
-    contents are not read.
+    Raises DatasetError as `read_manifest` does, where a file beside the shards is not as it was written, and where a shard is
+    missing or has another size. The shards' contents are not read here: see `integrity`.
     """
     dataset = read_manifest(folder)
+    _check_files(dataset)
     for shard in dataset.shards:
         path = folder / shard.name
         if not path.is_file():

@@ -2,6 +2,8 @@
 
 import errno
 
+from tfrecords.text import printable
+
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -38,7 +40,20 @@ class RunError(GalaxyZooError):
 
 
 def one_line(error: BaseException) -> str:
-    """The line a command prints for `error`: no traceback, no line breaks, and for a full disk the way out."""
+    """The line a command prints for `error`: no traceback, no line breaks, and for a full disk the way out.
+
+    Control characters, which file names may hold, are escaped.
+    """
+    return printable(_line(error))
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        detail = " ".join(str(error).split())
+        return (
+            f"not enough memory{f' ({detail})' if detail else ''}: close other programs, use fewer --workers or a smaller "
+            "--batch_size, or a machine with more memory, and run the same command again"
+        )
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         where = f" while writing {error.filename}" if error.filename else ""
         return f"the disk is full{where}: free some space, or choose another --out, and run the same command again"

@@ -10,7 +10,7 @@ import io
 import warnings
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,10 @@ MAX_BYTES = 256_000_000
 # What Pillow opens and converts to 8-bit RGB without a choice of ours; 16-bit and float images need a stretch first.
 _EIGHT_BIT_MODES = ("RGB", "L", "CMYK", "P", "RGBA", "LA", "1", "YCbCr")
 _JPEG_MAGIC = b"\xff\xd8\xff"
+# How codecs report that an allocation failed, and a bound on what decoding takes for each pixel: coefficients of three
+# colours at two bytes, Pillow's four bytes, and two copies of three.
+_NO_MEMORY = ("No error", "nsufficient memory", "ut of memory", "emory allocation")
+_DECODING_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,18 @@ def _too_large(width: int, height: int) -> ImageError:
     return ImageError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
 
 
-def _unreadable(error: Exception) -> ImageError:
+def _unreadable(error: Exception, width: int = 0, height: int = 0) -> ImageError:
+    """The error for an image of this size that a codec refused. Raises MemoryError where memory was what it lacked.
+
+    Codecs hide that: libjpeg-turbo's wrapper answers "No error", and Pillow "broken data stream". So where there is no room
+    now for all that decoding takes, nothing is concluded about the image.
+    """
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        raise MemoryError(f"{width} x {height} pixels") from error
+    try:
+        np.empty(width * height * _DECODING_BYTES, np.uint8)
+    except MemoryError:
+        raise MemoryError(f"{width} x {height} pixels") from error
     return ImageError(f"not a readable JPEG or PNG ({' '.join(str(error).split())[:120]})")
 
 
@@ -100,11 +115,13 @@ def _usual(header: dict[str, Any]) -> bool:
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:
+    size = (0, 0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the next check says it better
             opened = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
         with opened as image:
+            size = image.size
             if image.width * image.height > MAX_PIXELS:
                 raise _too_large(image.width, image.height)
             # Pillow reads 16-bit colour PNGs as 8-bit without a word; byte 24 of a PNG is its bit depth.
@@ -116,7 +133,7 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
     except UnidentifiedImageError as error:  # its own text holds a memory address
         raise ImageError("not a readable JPEG or PNG") from error
     except Exception as error:  # Pillow raises many kinds for damaged files: OSError, SyntaxError, ValueError, ...
-        raise _unreadable(error) from error
+        raise _unreadable(error, *size) from error
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -133,7 +150,7 @@ def decode(data: bytes) -> np.ndarray:
             wanted = turbojpeg.PF.RGB if _usual(header) else turbojpeg.PF.UNKNOWN
             pixels = np.asarray(turbojpeg.decompress(data, wanted, raise_on_warnings=True))
         except RuntimeError as error:
-            raise _unreadable(error) from error
+            raise _unreadable(error, header["width"], header["height"]) from error
         # Versions of libjpeg-turbo smooth a progressive image whose last scans were left out in different ways.
         if _usual(header) and not header["progressive"]:
             return pixels
@@ -217,17 +234,66 @@ def _cut_box(
     return (top, left, bottom, right), (row - top, column - left)
 
 
+@lru_cache(maxsize=64)
+def _writable(tables: bytes) -> bool:
+    """Whether every symbol in the Huffman tables of a JPEG (the contents of its DHT segments) has a code in the standard ones.
+
+    libjpeg-turbo writes a cut with the standard tables, and writes nonsense, without a word, for a symbol that these lack.
+    They hold all sizes of an 8-bit image: 0 to 11 for DC, 1 to 10 after any run of zeros for AC, end of block, 16 zeros.
+    Source: ITU-T T.81, F.1.2.1.2, F.1.2.2.1 and K.3.
+    """
+    at = 0
+    while at < len(tables):
+        is_ac, counts = tables[at] >> 4, tables[at + 1 : at + 17]
+        symbols = tables[at + 17 : at + 17 + sum(counts)]
+        if is_ac and not all(symbol in (0x00, 0xF0) or 1 <= symbol & 0xF <= 10 for symbol in symbols):
+            return False
+        if not is_ac and not all(symbol <= 11 for symbol in symbols):
+            return False
+        at += 17 + len(symbols)
+    return True
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether a baseline JPEG has one scan, and Huffman tables from which a cut can be written as it is."""
+    tables, components, at = b"", 0, 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xFF:  # fill bytes
+            at += 1
+            continue
+        content = data[at + 4 : at + 2 + length]
+        if marker == 0xC4:
+            tables += content
+        elif marker in (0xC0, 0xC1):
+            components = content[5]
+        elif marker == 0xDA:
+            return content[0] == components and _writable(tables)
+        at += 2 + length
+    return False
+
+
 def _cut(data: bytes, header: dict[str, Any], crop_fraction: float, size: int) -> StoredImage | None:
     """The crop cut out of a JPEG without decoding it; None where that cannot be done."""
     box = _cut_box(header["height"], header["width"], header["subsamp"], crop_fraction, size)
     if box is None:
         return None
     (top, left, bottom, right), offset = box
+    # copynone drops EXIF and colour profiles, which no pixel depends on.
+    cut_out = partial(
+        turbojpeg.transform, data, x=left, y=top, w=right - left, h=bottom - top, crop=True, copynone=True, perfect=False
+    )
     try:
-        # copynone drops EXIF and colour profiles, which no pixel depends on.
-        cut = turbojpeg.transform(data, x=left, y=top, w=right - left, h=bottom - top, crop=True, copynone=True, perfect=False)
+        cut = cut_out()
     except RuntimeError as error:
-        raise _unreadable(error) from error
+        raise _unreadable(error, header["width"], header["height"]) from error
+    # Values that no 8-bit image has can be cut only by decoding them. libjpeg-turbo looks at each while it makes tables of its
+    # own, which takes as long again; other streams hold none, unless they are damaged in a way that no decoder notices.
+    if not _is_plain(data):
+        try:
+            cut_out(optimize=True)
+        except RuntimeError:
+            return None
     # Sampling factors that turbojpeg knows by a usual name may have larger blocks: then it cut out more.
     made = turbojpeg.decompress_header(cut)
     if (made["height"], made["width"]) != (bottom - top, right - left):

@@ -132,3 +132,11 @@ def conditional(votes: np.ndarray, minimum: float) -> np.ndarray:
 def in_hubble_class(votes: np.ndarray, name: str, threshold: float) -> np.ndarray:
     """Whether each galaxy is in a Hubble class: all its columns >= threshold. (galaxies, 37) -> bool (galaxies,)."""
     return hubble_score(votes, name) >= threshold
+
+
+def column_means(votes: np.ndarray) -> np.ndarray:
+    """The mean of each column of `votes` (n, 37), float64 (37,).
+
+    Summed in float64: in float32 the mean of 49,000 times 0.7 is 0.69966, and of 6 x 10^7 times 0.28.
+    """
+    return np.asarray(np.asarray(votes).mean(axis=0, dtype=np.float64))

@@ -122,6 +122,8 @@ def pretrained(backbone: str, weights: str, shapes: Sequence[tuple[int, ...]]) -
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a dozen, one per layer that does not fit, before the error that counts
             arrays = _application(backbone, weights=weights).get_weights()
+    except MemoryError:
+        raise
     except Exception as error:  # Keras raises bare Exception for downloads, and many kinds for files
         reason = " ".join(str(error).split())[:160]
         if weights == "imagenet":

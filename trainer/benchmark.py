@@ -11,10 +11,13 @@ in the same precision.
 """
 
 import itertools
+import json
+import os
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +63,17 @@ class Speed:
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "utilization": self.utilization}
+
+
+def is_report(path: Path) -> bool:
+    """Whether `path` may be written: nothing is there, or figures as `Speed.to_dict` gives them."""
+    if not os.path.lexists(path):
+        return True
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.keys() == {*(field.name for field in fields(Speed)), "utilization"}
 
 
 def forward_flops(model: Any) -> int:

@@ -7,17 +7,20 @@ from typing import Any, NoReturn
 
 from tfrecords.commandline import Command, at_least, between, run_program
 from tfrecords.errors import ConfigError, SettingError
+from tfrecords.files import local_path
 from trainer.config import CHOICES, RECIPES, TrainConfig
 
 _ON = "(default: %(default)s)"
 
 
 def _dataset_flag(parser: Any) -> None:
-    parser.add_argument("--tfrecords", type=Path, required=True, metavar="DIR", help="dataset folder that preprocess made")
+    parser.add_argument(
+        "--tfrecords", type=local_path, required=True, metavar="DIR", help="dataset folder that preprocess made"
+    )
 
 
 def _run_flags(parser: Any) -> None:
-    parser.add_argument("--run", type=Path, required=True, metavar="RUN", help="run folder, the --out of training")
+    parser.add_argument("--run", type=local_path, required=True, metavar="RUN", help="run folder, the --out of training")
     _dataset_flag(parser)
 
 
@@ -64,13 +67,19 @@ def _work_flags(parser: Any, defaults: TrainConfig) -> None:
     add("--require_gpu", action="store_true", help="stop where no GPU is found, instead of using the CPU")
 
 
+def _weights(text: str) -> str:
+    local_path(text)  # may be the path of a file
+    return text
+
+
 def _train_flags(parser: Any) -> None:
     add = parser.add_argument
     defaults = TrainConfig(Path(), Path("runs/vgg16"))
     _work_flags(parser, defaults)
-    add("--out", type=Path, default=defaults.out, metavar="DIR", help=f"run folder {_ON}")
+    add("--out", type=local_path, default=defaults.out, metavar="DIR", help=f"run folder {_ON}")
     add(
         "--weights",
+        type=_weights,
         default=defaults.weights,
         metavar="imagenet|none|FILE",
         help=f"where the convolutional base starts: downloaded, random, or a file {_ON}",
@@ -128,16 +137,18 @@ def _benchmark_flags(parser: Any) -> None:
     add = parser.add_argument
     add("--steps", type=at_least(1), default=10, metavar="N", help=f"batches of each measurement {_ON}")
     add("--rounds", type=at_least(1), default=5, metavar="N", help=f"measurements of each kind {_ON}")
-    add("--json", type=Path, default=None, metavar="FILE", help="write the figures there too")
+    add("--json", type=local_path, default=None, metavar="FILE", help="write the figures there too")
 
 
 def _benchmark(args: Any) -> None:
     from tfrecords.dataset import to_json
     from tfrecords.files import write_text
-    from trainer.benchmark import benchmark, table
+    from trainer.benchmark import benchmark, is_report, table
 
     if args.json is not None and not args.json.parent.is_dir():
         raise ConfigError(f"{args.json}: there is no folder {args.json.parent}: make it first")
+    if args.json is not None and not is_report(args.json):
+        raise ConfigError(f"{args.json}: exists and was not written by this command: choose another file")
     speed = benchmark(_config(args, out=Path()), args.steps, args.rounds)
     print(table(speed))
     if args.json is not None:
@@ -147,8 +158,14 @@ def _benchmark(args: Any) -> None:
 def _explore_flags(parser: Any) -> None:
     _dataset_flag(parser)
     add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="folder for the page, its figures and their numbers")
-    add("--src", type=Path, default=None, metavar="PATH", help="the images that were preprocessed, to see what the crop keeps")
+    add("--out", type=local_path, required=True, metavar="DIR", help="folder for the page, its figures and their numbers")
+    add(
+        "--src",
+        type=local_path,
+        default=None,
+        metavar="PATH",
+        help="the images that were preprocessed, to see what the crop keeps",
+    )
     add(
         "--where",
         default=None,
@@ -176,8 +193,8 @@ def _evaluate(args: Any) -> None:
     from trainer.run import open_run
 
     run = open_run(args.run)
-    evaluate(run, open_dataset(args.tfrecords), args.split)
-    print(summary(run, args.split))
+    record, _ = evaluate(run, open_dataset(args.tfrecords), args.split)
+    print(summary(run, record))
 
 
 def _predict_flags(parser: Any) -> None:
@@ -187,16 +204,18 @@ def _predict_flags(parser: Any) -> None:
     add = parser.add_argument
     add(
         "--run",
-        type=Path,
+        type=local_path,
         action="append",
         required=True,
         metavar="RUN",
         help="run folder, the --out of training; given several times: the mean of these runs",
     )
-    add("--tfrecords", type=Path, default=None, metavar="DIR", help="predict a split of this dataset that preprocess made")
+    add(
+        "--tfrecords", type=local_path, default=None, metavar="DIR", help="predict a split of this dataset that preprocess made"
+    )
     add(
         "--images",
-        type=Path,
+        type=local_path,
         default=None,
         metavar="PATH",
         help="or predict the images in a file, folder or zip: JPEG, PNG, and FITS (.fits, .fit) with the extra fits, "
@@ -204,7 +223,7 @@ def _predict_flags(parser: Any) -> None:
     )
     splits = ("train", "validation", "test", "unlabelled")
     add("--split", choices=splits, default=None, help="of --tfrecords (default: unlabelled)")
-    add("--out", type=Path, required=True, metavar="FILE.csv", help="where the table of predictions goes")
+    add("--out", type=local_path, required=True, metavar="FILE.csv", help="where the table of predictions goes")
     add("--tta", type=between(1, 8), default=1, metavar="N", help=f"mean over the first N of the square's 8 symmetries {_ON}")
     add(
         "--hubble",
@@ -259,7 +278,15 @@ def _check_above(path: Path) -> None:
 def _predict(args: Any) -> None:
     from trainer.classes import DEFAULT_THRESHOLD, check_threshold, extra_columns
     from trainer.fits import Stretch
-    from trainer.predict import Predictions, predict, predict_images, rejected_path, write_csv, write_rejected
+    from trainer.predict import (
+        Predictions,
+        predict,
+        predict_images,
+        refuse_other_table,
+        rejected_path,
+        write_csv,
+        write_rejected,
+    )
     from trainer.run import open_run
 
     _check_predict(args)
@@ -270,8 +297,7 @@ def _predict(args: Any) -> None:
     stretch = Stretch(
         defaults.stretch if args.fits_stretch is None else args.fits_stretch, defaults.q if args.fits_q is None else args.fits_q
     )
-    if args.out.is_dir():
-        raise ConfigError(f"{args.out}: is a folder: give --out a file, like {args.out / 'submission.csv'}")
+    refuse_other_table(args.out)
     _check_above(args.out)
     predictions: Predictions
     rejected: tuple[Any, ...] = ()
@@ -294,7 +320,7 @@ def _predict(args: Any) -> None:
 def _export_flags(parser: Any) -> None:
     from trainer.export import FORMATS
 
-    parser.add_argument("--run", type=Path, required=True, metavar="RUN", help="run folder, the --out of training")
+    parser.add_argument("--run", type=local_path, required=True, metavar="RUN", help="run folder, the --out of training")
     parser.add_argument(
         "--format",
         choices=FORMATS,
@@ -303,7 +329,11 @@ def _export_flags(parser: Any) -> None:
         f"pip install -e '.[export]'; litert: for phones and small machines {_ON}",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="PATH", help="a new folder (savedmodel) or file (onnx; litert: FILE.tflite)"
+        "--out",
+        type=local_path,
+        required=True,
+        metavar="PATH",
+        help="a new folder (savedmodel) or file (onnx; litert: FILE.tflite)",
     )
 
 

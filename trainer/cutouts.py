@@ -87,7 +87,7 @@ def _read(
         for place, row in enumerate(rows.tolist()):
             path = images.path(row)
             try:
-                data, _ = reader.read(images, row)
+                data = reader.read(images, row).data
                 if _is_fits(path):
                     image, grey[place] = fits.decode(data, stretch)
                 else:

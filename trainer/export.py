@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tfrecords.errors import ConfigError, GalaxyZooError, RunError, one_line
-from tfrecords.files import PARTIAL_SUFFIX, sync_folder
+from tfrecords.files import local_path, partial_path, sync_folder
+from tfrecords.outputs import Output
 from trainer.run import Run, open_run
 
 # As on the command line, and as their makers write them.
@@ -32,8 +33,9 @@ def export(run: Run, out: Path, kind: str = "savedmodel") -> None:
     kind: one of FORMATS. Raises ConfigError where `out` exists, is no .tflite for LiteRT, or the package for ONNX is
     missing; RunError where the run has no model, or it is damaged, or the conversion fails.
     """
-    if out.exists():
-        raise ConfigError(f"{out}: exists already: give --out another path, or remove this one")
+    if os.path.lexists(local_path(out)):
+        ours = "remove this export, or " if out.is_dir() and Output(out, "export").exists else ""
+        raise ConfigError(f"{out}: exists already: {ours}choose another --out")
     if kind == "litert" and out.suffix != ".tflite":
         raise ConfigError(f"{out}: a LiteRT file ends in .tflite: give --out {out.with_suffix('.tflite')}")
     if kind == "onnx" and importlib.util.find_spec("tf2onnx") is None:
@@ -41,16 +43,19 @@ def export(run: Run, out: Path, kind: str = "savedmodel") -> None:
     if not run.model_path.is_file():
         raise RunError(f"{run.folder}: has no {run.model_path.name} yet: train it first with the same trainer command")
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + PARTIAL_SUFFIX)
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = partial_path(out)
     partial.mkdir()
     try:
         made = partial / out.name
         _run_process(run, made, kind, scratch=partial)
-        for path in (made, *made.rglob("*")):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+        files = [path for path in (made, *made.rglob("*")) if path.is_file()]
+        for path in files:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        if made.is_dir():
+            marker, names = Output(made, "export"), [path.relative_to(made).as_posix() for path in files]
+            marker.adopt(*names)
+            marker.settle(*names)
         made.rename(out)
         sync_folder(out.parent)
     finally:

@@ -91,7 +91,7 @@ def decode(data: bytes, stretch: Stretch) -> tuple[np.ndarray, bool]:
         red, green, blue = planes if len(planes) == 3 else (planes[0],) * 3
         with np.errstate(all="ignore"):
             image = make_lupton_rgb(red, green, blue, stretch=stretch.stretch, Q=stretch.q)
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Exception as error:  # astropy raises many kinds for damaged files: OSError, TypeError, VerifyError, ...
         reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
@@ -121,6 +121,8 @@ def _north_up(header: Any, hdus: Any) -> int:
         column, row = (header["NAXIS1"] - 1) / 2, (header["NAXIS2"] - 1) / 2
         sky = wcs.pixel_to_world([column, column + 1, column], [row, row, row + 1]).icrs
         east, north = (offset.deg[1:] for offset in sky[0].spherical_offsets_to(sky))
+    except MemoryError:
+        raise
     except Exception:  # headers are wrong in many ways, and the image is good without them
         return _UPSIDE_DOWN
     scale = np.hypot(east, north)  # of a pixel along each axis, which may differ

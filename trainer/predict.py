@@ -5,17 +5,22 @@ Several runs, and several views of each galaxy, count as one model: their mean, 
 
 import csv
 import logging
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from preprocess.sources import SOLUTIONS_NAMES
 from tfrecords.dataset import Dataset, csv_line
-from tfrecords.errors import RunError, SettingError, SourceError
-from tfrecords.files import atomic_file
+from tfrecords.errors import ConfigError, RunError, SettingError, SourceError
+from tfrecords.files import atomic_file, local_path
+from tfrecords.integrity import check_shards, read_shards
 from tfrecords.taxonomy import COLUMNS
+from tfrecords.text import cell
 from trainer import scale, symmetries
 from trainer.classes import ExtraColumns
 from trainer.cutouts import Crop, Rejected, listed, stream
@@ -26,6 +31,9 @@ from trainer.run import Run
 log = logging.getLogger("trainer")
 BATCH_SIZE = 64
 _NAMED_REJECTED = 3
+# 37 numbers of nine decimals after the first column.
+_PREDICTED = re.compile(rb",\d\.\d{9}" * len(COLUMNS))
+_REJECTED_HEADER = csv_line(("GalaxyID", "path", "reason"))
 _NO_COLUMNS = ExtraColumns()
 _STRETCH = Stretch()
 
@@ -119,7 +127,8 @@ def predict(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit: int 
     """The predictions of a run, or the mean of several, for a split, every galaxy once.
 
     tta: the mean over so many of the 8 symmetries of the square, the first of them the image as it is. Raises ConfigError for
-    a dataset of another crop or size than one of the runs, SettingError for an illegal `tta`.
+    a dataset of another crop or size than one of the runs, SettingError for an illegal `tta`, DatasetError for a shard that is
+    not the one that was written.
     """
     from tqdm import tqdm
 
@@ -127,6 +136,7 @@ def predict(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit: int 
     for run in several:
         run.check_dataset(dataset)
     dataset.paths(split)  # complains before anything slow begins
+    check_shards(dataset, read_shards(dataset, split, limit))
     devices = choose("float32", require_gpu=False)
     ensemble = _Ensemble(several, tta, devices)
     total = min(dataset.galaxies(split), limit) if limit else dataset.galaxies(split)
@@ -202,19 +212,50 @@ def _reason(image: Rejected) -> str:
     return f"{image.path} ({image.reason})"
 
 
-def write_csv(predictions: Predictions, path: Path, names: Mapping[int, str], extra: ExtraColumns = _NO_COLUMNS) -> None:
+def refuse_other_table(path: Path) -> None:
+    """Raise ConfigError where a file lies at `path` that is no table of predictions, or that holds the votes of a survey.
+
+    A table of votes has the same columns. But predictions have nine decimals, and never the name under which votes are found.
+    """
+    listing = rejected_path(local_path(path))
+    if os.path.lexists(listing) and not (listing.is_file() and listing.read_bytes().startswith(_REJECTED_HEADER)):
+        raise ConfigError(
+            f"{listing}: is in the way of a list of unreadable images: move it elsewhere, or choose another --out"
+        )
+    if not os.path.lexists(path):
+        return
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder: give --out a file, like {path / 'submission.csv'}")
+    votes = {PurePosixPath(name).name for name in SOLUTIONS_NAMES}
+    ours = False
+    if path.is_file() and path.name not in votes:
+        with path.open("rb") as file:
+            head, first = file.readline(), file.readline().rstrip(b"\r\n")
+        ours = head.startswith(csv_line(("GalaxyID", *COLUMNS)).rstrip()) and (not first or bool(_PREDICTED.search(first)))
+    if not ours:
+        raise ConfigError(f"{path}: exists and is no table of predictions: choose another --out, or move this file elsewhere")
+
+
+def write_csv(
+    predictions: Predictions,
+    path: Path,
+    names: Mapping[int, str],
+    extra: ExtraColumns = _NO_COLUMNS,
+    beside: Path | None = None,
+) -> None:
     """Kaggle's submission format: GalaxyID,Class1.1,...,Class11.6, nine decimals, sorted by GalaxyID; atomic.
 
-    names: what stands in the first column in place of the id, for galaxies whose file names were no numbers. extra: columns
-    beside the 37, which make it no submission.
+    names: what stands in the first column in place of the id, for galaxies whose file names were no numbers: escaped, where a
+    name would break the table or be run by a spreadsheet (`text.cell`). extra: columns beside the 37, which make it no
+    submission. beside: as in `atomic_file`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
+    with atomic_file(path, beside) as file:
         file.write(csv_line(("GalaxyID", *COLUMNS, *extra.names)))
         more = extra.rows or ((),) * len(predictions.galaxy_ids)
-        for galaxy_id, row, beside in zip(predictions.galaxy_ids.tolist(), predictions.predicted, more, strict=True):
-            shown = names.get(galaxy_id, galaxy_id)
-            file.write(csv_line((shown, *(f"{value:.9f}" for value in row), *beside)))
+        for galaxy_id, row, added in zip(predictions.galaxy_ids.tolist(), predictions.predicted, more, strict=True):
+            shown = cell(names[galaxy_id]) if galaxy_id in names else galaxy_id
+            file.write(csv_line((shown, *(f"{value:.9f}" for value in row), *added)))
 
 
 def rejected_path(path: Path) -> Path:
@@ -224,16 +265,17 @@ def rejected_path(path: Path) -> Path:
 
 def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
     """The images that could not be read, beside the table of predictions at `path`; where there are none, no such file."""
-    listing, header = rejected_path(path), csv_line(("GalaxyID", "path", "reason"))
+    listing = rejected_path(path)
     if not rejected:
-        if listing.is_file() and listing.read_bytes().startswith(header):  # of an earlier command, and no file of the user's
+        if listing.is_file() and listing.read_bytes().startswith(_REJECTED_HEADER):  # of an earlier command
             listing.unlink()
         return
     listing.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(listing) as file:
-        file.write(header)
+        file.write(_REJECTED_HEADER)
         for image in rejected:
-            file.write(csv_line(image))
+            galaxy = cell(image.galaxy) if isinstance(image.galaxy, str) else image.galaxy
+            file.write(csv_line((galaxy, cell(image.path), cell(image.reason))))
 
 
 def read_csv(path: Path, galaxy_ids: np.ndarray, targets: np.ndarray) -> Predictions:

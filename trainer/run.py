@@ -2,16 +2,23 @@
 
 config.json     settings; the dataset's fingerprint, crop and size; half_light_radius, between which 98 % of its galaxies are
 history.csv     one row per epoch
-checkpoint/     epoch-00007/{arrays.npz, progress.json}: all that training needs to go on exactly after 7 epochs;
+checkpoint/     epoch-00007/{arrays.npz, progress.json}: all that training needs to resume exactly after 7 epochs;
                 epoch-00007-step-0000012 where it was interrupted 12 steps later
 model.keras     the best model so far, for inference
-README.md       the model card, once it is measured
+metrics.json, predictions-test.csv, report/, README.md    the run's own measurement, once training has ended
+evaluations/    NAME/{metrics.json, predictions-SPLIT.csv, report/}: other measurements of the model
+.galaxy-zoo/    lock, and the list of all these files (see tfrecords/outputs.py)
+
+config.json and progress.json hold their own SHA-256, progress.json also that of arrays.npz; those of the
+others are in the list.
 """
 
+import hashlib
 import json
 import os
-import shutil
-from collections.abc import Sequence
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,21 +26,23 @@ from typing import Any
 import numpy as np
 
 from tfrecords import __version__
-from tfrecords.dataset import Dataset, to_json
+from tfrecords.dataset import SPLITS, Dataset, to_json
 from tfrecords.errors import ConfigError, RunError
-from tfrecords.files import PARTIAL_SUFFIX, atomic_file, sync_folder, write_text
+from tfrecords.files import PARTIAL_SUFFIX, atomic_file, local_path, real_folder, sha256_file, sync_folder, write_text
+from tfrecords.integrity import Stamp
+from tfrecords.outputs import Output
 from trainer.backbones import BACKBONES, Backbone
 
 CONFIG = "config.json"
 MODEL = "model.keras"
 HISTORY = "history.csv"
+CARD = "README.md"
 CHECKPOINT = "checkpoint"
-_PARTIAL_MODEL = f"partial-{MODEL}"  # Keras insists on the ending
-# What --overwrite removes; config.json last, because without it the folder is no run.
-_OURS = (
-    *("metrics*.json", "predictions-*.csv", MODEL, HISTORY, CHECKPOINT, "tensorboard", "report", "README.md"),
-    *(f"*{PARTIAL_SUFFIX}", _PARTIAL_MODEL, CONFIG),
-)
+EVALUATIONS = "evaluations"
+_ARRAYS, _PROGRESS = "arrays.npz", "progress.json"
+_SHARDS = "shards.json"
+_BUSY = "another trainer command is writing here: wait for it, or choose another folder"
+_START_AGAIN = "start again with --overwrite, or choose another --out"
 
 # What runs did before these choices could be made, and their config.json does not say.
 _EARLIER = {
@@ -86,8 +95,51 @@ def stops_early(history: Sequence[Epoch], patience: int, not_before: int = 0) ->
     return bool(history) and history[-1].epoch - max(best_epoch(history).epoch, not_before) >= patience
 
 
+@dataclass(frozen=True)
+class Record:
+    """The files of one measurement of a run on a split, by their names relative to the run folder.
+
+    folder: empty for the run's own, else a folder with a slash at its end.
+    """
+
+    split: str
+    folder: str = ""
+
+    @property
+    def metrics(self) -> str:
+        return f"{self.folder}metrics.json"
+
+    @property
+    def predictions(self) -> str:
+        return f"{self.folder}predictions-{self.split}.csv"
+
+    @property
+    def report(self) -> str:
+        return f"{self.folder}report/index.html"
+
+
+# What training itself writes; every other measurement has a folder of its own.
+OWN = Record("test")
+
+
+def sealed(content: Mapping[str, Any]) -> str:
+    """JSON with the SHA-256 of all the rest of it as "sha256", as in a dataset's manifest."""
+    return to_json({**content, "sha256": hashlib.sha256(to_json(content).encode("utf-8")).hexdigest()})
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    """What `sealed` was given. Raises ValueError, KeyError or TypeError where the text is another."""
+    content: dict[str, Any] = json.loads(text)
+    if sealed({name: value for name, value in content.items() if name != "sha256"}) != text:
+        raise ValueError("it was changed since it was written")
+    del content["sha256"]
+    return content
+
+
 def _dataset_summary(dataset: Dataset) -> dict[str, Any]:
     return {
+        "folder": str(dataset.folder),
+        "galaxies": {split: dataset.galaxies(split) for split in SPLITS if dataset.galaxies(split)},
         "fingerprint": dataset.fingerprint,
         "crop_fraction": dataset.settings["crop_fraction"],
         "size": dataset.size,
@@ -118,35 +170,51 @@ class Run:
         return None if found is None else (float(found[0]), float(found[1]))
 
     @property
+    def output(self) -> Output:
+        """The files of the folder that are ours, as its marker lists them now."""
+        return Output(self.folder, "run")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder alone while the block runs. Raises ConfigError where another command writes in it.
+
+        A run that was opened may have lost its marker on the way here; then none of its files is ever changed.
+        """
+        with self.output.locked(_BUSY, beside_others=bool(self.config)):
+            yield
+
+    @property
     def model_path(self) -> Path:
         return self.folder / MODEL
 
-    def metrics_path(self, split: str) -> Path:
-        """metrics.json for the test split, metrics-SPLIT.json for others."""
-        return self.folder / ("metrics.json" if split == "test" else f"metrics-{split}.json")
+    def path(self, name: str) -> Path:
+        """Where a file of a `Record` lies."""
+        return self.folder / name
 
-    def predictions_path(self, split: str) -> Path:
-        return self.folder / f"predictions-{split}.csv"
-
-    def report_path(self, split: str) -> Path:
-        """report/index.html for the test split, report/SPLIT.html for others."""
-        return self.folder / "report" / ("index.html" if split == "test" else f"{split}.html")
+    def evaluation(self, dataset: Dataset, split: str) -> Record:
+        """Where a measurement that is not training's own goes: named by the split, and for another dataset by that too."""
+        other = dataset.fingerprint != self.config["dataset"]["fingerprint"]
+        name = f"{split}-of-{dataset.fingerprint[:12]}" if other else split
+        return Record(split, f"{EVALUATIONS}/{name}/")
 
     def features_path(self, split: str) -> Path:
         """Where the features of a split are kept while the head trains on them."""
-        return self.folder / f"features-{split}{PARTIAL_SUFFIX}"
+        return self.output.private / f"features-{split}"
 
     def load_model(self) -> Any:
-        """The best model, ready for prediction. Raises RunError where there is none yet or it is damaged."""
+        """The best model, ready for prediction. Raises RunError where there is none yet, or it is damaged or another one."""
         import keras
 
         if not self.model_path.is_file():
             raise RunError(f"{self.folder}: has no {MODEL} yet: train it first with the same trainer command")
+        self.output.check(MODEL, "it is not the model of this run: train again in another --out")
         try:
             return keras.saving.load_model(self.model_path, compile=False)
+        except MemoryError:
+            raise
         except Exception as error:  # Keras raises many kinds for a damaged file
             reason = " ".join(str(error).split())[:160]
-            raise RunError(f"{self.model_path}: cannot be loaded ({reason}): train again with --overwrite") from error
+            raise RunError(f"{self.model_path}: cannot be loaded ({reason}): train again in another --out") from error
 
     def check_dataset(self, dataset: Dataset) -> None:
         """Raise ConfigError where the dataset's crop or size is not the one the model was trained on."""
@@ -158,12 +226,13 @@ class Run:
                 )
 
     def history(self) -> list[Epoch]:
-        """The finished epochs, from history.csv."""
+        """The finished epochs, from history.csv. Raises RunError where it is damaged or was changed."""
         import csv
 
         path = self.folder / HISTORY
         if not path.is_file():
             return []
+        self.output.check(HISTORY, "move it elsewhere, and the pages are made without it")
         try:
             text = path.read_text("utf-8")
             table = csv.DictReader(text.splitlines())
@@ -177,111 +246,146 @@ class Run:
     def write_history(self, history: Sequence[Epoch]) -> None:
         lines = [",".join(field.name for field in fields(Epoch))]
         lines += [",".join(repr(value) for value in asdict(row).values()) for row in history]
-        write_text(self.folder / HISTORY, "\n".join(lines) + "\n")
+        self.output.write({HISTORY: ("\n".join(lines) + "\n").encode("ascii")})
 
     def save_model(self, model: Any) -> None:
         """Put a model under model.keras in one atomic step."""
-        partial = self.folder / _PARTIAL_MODEL
+        output = self.output
+        output.claim(MODEL)
+        partial = output.private / f".{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
+        partial.mkdir()
+        made = partial / MODEL  # Keras insists on the ending
         try:
-            model.save(partial)
-            os.replace(partial, self.model_path)
+            model.save(made)
+            os.replace(made, self.model_path)
         finally:
-            partial.unlink(missing_ok=True)
+            made.unlink(missing_ok=True)
+            partial.rmdir()
         sync_folder(self.folder)
+        output.settle(MODEL)
 
     def save_checkpoint(self, arrays: Sequence[np.ndarray], progress: Progress) -> None:
-        """Commit everything that training goes on from as one folder, and drop the one before."""
-        parent = self.folder / CHECKPOINT
-        parent.mkdir(exist_ok=True)
-        final = parent / (f"epoch-{progress.finished:05d}" + (f"-step-{progress.steps:07d}" if progress.steps else ""))
-        if final.exists():  # the same run at the same place: interrupted twice in one validation
+        """Commit everything that training resumes from as one folder, and drop the one before."""
+        step = f"-step-{progress.steps:07d}" if progress.steps else ""
+        name = f"{CHECKPOINT}/epoch-{progress.finished:05d}{step}"
+        final, output = self.folder / name, self.output
+        if (final / _PROGRESS).is_file():  # the same run at the same place: interrupted twice in one validation
             return
-        partial = parent / (final.name + PARTIAL_SUFFIX)
-        shutil.rmtree(partial, ignore_errors=True)
+        listed = {f"{name}/{_ARRAYS}", f"{name}/{_PROGRESS}"}
+        output.claim(*listed)
+        real_folder(final.parent)
+        partial = output.private / f".{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
         partial.mkdir()
-        with atomic_file(partial / "arrays.npz") as file:
+        with atomic_file(partial / _ARRAYS) as file:
             np.savez(file, allow_pickle=False, **{f"{index:04d}": array for index, array in enumerate(arrays)})
-        write_text(partial / "progress.json", to_json(asdict(progress)))
+        content = {**asdict(progress), "arrays": sha256_file(partial / _ARRAYS), "run": self._identity()}
+        write_text(partial / _PROGRESS, sealed(content))
         partial.rename(final)
-        sync_folder(parent)
-        for old in parent.iterdir():
-            if old != final:
-                shutil.rmtree(old)
+        sync_folder(final.parent)
+        output.remove([name for name in output.files if name.startswith(f"{CHECKPOINT}/") and name not in listed])
+
+    def _identity(self) -> str:
+        """What ties a checkpoint to the settings and dataset that it is of."""
+        parts = {name: self.config.get(name) for name in ("settings", "dataset")}
+        parts["dataset"] = (parts["dataset"] or {}).get("fingerprint")
+        return hashlib.sha256(to_json(parts).encode("utf-8")).hexdigest()
 
     def _latest_checkpoint(self) -> Path | None:
-        found = sorted((self.folder / CHECKPOINT).glob("epoch-*[0-9]"))
+        found = sorted(path.parent for path in (self.folder / CHECKPOINT).glob(f"epoch-*[0-9]/{_PROGRESS}"))
         return found[-1] if found else None
 
+    def _read_progress(self, latest: Path) -> dict[str, Any]:
+        try:
+            content = unsealed((latest / _PROGRESS).read_text("utf-8"))
+            if content["run"] != self._identity():
+                raise ValueError("it is of another run")
+            return content
+        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+            raise RunError(f"{latest}: damaged ({error}): {_START_AGAIN}") from error
+
     def progress(self) -> Progress:
-        """What the latest checkpoint has behind it. Raises RunError where it is damaged."""
+        """What the latest checkpoint has behind it. Raises RunError where it is damaged, or of another run."""
         latest = self._latest_checkpoint()
         if latest is None:
             return NOTHING_YET
-        try:
-            content = json.loads((latest / "progress.json").read_text("utf-8"))
-            return Progress(
-                tuple(Epoch(**row) for row in content["history"]), content["steps"], content["precision"], content["backend"]
-            )
-        except (ValueError, TypeError, KeyError, OSError) as error:
-            raise RunError(f"{latest}: damaged ({error}): start again with --overwrite") from error
+        content = self._read_progress(latest)
+        history = tuple(Epoch(**row) for row in content["history"])
+        return Progress(history, content["steps"], content["precision"], content["backend"])
 
     def checkpoint_arrays(self) -> list[np.ndarray]:
         """The arrays of the latest checkpoint, as they were given. Raises RunError where they are damaged."""
         latest = self._latest_checkpoint()
         assert latest is not None
+        digest = self._read_progress(latest)["arrays"]
         try:
-            with np.load(latest / "arrays.npz") as arrays:
+            if sha256_file(latest / _ARRAYS) != digest:
+                raise ValueError("it was changed since it was written")
+            with np.load(latest / _ARRAYS) as arrays:
                 return [arrays[f"{index:04d}"] for index in range(len(arrays.files))]
+        except MemoryError:
+            raise
         except Exception as error:  # zip, pickle and shape errors of many kinds
-            raise RunError(f"{latest}: damaged ({error}): start again with --overwrite") from error
+            raise RunError(f"{latest}: damaged ({error}): {_START_AGAIN}") from error
+
+    def checked_shards(self) -> dict[str, Stamp]:
+        """The shards that this run has read before, as `integrity.check_shards` found them; empty where that is not known."""
+        try:
+            content = json.loads((self.output.private / _SHARDS).read_text("utf-8"))
+            if content["fingerprint"] == self.config["dataset"]["fingerprint"]:
+                return {name: tuple(stamp) for name, stamp in content["stamps"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass
+        return {}
+
+    def remember_shards(self, stamps: Mapping[str, Stamp]) -> None:
+        """Note which shards need not be hashed again while they stay as they are."""
+        if dict(stamps) == self.checked_shards():
+            return
+        content = {"fingerprint": self.config["dataset"]["fingerprint"], "stamps": dict(stamps)}
+        write_text(self.output.private / _SHARDS, to_json(content))
 
 
 def open_run(folder: Path) -> Run:
-    """An existing run. Raises RunError where `folder` is none."""
-    path = folder / CONFIG
+    """An existing run. Raises RunError where `folder` is none, or its config.json was changed."""
+    path = local_path(folder) / CONFIG
+    advice = "give --run the --out of a trainer command"
     if not path.is_file():
-        raise RunError(f"{folder}: not a run folder ({CONFIG} is missing): give --run the --out of a trainer command")
+        raise RunError(f"{folder}: not a run folder ({CONFIG} is missing): {advice}")
     try:
-        config = json.loads(path.read_text("utf-8"))
-        config["settings"], [config["dataset"][name] for name in ("fingerprint", "crop_fraction", "size")]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: damaged ({error}): train again with --overwrite") from error
+        config = unsealed(path.read_text("utf-8"))
+        config["settings"], [config["dataset"][name] for name in ("fingerprint", "crop_fraction", "size", "galaxies", "folder")]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path}: not the intact {CONFIG} of a run ({error}): {advice}, as training left it") from error
     return Run(folder, config)
 
 
-def _clear(folder: Path) -> None:
-    for path in [path for pattern in _OURS for path in folder.glob(pattern)]:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+def _differences(run: Run, new: Run) -> list[str]:
+    changed = [
+        f"{name} was {run.settings.get(name)}, now {new.settings.get(name)}"
+        for name in sorted({*run.settings, *new.settings})
+        if run.settings.get(name) != new.settings.get(name)
+    ]
+    if run.config["dataset"]["fingerprint"] != new.config["dataset"]["fingerprint"]:
+        changed.append("the dataset is another one")
+    return changed
 
 
 def start(folder: Path, settings: dict[str, Any], dataset: Dataset, overwrite: bool) -> tuple[Run, bool]:
     """The run that belongs in `folder`, and whether it is new: then nothing is written before `create`.
 
     So a run that fails before its first step (weights that do not fit, no GPU) leaves no trace, and with `overwrite`
-    takes nothing away. Raises ConfigError, saying what differs, where the folder holds another run or is no run.
+    takes nothing away. Raises ConfigError, saying what differs, where the folder holds another run, and, naming it, where
+    there is anything in the way that no trainer wrote.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder}: is a file: choose another --out")
+    output = Output(folder, "run")
+    output.refuse_others()
+    output.refuse_others({*output.files, CONFIG, HISTORY, MODEL, OWN.metrics, OWN.predictions, OWN.report, CARD})
     config = {"settings": settings, "dataset": _dataset_summary(dataset), "tool": {"galaxy-zoo-vgg16": __version__}}
     new = Run(folder, config)
-    if not (folder / CONFIG).is_file():
-        if folder.is_dir() and any(folder.iterdir()):
-            raise ConfigError(f"{folder}: is not empty and no run: choose an --out that is empty or new")
-        return new, True
-    if overwrite:
+    if overwrite or not (folder / CONFIG).is_file():
         return new, True
     run = open_run(folder)
-    changed = [
-        f"{name} was {run.settings.get(name)}, now {new.settings.get(name)}"
-        for name in sorted({*run.settings, *new.settings})
-        if run.settings.get(name) != new.settings.get(name)
-    ]
-    if run.config["dataset"]["fingerprint"] != dataset.fingerprint:
-        changed.append("the dataset is another one")
-    if changed:
+    if changed := _differences(run, new):
         raise ConfigError(
             f"{folder}: holds another run ({'; '.join(changed)}): choose another --out, or replace it with --overwrite"
         )
@@ -290,6 +394,7 @@ def start(folder: Path, settings: dict[str, Any], dataset: Dataset, overwrite: b
 
 def create(run: Run) -> None:
     """Make the folder of a new run, in place of what another run left there."""
-    _clear(run.folder)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    write_text(run.folder / CONFIG, to_json(run.config))
+    output = run.output
+    # config.json last, because without it the folder is no run.
+    output.remove(sorted(output.files, key=lambda name: (name == CONFIG, name)))
+    output.write({CONFIG: sealed(run.config).encode("utf-8")})

@@ -6,6 +6,7 @@ CPU gives the same model again. Ctrl-C and SIGTERM save a checkpoint after the s
 with the next one.
 """
 
+import contextlib
 import math
 import statistics
 import time
@@ -20,15 +21,17 @@ from tfrecords import dataset as datasets
 from tfrecords.commandline import Interruption, deferred_interrupts
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, RunError
+from tfrecords.integrity import check_shards, read_shards
+from tfrecords.taxonomy import column_means
 from trainer import collapse, hosts, memory, schedule
 from trainer import run as runs
 from trainer.config import TrainConfig
-from trainer.devices import Devices, choose, explained
+from trainer.devices import Devices, Share, choose, explained
 from trainer.head_first import HeadFirst, forget_features
 from trainer.model import architecture, build, design, for_inference
 from trainer.optimizer import optimizer
 from trainer.predict import predicted_batches, rounded_batch
-from trainer.run import Epoch, Progress, Run
+from trainer.run import OWN, Epoch, Progress, Run
 from trainer.scale import training_range
 from trainer.steps import Steps
 from trainer.tensorboard import Curves
@@ -118,7 +121,7 @@ class _Training:
             if resumes:  # every weight comes from the checkpoint: the file it once started from may be gone
                 self.model = architecture(self._design, devices.precision, config.seed)
             else:
-                means = targets_of(dataset, "train", config.limit).mean(axis=0)
+                means = column_means(targets_of(dataset, "train", config.limit))
                 start = (config.weights, means, devices.precision, config.seed, config.initialisation)
                 self.model = build(self._design, *start)
             self._head_first: HeadFirst | None = None
@@ -136,7 +139,7 @@ class _Training:
             runs.create(run)
         self.progress = replace(self.progress, precision=devices.precision, backend=devices.backend)
         self.batches: Iterator[Any] = iter(())
-        self._tensorboard = Curves(run.folder / "tensorboard")
+        self._tensorboard = Curves(run)
         self._step_seconds: list[float] = []
         self._seen = 0
 
@@ -337,49 +340,61 @@ def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices:
     return interruption
 
 
-def train(config: TrainConfig, overwrite: bool = False) -> Run:
-    """Train, or go on with, the run that `config` describes, then evaluate its best model on `test`.
+def _check_shards(run: Run, config: TrainConfig, dataset: Dataset, share: Share) -> None:
+    """Hash this process' part of the shards that are read, except those that this run has read before."""
+    shards = [shard for split in ("train", "validation", "test") for shard in read_shards(dataset, split, config.limit)]
+    checked = check_shards(dataset, shards[share.index :: share.processes], run.checked_shards())
+    if share.index == 0:
+        run.remember_shards(checked)
 
-    A finished run is left as it is. Of several processes only the first evaluates. Raises DatasetError, ConfigError or
-    RunError with the next step in the message.
+
+def train(config: TrainConfig, overwrite: bool = False) -> Run:
+    """Train, or resume, the run that `config` describes, then evaluate its best model on `test`.
+
+    A finished run is left as it is. Of several processes only the first writes and evaluates; it holds the run folder alone
+    until the end. Raises DatasetError, ConfigError or RunError with the next step in the message.
     """
-    from trainer.analysis.evaluate import evaluate, is_current, summary
+    from trainer.analysis.card import write_card
+    from trainer.analysis.evaluate import is_current, other_evaluations, record_run, summary
 
     dataset = datasets.open_dataset(config.tfrecords)
     if not dataset.galaxies("train"):
         raise RunError(f"{dataset.folder}: has no galaxies in split 'train': preprocess images together with their votes")
-    with hosts.joined(config.hosts, config.host_index) as share:
-        run, is_new = runs.start(config.out, config.settings(), dataset, overwrite)
-        progress = runs.NOTHING_YET if is_new else run.progress()
-        place = {"dataset": dataset.fingerprint, "epochs done": progress.finished, "steps done": progress.steps}
-        hosts.agree(share, "settings", {**config.settings(), **place})
-        interrupted = False
-        if progress.finished == config.epochs or _stops_early(config, progress):
+    with contextlib.ExitStack() as held:
+        with hosts.joined(config.hosts, config.host_index) as share:
             if share.index == 0:
-                print(f"{run.folder}: training is complete after {progress.finished} epochs")
-        else:
-            devices = choose(config.precision, config.require_gpu, share)
-            hosts.agree(share, "devices", {"devices of a process": devices.local, "precision": devices.precision})
-            if share.index == 0:
-                print(devices.describe(config.batch_size), flush=True)
-                if is_new:
-                    scale = training_range(dataset, config.limit)
-                    run = replace(run, config={**run.config, "half_light_radius": list(scale)})
-            interruption = _fit(run, is_new, config, dataset, devices)
-            interrupted = interruption.signal is not None
-    if interrupted:  # in the last epoch, which is saved
-        interruption.raise_now()
-    if share.index:
-        return run
-    if not dataset.galaxies("test"):
-        from trainer.analysis.card import write_card
-        from trainer.analysis.report import write_history_plot
+                held.enter_context(Run(config.out, {}).locked())
+            run, is_new = runs.start(config.out, config.settings(), dataset, overwrite)
+            _check_shards(run, config, dataset, share)
+            progress = runs.NOTHING_YET if is_new else run.progress()
+            place = {"dataset": dataset.fingerprint, "epochs done": progress.finished, "steps done": progress.steps}
+            hosts.agree(share, "settings", {**config.settings(), **place})
+            interrupted = False
+            if progress.finished == config.epochs or _stops_early(config, progress):
+                if share.index == 0:
+                    print(f"{run.folder}: training is complete after {progress.finished} epochs")
+            else:
+                devices = choose(config.precision, config.require_gpu, share)
+                hosts.agree(share, "devices", {"devices of a process": devices.local, "precision": devices.precision})
+                if share.index == 0:
+                    print(devices.describe(config.batch_size), flush=True)
+                    if is_new:
+                        scale = training_range(dataset, config.limit)
+                        run = replace(run, config={**run.config, "half_light_radius": list(scale)})
+                interruption = _fit(run, is_new, config, dataset, devices)
+                interrupted = interruption.signal is not None
+        if interrupted:  # in the last epoch, which is saved
+            interruption.raise_now()
+        if share.index:
+            return run
+        if not dataset.galaxies("test"):
+            from trainer.analysis.report import write_history_plot
 
-        write_history_plot(run)
-        write_card(run, dataset, None)
-        print("no split 'test': no metrics")
-    elif not is_current(run, dataset, "test"):
-        evaluate(run, dataset, "test", config.limit)
-    if run.metrics_path("test").is_file():
-        print(summary(run, "test"))
+            write_history_plot(run)
+            write_card(run, None, other_evaluations(run))
+            print("no split 'test': no metrics")
+        elif not is_current(run, dataset):
+            record_run(run, dataset, config.limit)
+        if run.path(OWN.metrics).is_file():
+            print(summary(run, OWN))
     return run

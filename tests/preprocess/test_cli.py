@@ -1,5 +1,6 @@
 """What the command line says and the status it ends with, as a user and a script see them."""
 
+import csv
 import re
 import runpy
 import shutil
@@ -8,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from preprocess.cli import main
@@ -267,6 +269,73 @@ def test_what_is_no_dataset_is_not_verified(run_main: Main, survey: Path, tmp_pa
     what = "not a finished dataset (manifest.json is missing)" if name == "kaggle" else "no such folder"
     line = f"error: {folder}: {what}: make one with `preprocess --src IMAGES --out FOLDER`\n"
     assert run_main("verify", "--tfrecords", folder) == (1, "", line)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["--src", "{survey}", "--out", "{address}"], ["--src", "{address}", "--out", "out"]),
+        ["--src", "{survey}", "--out", "out", "--solutions", "{address}"],
+        *(["verify", "--tfrecords", "{address}"], ["verify", "--tfrecords", "out", "--src", "{address}"]),
+        ["demo", "--out", "{address}"],
+    ],
+)
+@pytest.mark.parametrize("address", ["gs://bucket/ds", "s3://bucket/ds", "https://zenodo.org/ds.zip"])
+def test_an_address_in_place_of_a_path_is_refused_with_what_to_do(
+    run_main: Main, survey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], address: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run_main(*(argument.format(survey=survey, address=address) for argument in arguments))
+    assert (code, out) == (1, "")
+    assert err == (
+        f"error: {address}: is an address, and this program reads and writes files of this machine alone: "
+        "copy or mount it (gcsfuse, s3fs, rclone) and give the path here\n"
+    )
+    assert not [*tmp_path.iterdir()]
+
+
+HOSTILE = {
+    "a\rb.jpg": "a\\rb.jpg",
+    "c\nd.jpg": "c\\nd.jpg",
+    "=HYPERLINK(1).jpg": "'=HYPERLINK(1).jpg",
+    "+1.jpg": "'+1.jpg",
+    "-1.jpg": "'-1.jpg",
+    "@sum.jpg": "'@sum.jpg",
+    "\x1b[31mred.jpg": "\\x1b[31mred.jpg",
+    "\x9b2J.jpg": "\\x9b2J.jpg",
+    "<script>.jpg": "<script>.jpg",
+    'comma, "quote".jpg': 'comma, "quote".jpg',
+    "Möwe.jpg": "Möwe.jpg",
+}
+
+
+def test_file_names_break_no_table_no_terminal_and_no_spreadsheet(
+    run_main: Main, said: Said, survey: Path, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "galaxies", tmp_path / "out"
+    source.mkdir()
+    picture = (survey / "images_test_rev1" / "900000.jpg").read_bytes()
+    for name in HOSTILE:
+        (source / name).write_bytes(picture)
+    bad = source / "\x1b[2Jbad\r.jpg"
+    bad.write_bytes(b"")
+    arguments = ("--src", source, "--out", out, "--size=32", "--max_bad_fraction=0.5", "--workers=1")
+    code, _, err = run_main(*arguments)
+    assert code == 0
+    assert not any(character in line for line in said(err) for character in "\x1b\x9b\a")
+    for name, header, shown in (
+        ("names.csv", "galaxy_id,name", {*HOSTILE.values(), "\\x1b[2Jbad\\r.jpg"}),
+        ("rejected.csv", "galaxy_id,source path,reason", {"\\x1b[2Jbad\\r.jpg"}),
+    ):
+        text = (out / name).read_bytes().decode()
+        assert text.splitlines()[0] == header and len(text.splitlines()) == len(shown) + 1
+        assert {row[1] for row in csv.reader(text.splitlines()[1:])} == shown
+        assert len(pd.read_csv(out / name)) == len(shown)
+    code, table, _ = run_main("verify", "--tfrecords", out, "--src", source)
+    assert (code, table) == (0, f"{out}: intact: {len(HOSTILE)} galaxies in 1 shards, and agrees with {source}\n")
+    (out / "\x1b[2Jnotes").touch()
+    code, table, _ = run_main("verify", "--tfrecords", out)
+    assert code == 0 and "\\x1b[2Jnotes" in table and "\x1b" not in table
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["demo", "--version"], ["build", "--version"]])

@@ -1,5 +1,12 @@
 """A Dask cluster writes the same bytes as this machine, and what is wrong with it is said in one line."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,6 +14,7 @@ import pytest
 
 from preprocess.engines import run_dask
 from preprocess.job import BadImages, BuildSettings, build
+from tfrecords import __version__
 from tfrecords.errors import ConfigError, GalaxyZooError, SourceError
 
 distributed = pytest.importorskip("distributed", reason="the extra `dask` is not installed")
@@ -81,6 +89,45 @@ def test_a_bad_image_is_refused_as_on_this_machine(
 def test_workers_that_see_something_else_are_refused(cluster: str) -> None:
     with pytest.raises(ConfigError, match=r"Dask worker tcp://\S+ has \d+ where this process has \d+: make both the same"):
         list(run_dask(_twice, [1], cluster, _process, lambda images: None))
+
+
+def test_a_worker_of_another_version_that_joins_late_ends_the_job_before_its_shard_counts(
+    make_survey: Callable[..., Path], build_settings: Callable[..., BuildSettings], tmp_path: Path
+) -> None:
+    """Whoever joins after the first look at all workers is asked with every shard that it writes."""
+    root = Path(__file__).parents[2]
+    for name in ("preprocess", "tfrecords"):
+        shutil.copytree(root / name, tmp_path / "other" / name)
+    version = tmp_path / "other" / "tfrecords" / "__init__.py"
+    version.write_text(version.read_text().replace(f'"{__version__}"', '"9.9.9"'))
+    source = make_survey(tmp_path / "kaggle", labelled=400, unlabelled=0)
+    settings, out = build_settings(examples_per_shard=1, size=900), tmp_path / "out"
+    late: list[subprocess.Popen[bytes]] = []
+
+    def join(address: str) -> None:
+        while not list(out.glob(".preprocess/receipts/*.json")):
+            time.sleep(0.01)
+        command = [sys.executable, "-m", "dask", "worker", address, "--nthreads=1", "--no-nanny", "--no-dashboard"]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "other")}
+        late.append(
+            subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        )
+
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+        joining = threading.Thread(target=join, args=(cluster.scheduler_address,))
+        joining.start()
+        try:
+            with pytest.raises(ConfigError) as caught:
+                build(source, out, settings, dask=cluster.scheduler_address)
+        finally:
+            joining.join()
+            late[0].kill()
+            late[0].wait()
+    message = str(caught.value)
+    assert f"has galaxy-zoo-vgg16 9.9.9 and not {__version__}, so galaxy_zoo-" in message
+    assert message.endswith("is left out: make all workers the same and run the same command again")
+    receipts = [json.loads(path.read_text()) for path in out.glob(".preprocess/receipts/*.json")]
+    assert receipts and {receipt["tool"]["galaxy-zoo-vgg16"] for receipt in receipts} == {__version__}
 
 
 def test_a_cluster_without_workers_is_refused() -> None:

@@ -219,13 +219,14 @@ def test_refuses_a_number_of_galaxies_it_cannot_name(tmp_path: Path, galaxies: i
     assert not [*tmp_path.iterdir()]
 
 
-def test_empty_folder_and_leftovers_of_a_killed_run_are_no_obstacle(tmp_path: Path) -> None:
+def test_an_empty_folder_is_filled_and_a_users_folder_beside_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "kaggle").mkdir()
     (tmp_path / "kaggle.partial" / "images_training_rev1").mkdir(parents=True)
-    (tmp_path / "kaggle.partial" / "images_training_rev1" / "1.jpg").write_bytes(b"half")
+    (tmp_path / "kaggle.partial" / "images_training_rev1" / "1.jpg").write_bytes(b"mine")
     demo.write_survey(tmp_path / "kaggle", galaxies=2, seed=0, workers=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["kaggle"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kaggle", "kaggle.partial"]
     assert len(contents(tmp_path / "kaggle")) == 3
+    assert [*contents(tmp_path / "kaggle.partial").values()] == [b"mine"]
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError])

@@ -134,6 +134,68 @@ def test_a_folder_with_other_files_is_refused_and_untouched(
     assert contents(out) == {name: b"irreplaceable"}
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("rejected.csv", "names.csv", "manifest.json", "dataset_info.json", "features.json", "manifest.json.partial"),
+        *("galaxy_zoo-train.tfrecord-00000-of-00001", "galaxy_zoo-notes.txt", ".preprocess-mine/notes.txt"),
+        *(".preprocess/notes.txt", ".preprocess-0123456789abcdef/notes.txt"),
+    ],
+)
+@pytest.mark.parametrize("before", ["nothing", "a dataset"])
+def test_no_name_of_ours_makes_a_users_file_ours(
+    survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path, name: str, before: str
+) -> None:
+    """Ownership is what a manifest or a job under way lists, and never a guess from a name."""
+    out = tmp_path / "out"
+    if before == "a dataset":
+        build(survey, out, build_settings())
+        if (out / name).exists():
+            return  # the dataset's own
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    (out / name).write_text("mine")
+    there = contents(out)
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError) as caught:
+            build(survey, out, build_settings(), overwrite=overwrite)
+        assert name.split("/")[0] in str(caught.value) and "--overwrite" not in str(caught.value)
+        assert contents(out) == there
+
+
+def test_a_dataset_of_another_builder_is_left_alone(
+    survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
+) -> None:
+    """As TFDS itself lays out a dataset of this name: the same file names, and no manifest of ours."""
+    out = tmp_path / "galaxy_zoo" / "1.0.0"
+    out.mkdir(parents=True)
+    for name in ("dataset_info.json", "features.json", "galaxy_zoo-train.tfrecord-00000-of-00001"):
+        (out / name).write_text("theirs")
+    (out / "manifest.json").write_text('{"dataset": "galaxy_zoo", "files": {"features.json": ""}, "shards": []}')
+    there = contents(out)
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match=r"holds other files \(dataset_info\.json\): choose an --out"):
+            build(survey, out, build_settings(), overwrite=overwrite)
+    assert contents(out) == there
+
+
+def test_a_link_in_the_work_folder_is_not_followed(
+    survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
+) -> None:
+    thesis, elsewhere, out = tmp_path / "thesis.tex", tmp_path / "elsewhere", tmp_path / "out"
+    thesis.write_text("years of work")
+    elsewhere.mkdir()
+    (out / ".preprocess").mkdir(parents=True)
+    (out / ".preprocess" / "lock").symlink_to(thesis)
+    with pytest.raises(ConfigError, match=r"\.preprocess: is not a folder of this program"):
+        build(survey, out, build_settings())
+    shutil.rmtree(out)
+    out.mkdir()
+    (out / ".preprocess").symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match=r"\.preprocess: is a link to another folder"):
+        build(survey, out, build_settings())
+    assert thesis.read_text() == "years of work" and not [*elsewhere.iterdir()]
+
+
 def test_a_file_as_out_is_refused_and_untouched(survey: Path, build_settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("irreplaceable")
     with pytest.raises(ConfigError, match="out: is a file: choose another --out"):
@@ -147,8 +209,11 @@ def test_shards_of_unknown_origin_are_refused_and_untouched(
     out = Path(shutil.copytree(small_dataset.folder, tmp_path / "out"))
     (out / "manifest.json").unlink()
     before = contents(out)
-    with pytest.raises(ConfigError, match=r"holds shards without a manifest: .*--overwrite"):
-        build(survey, out, build_settings())
+    for overwrite in (False, True):
+        with pytest.raises(
+            ConfigError, match=r"holds other files \(dataset_info\.json\): choose an --out that is empty or new"
+        ):
+            build(survey, out, build_settings(), overwrite=overwrite)
     assert contents(out) == before
 
 

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from preprocess import state
+from preprocess import job, plan, state, surveys
 from preprocess.job import BadImages, BuildSettings, build
-from tfrecords import framing, schema
+from preprocess.listing import ImageReader
+from tfrecords import framing, locks, schema
 from tfrecords.dataset import open_dataset
 from tfrecords.errors import ConfigError, DatasetError, SourceError
 
@@ -199,7 +201,7 @@ def test_a_folder_is_never_two_jobs_at_once_and_none_stumbles_over_another_that_
                     if inside != [number]:
                         faults.append("two at once")
                     inside.remove(number)
-                    state.remove(work)  # as a job that is complete
+                    locks.remove(work)  # as a job that is complete
             except ConfigError:  # another one is at work
                 pass
             except OSError as error:
@@ -228,8 +230,8 @@ def test_an_unfinished_job_refuses_other_settings_and_another_source_and_stays_r
     undisturbed: dict[str, bytes], contents: Contents, tmp_path: Path,
 ) -> None:  # fmt: skip
     before = contents(unfinished)
-    job = json.loads(before[".preprocess/job.json"])
-    assert job["settings"] == long_settings.flat()
+    begun = json.loads(before[".preprocess/job.json"])
+    assert begun["settings"] == long_settings.flat()
     with pytest.raises(
         ConfigError, match=r"an unfinished job with other settings or source \(seed was 0, now 5\): choose another --out"
     ):
@@ -255,6 +257,33 @@ def test_an_image_that_changed_after_its_shard_was_written_is_named_until_overwr
     assert {name: (unfinished / name).read_bytes() for name in _committed(unfinished)} == finished
     build(own_survey, unfinished, long_settings, workers=2, overwrite=True)
     assert contents(unfinished) == contents(build(own_survey, tmp_path / "2", long_settings, workers=2).dataset.folder)
+
+
+def test_a_source_whose_clock_is_behind_ours_hides_no_change(
+    unfinished: Path, own_survey: Path, long_settings: BuildSettings
+) -> None:
+    """As a network file system's may be: what is changed now gets a time before the one at which the job began here."""
+    later = time.time() + 600
+    for path in (unfinished / ".preprocess").rglob("*"):
+        os.utime(path, (later, later))
+    image = _image_of(own_survey, unfinished / max(_committed(unfinished)))
+    _change(image)
+    with pytest.raises(ConfigError, match=f"{image} has changed since it was written"):
+        build(own_survey, unfinished, long_settings, workers=2)
+
+
+def test_no_image_that_was_not_touched_is_read_again(
+    unfinished: Path, survey: Path, long_settings: BuildSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = surveys.survey_of(survey, unfinished)
+    shards = plan.make(source.galaxies, long_settings.plan)
+    receipts = state.receipts(unfinished, unfinished / ".preprocess")
+    assert receipts
+    monkeypatch.setattr(ImageReader, "read", lambda *_: pytest.fail("an image was read"))
+    for shard in shards:
+        if shard.name in receipts:
+            np.testing.assert_array_equal(receipts[shard.name].times(), source.images.position[shard.rows])
+            assert job._changed(source.images, shard, receipts[shard.name]) == ""
 
 
 def test_an_image_that_changed_before_it_was_read_counts_as_it_is_now(
@@ -365,13 +394,3 @@ def test_more_bad_images_may_be_allowed_for_later_and_fewer_may_not(
     fresh = build(own_survey, tmp_path / "fresh", settings, workers=2, bad=BadImages(max_fraction=1)).dataset
     assert contents(out) == contents(fresh.folder)
     assert build(own_survey, out, settings, bad=BadImages(max_fraction=1)).already_complete
-
-
-def test_metadata_that_a_killed_job_did_not_finish_is_replaced(
-    survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
-) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "manifest.json.partial").write_text("{")
-    cut = build(survey, tmp_path / "out", build_settings()).dataset.folder
-    whole = build(survey, tmp_path / "whole", build_settings()).dataset.folder
-    assert contents(cut) == contents(whole)

@@ -3,6 +3,8 @@
 import errno
 import hashlib
 import os
+import secrets
+import stat
 from pathlib import Path
 
 import pytest
@@ -44,16 +46,110 @@ def test_the_unfinished_file_lies_in_the_folder_beside(tmp_path: Path) -> None:
     out.mkdir()
     with files.atomic_file(out / "shard", beside=work) as file:
         file.write(b"spiral")
-        assert [path.name for path in work.iterdir()] == ["shard.partial"]
+        (unfinished,) = work.iterdir()
+        assert unfinished.name.startswith(".shard.") and unfinished.name.endswith(".partial")
         assert list(out.iterdir()) == []
     assert list(work.iterdir()) == []
     assert (out / "shard").read_bytes() == b"spiral"
 
 
-def test_what_a_killed_writer_left_is_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "shard.partial").write_bytes(b"left over and longer than the new content")
+def test_no_two_attempts_at_a_file_share_an_unfinished_one(tmp_path: Path) -> None:
+    """Not even while the first of them is still at work: the last to end wins, and nothing is mixed."""
+    path = tmp_path / "shard"
+    with files.atomic_file(path) as first, files.atomic_file(path) as second:
+        first.write(b"first")
+        second.write(b"second, and longer")
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_in_place_of_an_unfinished_file_is_never_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither under the names of earlier versions, nor where somebody guesses today's."""
+    thesis = tmp_path / "thesis.tex"
+    thesis.write_text("years of work")
+    (tmp_path / "shard.partial").symlink_to(thesis)
     files.write_bytes(tmp_path / "shard", b"new")
-    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("shard", b"new")]
+    monkeypatch.setattr(secrets, "token_hex", lambda length: "0" * 2 * length)
+    files.partial_path(tmp_path / "shard").symlink_to(thesis)
+    with pytest.raises(FileExistsError):
+        files.write_bytes(tmp_path / "shard", b"newer")
+    assert thesis.read_text() == "years of work"
+    assert (tmp_path / "shard").read_bytes() == b"new"
+
+
+def test_a_link_in_place_of_the_finished_file_is_replaced_and_not_written_through(tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis.tex"
+    thesis.write_text("years of work")
+    (tmp_path / "shard").symlink_to(thesis)
+    files.write_bytes(tmp_path / "shard", b"new")
+    assert thesis.read_text() == "years of work" and (tmp_path / "shard").read_bytes() == b"new"
+    assert not (tmp_path / "shard").is_symlink()
+
+
+def test_a_folder_that_is_a_link_or_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "file").touch()
+    for name, what in (("link", "is a link to another folder: remove the link"), ("file", "is a file where a folder belongs")):
+        with pytest.raises(ConfigError, match=f"{name}: {what}"):
+            files.real_folder(tmp_path / name)
+    files.real_folder(tmp_path / "new")
+    files.real_folder(tmp_path / "new")
+    assert (tmp_path / "new").is_dir()
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_flush_a_folder_costs_one_warning_and_no_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    flush = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(files, "_warned", set())
+    for name in ("first", "second"):
+        files.write_bytes(tmp_path / name, b"spiral")
+        assert (tmp_path / name).read_bytes() == b"spiral"
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{tmp_path}: this file system cannot flush a folder to disk ({os.strerror(number)})")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_folder_that_fails_to_flush_for_another_reason_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fsync(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError):
+        files.sync_folder(tmp_path)
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/ds", "s3://bucket/ds", "https://zenodo.org/ds.zip", "hdfs://host:9/ds"])
+def test_an_address_is_no_path(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given in (address, Path(address)):
+        with pytest.raises(ConfigError, match=r"is an address, .* copy or mount it"):
+            files.local_path(given)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["data/galaxy_zoo", "a:b/c", "C:/data", "./gs:/x", "/gs://x", "12:30/x", "x"])
+def test_a_path_with_a_colon_is_a_path(path: str) -> None:
+    assert files.local_path(path) == Path(path) or path == "./gs:/x"
+
+
+def test_a_folder_named_like_the_beginning_of_an_address_can_be_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gs:").mkdir()
+    assert files.local_path("./gs:/bucket") == files.local_path(Path("gs:/bucket")) == Path("gs:/bucket")
 
 
 def test_a_full_disk_is_told_with_the_file_and_the_way_out(tmp_path: Path) -> None:
@@ -70,15 +166,19 @@ def test_a_full_disk_is_told_with_the_file_and_the_way_out(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("size", [10, 5_000_000])
-def test_a_disk_that_is_full_before_the_last_bytes_are_out_leaves_no_file(tmp_path: Path, size: int) -> None:
+def test_a_disk_that_is_full_before_the_last_bytes_are_out_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
     """Small writes wait in memory: a full disk may show when they are flushed, and not before."""
-    work, path = tmp_path / "work", tmp_path / "shard"
-    work.mkdir()
-    (work / "shard.partial").symlink_to("/dev/full")
-    with pytest.raises(OSError) as caught, files.atomic_file(path, beside=work) as file:
+    path = tmp_path / "shard"
+    # The unfinished file opens the device of Linux that answers every write as a full disk does.
+    create, opened = os.open, os.open
+    monkeypatch.setattr(os, "open", lambda name, flags, mode=0o777: create("/dev/full", os.O_WRONLY) if flags & os.O_CREAT
+                        else opened(name, flags, mode))  # fmt: skip
+    with pytest.raises(OSError) as caught, files.atomic_file(path) as file:
         file.write(bytes(size))
     assert one_line(caught.value).startswith(f"the disk is full while writing {path}: free some space")
-    assert list(tmp_path.rglob("shard*")) == []
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_the_name_of_another_file_that_failed_is_kept(tmp_path: Path) -> None:
@@ -118,6 +218,12 @@ def test_a_files_hash_is_that_of_its_bytes(tmp_path: Path) -> None:
         (OSError(errno.EIO, "Input/output error", "/data/x"), "/data/x: Input/output error: check the path and try again"),
         (OSError("no name"), "no name"),
         (ConfigError("one\n  two\tthree"), "one two three"),
+        (ConfigError("NGC\x1b[31m 4321\u202e.jpg: damaged"), "NGC\\x1b[31m 4321\\u202e.jpg: damaged"),
+        (
+            MemoryError("kaggle/1.png: 9000 x 9000 pixels"),
+            "not enough memory (kaggle/1.png: 9000 x 9000 pixels): close other programs, use fewer --workers or a smaller "
+            "--batch_size, or a machine with more memory, and run the same command again",
+        ),
         (ValueError(), "ValueError"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "line",

@@ -377,3 +377,112 @@ def test_extraneous_bytes_do_not_hide_that_a_jpeg_was_cut_off(variant: str, segm
     for kept in (at + 3 * (len(whole) - at) // 10, at + 7 * (len(whole) - at) // 10):
         with pytest.raises(ImageError):
             images.store(whole[:kept] + b"\xff\xd9", CropSettings(0.5, 44, encoding, 95))
+
+
+# A canonical Huffman code for each symbol, in the order of Annex K.3 of ITU-T T.81: so many codes of 1, 2, 3 ... bits.
+_DC_COUNTS = (0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0)
+
+
+def _codes(counts: tuple[int, ...], symbols: tuple[int, ...]) -> dict[int, str]:
+    codes, code, at = {}, 0, 0
+    for length, count in enumerate(counts, 1):
+        for _ in range(count):
+            codes[symbols[at]] = format(code, f"0{length}b")
+            code, at = code + 1, at + 1
+        code <<= 1
+    return codes
+
+
+def _with_size(value: int) -> tuple[int, str]:
+    """A coefficient's size in bits, and these bits."""
+    size = abs(value).bit_length()
+    return size, format(value if value > 0 else value + (1 << size) - 1, f"0{size}b") if size else ""
+
+
+def _grey_jpeg(blocks: list[list[int]], ac_symbols: tuple[int, ...]) -> bytes:
+    """64 x 64 pixels in grey: of each of the 64 blocks the difference of its DC to the block before, and its first AC values.
+
+    ac_symbols: the two symbols that the table for AC knows beside "end of block".
+    """
+    symbols = (0x00, *ac_symbols)
+    dc, ac = _codes(_DC_COUNTS, tuple(range(12))), _codes((0, 3, *(0,) * 14), symbols)
+    bits = ""
+    for difference, *values in blocks:
+        size, extra = _with_size(difference)
+        bits += dc[size] + extra
+        for value in values:
+            size, extra = _with_size(value)
+            bits += ac[size] + extra
+        bits += ac[0x00]
+    bits += "1" * (-len(bits) % 8)
+    scan = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00")
+    return (
+        b"\xff\xd8"
+        + _segment(0xDB, bytes([0] + [1] * 64))
+        + _segment(0xC0, struct.pack(">BHHB3B", 8, 64, 64, 1, 1, 0x11, 0))
+        + _segment(0xC4, bytes([0x00, *_DC_COUNTS, *range(12)]))
+        + _segment(0xC4, bytes([0x10, 0, 3, *(0,) * 14, *symbols]))
+        + _segment(0xDA, bytes([1, 1, 0x00, 0, 63, 0]))
+        + scan
+        + b"\xff\xd9"
+    )
+
+
+def _flat(**changes: list[int]) -> list[list[int]]:
+    blocks = [[0] for _ in range(64)]
+    for place, block in changes.items():
+        blocks[int(place.removeprefix("at"))] = block
+    return blocks
+
+
+def test_values_that_no_8_bit_image_has_are_never_cut_to_others() -> None:
+    """A value of 11 bits: decoders take it, and libjpeg-turbo has no code to write it with, so it would write nonsense."""
+    usual = _grey_jpeg(_flat(at27=[100, 900]), (10, 9))
+    assert _store(usual, 0.5).lossless
+    _assert_same_pixels(usual, 0.5, _store(usual, 0.5))
+    damaged = _grey_jpeg(_flat(at27=[100, 1500]), (11, 9))
+    _as_pillow_sees(damaged)  # without a warning
+    assert not images._is_plain(damaged)
+    assert _store(damaged, 0.5) == _encoded_again(damaged, 0.5)
+
+
+def test_a_table_that_could_write_such_values_costs_a_look_and_no_loss_where_there_are_none() -> None:
+    unused = _grey_jpeg(_flat(at27=[100, 300]), (11, 9))
+    assert not images._is_plain(unused)
+    assert _store(unused, 0.5).lossless
+    _assert_same_pixels(unused, 0.5, _store(unused, 0.5))
+
+
+def test_the_damaged_jpeg_that_both_decoders_accept_is_encoded_again_from_its_pixels() -> None:
+    path = Path(__file__).parents[3] / "shared" / "cases" / "cut-differs.jpg"
+    if not path.exists():
+        pytest.skip(f"{path} is not at hand")
+    data = path.read_bytes()
+    for fraction in (0.25, 0.5, 0.75, 1.0):
+        assert _store(data, fraction) == _encoded_again(data, fraction)
+
+
+@pytest.mark.parametrize("variant", ["baseline", "optimized", "restart markers by row", "low quality"])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_usual_jpegs_are_plain(sampling: str, variant: str) -> None:
+    assert images._is_plain(_jpeg(64, 64, sampling, **VARIANTS[variant]))
+
+
+def test_every_real_galaxy_is_plain(kaggle: Path) -> None:
+    assert all(images._is_plain(path.read_bytes()) for path in sorted(kaggle.glob("*/*.jpg"))[::10])
+
+
+@settings(max_examples=150)
+@given(st.integers(0, 3), st.lists(st.tuples(st.integers(20, 700), st.integers(0, 255)), min_size=1, max_size=6))
+def test_a_damaged_jpeg_is_refused_or_has_its_own_pixels(seed: int, damage: list[tuple[int, int]]) -> None:
+    content = bytearray(_jpeg(64, 64, "4:2:0", seed))
+    for place, value in damage:
+        content[place % len(content)] = value
+    data = bytes(content)
+    try:
+        stored = images.store(data, CropSettings(0.5, 32, "jpeg", 95))
+        expected = images.crop(images.decode(data), 0.5, 32)
+    except ImageError:
+        return
+    if stored.lossless:
+        np.testing.assert_array_equal(images.decode_stored(stored.data, "jpeg", 32, stored.offset), expected)

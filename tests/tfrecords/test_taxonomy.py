@@ -185,3 +185,12 @@ def test_a_galaxy_at_the_threshold_is_in_its_class_and_one_below_is_not(name: st
     votes[:, columns] = 0.6
     votes[1, columns[-1]] = 0.6 - 1e-9
     assert taxonomy.in_hubble_class(votes, name, 0.6).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("rows", [49_000, 3_000_000])
+def test_the_mean_of_a_column_does_not_drift_with_the_number_of_galaxies(rows: int) -> None:
+    votes = np.full((rows, 37), 0.7, np.float32) if rows < 100_000 else np.broadcast_to(np.float32(0.7), (rows, 37))
+    means = taxonomy.column_means(votes)
+    assert means.dtype == np.float64 and means.shape == (37,)
+    np.testing.assert_allclose(means, np.float64(np.float32(0.7)), rtol=1e-9)
+    assert abs(float(np.add.accumulate(votes[:, 0])[-1] / rows) - 0.7) > 1e-4  # what a sum in float32 gives

@@ -68,7 +68,9 @@ def _copied(run: Run, folder: Path) -> Path:
     return folder
 
 
-def _assert_same_measures(one: Path, two: Path, plain_dataset: Dataset) -> None:
+def _assert_same_measures(one: Path, run: Path, plain_dataset: Dataset) -> None:
+    """Those that training made, and those that `evaluate` makes of a copy."""
+    two = run / "evaluations" / "test"
     assert _metrics(one)["rmse"] == pytest.approx(_metrics(two)["rmse"], abs=1e-4)
     tables = [_table(folder / "predictions-test.csv") for folder in (one, two)]
     assert list(tables[0]) == list(tables[1])

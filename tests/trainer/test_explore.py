@@ -155,7 +155,7 @@ def test_whatever_cannot_be_done_is_one_line_and_writes_nothing(
         explore(plain_dataset, out, where="Class9.9 > 1")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").touch()
-    with pytest.raises(ConfigError, match="is not empty and no page of explore"):
+    with pytest.raises(ConfigError, match=r"holds other files \(chapter\.tex\) and is not a page of explore"):
         explore(plain_dataset, tmp_path / "thesis")
     with pytest.raises(ConfigError, match="is a file"):
         explore(plain_dataset, tmp_path / "thesis" / "chapter.tex")
@@ -192,14 +192,34 @@ def test_columns_that_are_constant_in_both_splits_are_flagged_and_drawn(plain_da
     assert chart.draw(9.6).axes[0].get_xlim() == pytest.approx((-4.4, 4.4))
 
 
-def test_an_interrupted_page_is_made_again_and_an_earlier_one_leaves_nothing(plain_dataset: Dataset, tmp_path: Path) -> None:
+def test_an_earlier_page_leaves_nothing_and_files_of_somebody_else_stay(plain_dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "page"
-    (out / "figures").mkdir(parents=True)
-    (out / "figures" / "tree.svg.partial").touch()  # Ctrl-C came here
     explore(plain_dataset, out, where="Class1.1 > 0")
     assert (out / "figures" / "where.jpg").is_file()
+    mine = [out / "notes.txt", out / "figures" / "thesis_figure_1.svg", out / "data" / "my_galaxy.jpg"]
+    for path in mine:
+        path.write_text("mine")
     explore(plain_dataset, out)
     assert not list(out.rglob("where.*"))
+    assert [path.read_text() for path in mine] == ["mine"] * 3
     (out / "index.html").write_text("my own home page")
-    with pytest.raises(ConfigError, match="is not empty and no page of explore"):
+    with pytest.raises(ConfigError, match=r"index\.html: was changed since it was written: move it elsewhere"):
         explore(plain_dataset, out)
+    assert (out / "index.html").read_text() == "my own home page"
+
+
+def test_a_folder_of_somebody_else_loses_nothing(
+    plain_dataset: Dataset, tmp_path: Path, run_main: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("data/my_galaxy.jpg", "data/training_solutions_rev1.csv", "figures/thesis_figure_1.svg")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        code, out, err = run_main("explore", "--tfrecords", plain_dataset.folder, "--out", ".")
+        assert (code, out) == (1, "")
+        assert err == "error: .: holds other files (data) and is not a page of explore: choose an --out that is empty or new\n"
+    assert {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == {
+        name: name for name in names
+    }

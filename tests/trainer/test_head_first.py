@@ -141,7 +141,7 @@ def test_a_run_that_trains_the_head_alone_ends_without_features(
     settings = {**SETTINGS, "epochs": 1, "head_epochs": 1, "pooling": "average", "augment": "none", "precision": precision}
     run = train(TrainConfig(unmeasured_dataset.folder, tmp_path / "run", **settings))
     [row] = run.history()
-    assert np.isfinite([row.mse, row.val_mse]).all() and not list(run.folder.glob("features*"))
+    assert np.isfinite([row.mse, row.val_mse]).all() and not run.features_path("train").exists()
     shutil.rmtree(run.folder)
 
 
@@ -177,7 +177,7 @@ def test_a_run_stopped_everywhere_ends_as_an_undisturbed_one_bit_for_bit(
     assert _rows(run) == _rows(alone)
     assert _bits(run.checkpoint_arrays()) == _bits(alone.checkpoint_arrays())
     assert _bits(run.load_model().get_weights()) == _bits(alone.load_model().get_weights())
-    assert not list(run.folder.glob("features*"))
+    assert not run.features_path("train").exists()
     shutil.rmtree(run.folder)
 
 

@@ -20,7 +20,7 @@ import pytest
 from tfrecords.dataset import Dataset
 from tfrecords.errors import SettingError
 from trainer.hosts import GONE, addresses, join
-from trainer.run import Run, open_run
+from trainer.run import OWN, Run, open_run
 
 Main = Callable[..., tuple[int, str, str]]
 CHILDREN = Path(__file__).with_name("children.py")
@@ -182,7 +182,7 @@ def test_two_processes_learn_what_one_with_the_same_batch_learns(together: Toget
     for mine, other in zip(*(run.load_model().get_weights() for run in (together.run, together.alone)), strict=True):
         # Adam moves a weight by about its rate even where the gradient is as small as the rounding: few differ so.
         assert np.abs(mine - other).mean() <= 1e-3 * np.abs(other).mean() + 1e-5
-    metrics = [json.loads(run.metrics_path("test").read_text("utf-8")) for run in (together.run, together.alone)]
+    metrics = [json.loads(run.path(OWN.metrics).read_text("utf-8")) for run in (together.run, together.alone)]
     assert metrics[0]["rmse"] == pytest.approx(metrics[1]["rmse"], rel=1e-3)
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.trainer.pages import Read
+from tfrecords.outputs import Output
 from tfrecords.taxonomy import COLUMNS, QUESTIONS
 from trainer.analysis import style, tree
 from trainer.analysis.page import Bar, Card, Chart, Gallery, Link, Page, Section, Table, write_page
@@ -55,10 +56,9 @@ PAGE = Page(
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("page") / "deep" / "index.html"
-    path.parent.mkdir()
-    write_page(PAGE, path, "test-")
-    return path
+    folder = tmp_path_factory.mktemp("page") / "deep"
+    write_page(PAGE, Output(folder, "page"), "index.html", "test-")
+    return folder / "index.html"
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +96,10 @@ def test_a_cutout_on_a_page_is_the_cutout(read: Read) -> None:
 
 
 def test_charts_and_galleries_lie_beside_the_page_with_their_numbers(written: Path) -> None:
-    assert sorted(str(path.relative_to(written.parent)) for path in written.parent.rglob("*.*")) == [
-        "data/test-line.csv", "data/test-some.csv", "figures/test-line.svg", "figures/test-some.jpg", "index.html",
+    folder = written.parent
+    assert [path.name for path in folder.glob("[!.]*") if path.is_file()] == ["index.html"]
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.glob("[!.]*/*")) == [
+        "data/test-line.csv", "data/test-some.csv", "figures/test-line.svg", "figures/test-some.jpg",
     ]  # fmt: skip
     rows = list(csv.reader((written.parent / "data" / "test-line.csv").open(newline="")))
     assert rows[0] == ["x", "y"] and float(rows[2][1]) == 1 / 3

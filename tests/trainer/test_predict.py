@@ -1,6 +1,7 @@
 """A table of predictions: every galaxy once, in Kaggle's format, whatever the batches, from shards and from image files."""
 
 import csv
+import errno
 import logging
 import os
 import re
@@ -20,9 +21,19 @@ from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, RunError, SettingError, SourceError
 from tfrecords.taxonomy import COLUMNS
 from trainer import predict as predicting
-from trainer.classes import extra_columns
+from trainer.classes import ExtraColumns, extra_columns
 from trainer.config import TrainConfig
-from trainer.predict import Predictions, predict, predict_images, read_csv, rejected_path, write_csv
+from trainer.cutouts import Rejected
+from trainer.predict import (
+    Predictions,
+    predict,
+    predict_images,
+    read_csv,
+    refuse_other_table,
+    rejected_path,
+    write_csv,
+    write_rejected,
+)
 from trainer.run import Run, open_run
 
 Main = Callable[..., tuple[int, str, str]]
@@ -49,13 +60,61 @@ def test_galaxies_whose_names_were_no_numbers_are_shown_by_name(tmp_path: Path) 
         assert [row[0] for row in csv.reader(file)] == ["GalaxyID", "3", "spirals, old/NGC 4321.jpg", str(2**62)]
 
 
-def test_a_table_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path) -> None:
+def test_a_table_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "table.csv"
     path.write_text("old")
-    (tmp_path / "table.csv.partial").mkdir()  # where the new one would be written
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError):
         write_csv(PREDICTIONS, path, {})
-    assert path.read_text() == "old"
+    assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
+
+
+NAMES = {3: "a\rb.jpg", 20: "=HYPERLINK(1).jpg", 2**62: "\x1b[31mred\n.jpg"}
+
+
+def test_names_break_no_line_and_are_no_formula(tmp_path: Path) -> None:
+    write_csv(PREDICTIONS, tmp_path / "table.csv", NAMES)
+    content = (tmp_path / "table.csv").read_bytes().decode()
+    assert len(content.splitlines()) == 4 and "\r" not in content and "\x1b" not in content
+    assert [row[0] for row in csv.reader(content.splitlines())][1:] == [
+        "a\\rb.jpg",
+        "'=HYPERLINK(1).jpg",
+        "\\x1b[31mred\\n.jpg",
+    ]
+    write_rejected([Rejected("+1.jpg", "+1.jpg", "is\x1b[2J empty")], tmp_path / "table.csv")
+    listing = (tmp_path / "table-rejected.csv").read_text()
+    assert listing == "GalaxyID,path,reason\n'+1.jpg,'+1.jpg,is\\x1b[2J empty\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("thesis.csv", "chapter,words\n1,4000\n"),
+        ("empty.csv", ""),
+        ("votes.csv", "GalaxyID," + ",".join(COLUMNS) + "\n100008" + ",0.383147" * 37 + "\n"),
+        ("training_solutions_rev1.csv", "GalaxyID," + ",".join(COLUMNS) + "\n100008" + ",0.383147000" * 37 + "\n"),
+        ("submission-rejected.csv", "mine"),
+    ],
+)
+def test_a_table_that_predict_did_not_write_is_never_replaced(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    out = tmp_path / name.replace("-rejected", "")
+    with pytest.raises(ConfigError, match=rf"{name}: .*choose another --out"):
+        refuse_other_table(out)
+    assert (tmp_path / name).read_text() == content
+
+
+def test_a_table_of_predictions_is_replaced(tmp_path: Path) -> None:
+    extra = ExtraColumns(("hubble",), (("spiral",), ("",), ("elliptical",)))
+    for more in (ExtraColumns(), extra):
+        refuse_other_table(tmp_path / "table.csv")
+        write_csv(PREDICTIONS, tmp_path / "table.csv", {}, more)
+    write_rejected([Rejected(1, "1.jpg", "is empty")], tmp_path / "table.csv")
+    refuse_other_table(tmp_path / "table.csv")
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test", "unlabelled"])

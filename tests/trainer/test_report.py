@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,16 @@ from PIL import Image
 from tests.trainer.browser import Look
 from tests.trainer.pages import Read
 from tfrecords.dataset import Dataset
-from tfrecords.errors import RunError
+from tfrecords.errors import ConfigError, RunError
 from tfrecords.taxonomy import COLUMNS, QUESTIONS
 from trainer.analysis import figures, style
-from trainer.analysis.evaluate import evaluate, summary
+from trainer.analysis.card import write_card
+from trainer.analysis.evaluate import evaluate, record_run, summary
 from trainer.analysis.galleries import Galaxies, hubble_choices
 from trainer.analysis.galleries import galleries as made_galleries
-from trainer.config import RECIPES
+from trainer.config import RECIPES, TrainConfig
 from trainer.predict import Predictions, predict
-from trainer.run import Epoch, Run
+from trainer.run import OWN, Epoch, Run
 
 Main = Callable[..., tuple[int, str, str]]
 CHARTS = {
@@ -53,8 +54,15 @@ def page(tiny_run: Run) -> Read:
 
 
 @pytest.fixture
+def copied(tiny_run: Run, tmp_path: Path) -> Run:
+    """A copy of `tiny_run` without its checkpoint, to be changed."""
+    shutil.copytree(tiny_run.folder, tmp_path / "copied", ignore=shutil.ignore_patterns("checkpoint", "tensorboard"))
+    return replace(tiny_run, folder=tmp_path / "copied")
+
+
+@pytest.fixture
 def borrowed(tiny_run: Run, tmp_path: Path) -> Callable[[str], Run]:
-    """A function that gives a run of another folder name with the model of `tiny_run` and its history."""
+    """A function that gives a run of another folder name with the model of `tiny_run` and its history, and no marker."""
 
     def make(name: str) -> Run:
         folder = tmp_path / name
@@ -88,7 +96,7 @@ def test_the_metrics_hold_the_keys_of_the_contract_with_the_right_values(
 
 
 def test_the_summary_puts_the_model_beside_the_baselines(tiny_run: Run, tiny_metrics: dict[str, Any]) -> None:
-    lines = summary(tiny_run, "test").splitlines()
+    lines = summary(tiny_run, OWN).splitlines()
     assert lines[0] == f"RMSE on test ({tiny_metrics['galaxies']} galaxies)"
     assert f"{tiny_metrics['rmse']:.4f}" in lines[1]
     assert (
@@ -98,11 +106,11 @@ def test_the_summary_puts_the_model_beside_the_baselines(tiny_run: Run, tiny_met
 
 
 def test_the_summary_warns_of_predictions_that_hardly_vary(tiny_metrics: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "metrics.json").write_text(json.dumps({**tiny_metrics, "spread": 0.0099}))
     run = Run(tmp_path, {"settings": {**RECIPES["article"](), "weights": "none"}})
-    assert "the predictions hardly vary: train longer, or try --initialisation means, " in summary(run, "test")
+    run.output.write({"metrics.json": json.dumps({**tiny_metrics, "spread": 0.0099}).encode()})
+    assert "the predictions hardly vary: train longer, or try --initialisation means, " in summary(run, OWN)
     alone = Run(tmp_path, {"settings": {**RECIPES["best"](), "weights": "imagenet", "warmup_steps": 0, "head_epochs": 50}})
-    assert "train longer, or try --head_epochs 0, a higher --learning_rate" in summary(alone, "test")
+    assert "train longer, or try --head_epochs 0, a higher --learning_rate" in summary(alone, OWN)
 
 
 def test_the_page_and_its_figures_hold_everything_that_is_promised(tiny_run: Run, page: Read) -> None:
@@ -137,25 +145,80 @@ def test_a_hostile_folder_name_is_shown_and_not_run(borrowed: Callable[[str], Ru
     name = "a<b>&c<script>alert(1)<"
     run = borrowed(name)
     evaluate(run, plain_dataset, "validation")
-    assert sorted(path.name for path in run.folder.iterdir()) == [
-        "config.json", "history.csv", "metrics-validation.json", "model.keras", "predictions-validation.csv", "report",
-    ]  # fmt: skip
-    page = Read((run.folder / "report" / "validation.html").read_text("utf-8"))
+    page = Read((run.folder / "evaluations" / "validation" / "report" / "index.html").read_text("utf-8"))
     assert name in page.text and "script" not in page.tags and "b" in page.tags
-    assert json.loads((run.folder / "metrics-validation.json").read_text())["split"] == "validation"
 
 
-def test_the_command_evaluates_another_split_beside_the_test_split(
-    borrowed: Callable[[str], Run], plain_dataset: Dataset, run_main: Main
+def _files(folder: Path) -> dict[str, bytes]:
+    """What a folder holds, by name, without what is private to the trainer."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not name.startswith(".galaxy-zoo/")}
+
+
+def test_the_runs_own_record_is_written_by_training_alone(
+    copied: Run, tiny_run: Run, plain_dataset: Dataset, make_dataset: Any, run_main: Main
+) -> None:
+    """Whatever else is measured lies below evaluations/, and the card lists it."""
+    other = make_dataset(seed=5)
+    before = _files(copied.folder)
+    names = [
+        ("train", plain_dataset, "train"),
+        ("test", plain_dataset, "test"),
+        (f"test-of-{other.fingerprint[:12]}", other, "test"),
+    ]
+    for name, dataset, split in names:
+        code, out, _ = run_main("evaluate", "--run", copied.folder, "--tfrecords", dataset.folder, f"--split={split}")
+        assert code == 0 and out.startswith(f"RMSE on {split} ({dataset.galaxies(split)} galaxies)\n")
+        assert f"metrics: {copied.folder}/evaluations/{name}/metrics.json\n" in out
+        assert f"report:  {copied.folder}/evaluations/{name}/report/index.html\n" in out
+    after = _files(copied.folder)
+    card = after.pop("README.md").decode()
+    assert {name: content for name, content in after.items() if not name.startswith("evaluations/")} == {
+        name: content for name, content in before.items() if name != "README.md"
+    }
+    for name, dataset, split in names:
+        content = json.loads(after[f"evaluations/{name}/metrics.json"])
+        where = "this run's" if dataset is plain_dataset else f"another, fingerprint `{other.fingerprint[:16]}`"
+        low, high = content["interval"]
+        assert (
+            f"| [evaluations/{name}/](evaluations/{name}/report/index.html) | {split} | {content['galaxies']} "
+            f"| {content['rmse']:.4f} | {low:.4f} to {high:.4f} | {where} |\n"
+        ) in card
+        assert f"evaluations/{name}/predictions-{split}.csv" in after
+    listing = "".join(card.partition("## Other evaluations")[1:]).partition("## Limits")[0]
+    assert card.replace(listing, "") == before["README.md"].decode().replace(str(tiny_run.folder), str(copied.folder))
+
+
+def test_a_card_that_its_user_changed_is_left_as_it_is(
+    copied: Run, plain_dataset: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (copied.folder / "README.md").open("a") as card:
+        card.write("\nTrained for my thesis.\n")
+    before = (copied.folder / "README.md").read_bytes()
+    evaluate(copied, plain_dataset, "validation")
+    assert (copied.folder / "README.md").read_bytes() == before
+    assert caplog.messages == [f"{copied.folder}/README.md: was changed since it was written, so this evaluation is not added"]
+
+
+def test_a_run_without_its_marker_is_measured_and_none_of_its_files_is_changed(
+    borrowed: Callable[[str], Run], plain_dataset: Dataset
 ) -> None:
     run = borrowed("run")
-    folder = run.folder
-    code, out, _ = run_main("evaluate", "--run", folder, "--tfrecords", plain_dataset.folder, "--split=train")
-    assert code == 0
-    assert out.startswith(f"RMSE on train ({plain_dataset.galaxies('train')} galaxies)\n")
-    assert f"metrics: {folder / 'metrics-train.json'}\n" in out
-    assert run.metrics_path("train").is_file() and run.report_path("train").is_file()
-    assert not run.metrics_path("test").exists()
+    (run.folder / "README.md").write_text("mine")
+    before = _files(run.folder)
+    evaluate(run, plain_dataset, "validation")
+    after = _files(run.folder)
+    assert {name: after[name] for name in before} == before
+    assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"evaluations"}
+
+
+def test_a_folder_of_somebody_else_below_evaluations_is_refused(copied: Run, plain_dataset: Dataset) -> None:
+    mine = copied.folder / "evaluations" / "validation" / "metrics.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(ConfigError, match=r"evaluations/validation/metrics\.json: was not written by this program"):
+        evaluate(copied, plain_dataset, "validation")
+    assert mine.read_text() == "mine" and [*mine.parent.iterdir()] == [mine]
 
 
 def test_a_split_of_a_single_galaxy_without_history_and_train_is_reported_without_noise(
@@ -164,10 +227,10 @@ def test_a_split_of_a_single_galaxy_without_history_and_train_is_reported_withou
     dataset = make_dataset(limit=1, validation_fraction=0.0, test_fraction=1.0)
     run = borrowed("run")
     (run.folder / "history.csv").unlink()
-    content = evaluate(run, dataset)
+    record, content = evaluate(run, dataset)
     assert content["galaxies"] == 1 and content["best_validation"] is None and list(content["baselines"]) == ["zeros"]
-    page = Read((run.folder / "report" / "index.html").read_text("utf-8"))
-    assert "history" not in page.ids and not any("history" in path.name for path in (run.folder / "report").rglob("*.svg"))
+    page = Read(run.path(record.report).read_text("utf-8"))
+    assert "history" not in page.ids and not any("history" in path.name for path in run.folder.rglob("*.svg"))
     everything = [page.text, *(image["alt"] for image in page.images)]
     assert "nan" not in re.split(r"\W+", " ".join(everything))
     assert [str(warning.message) for warning in recwarn if warning.category is RuntimeWarning] == []
@@ -177,7 +240,7 @@ def test_galaxies_without_votes_cannot_be_measured(borrowed: Callable[[str], Run
     run = borrowed("run")
     with pytest.raises(RunError, match="split 'unlabelled' have no votes to compare with: use trainer predict"):
         evaluate(run, plain_dataset, "unlabelled")
-    assert not run.metrics_path("unlabelled").exists()
+    assert not (run.folder / "evaluations").exists()
 
 
 def _rows(run: Run, name: str) -> list[dict[str, str]]:
@@ -255,25 +318,32 @@ def test_a_gallery_shows_those_that_pass_or_says_that_it_shows_the_highest(
 
 
 def test_a_report_is_made_again_without_the_model_as_long_as_nothing_has_changed(
-    tiny_run: Run, plain_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copied: Run, plain_dataset: Dataset, tiny_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = replace(tiny_run, folder=tmp_path / "run")
-    shutil.copytree(tiny_run.folder, run.folder, ignore=shutil.ignore_patterns("checkpoint", "tensorboard"))
-    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
-    shutil.rmtree(run.folder / "report")
+    before = _files(copied.folder)
+    shutil.rmtree(copied.folder / "report")
     with monkeypatch.context() as patch:
         patch.setattr(Run, "load_model", lambda self: pytest.fail("the model was loaded"))
-        evaluate(run, plain_dataset)
-    after = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+        record_run(copied, plain_dataset)
+    after = _files(copied.folder)
     folder = str(tiny_run.folder).encode()
     assert after.keys() == before.keys()
     # The layout of a chart may differ in the last digit of a number.
-    numbers = [path for path in after if path.suffix not in (".svg", ".html")]
-    assert [path.name for path in numbers if after[path] != before[path].replace(folder, str(run.folder).encode())] == []
-    table = run.predictions_path("test")
-    table.write_bytes(table.read_bytes().replace(b"0.", b"0.0", 1))  # no longer what metrics.json speaks of
-    evaluate(run, plain_dataset)
-    assert table.read_bytes() == before[table]
+    numbers = [name for name in after if not name.endswith((".svg", ".html"))]
+    assert [name for name in numbers if after[name] != before[name].replace(folder, str(copied.folder).encode())] == []
+
+
+@pytest.mark.parametrize("name", ["predictions-test.csv", "metrics.json", "report/index.html"])
+def test_a_record_that_was_changed_is_refused_by_name_and_made_anew_once_that_is_moved(
+    copied: Run, plain_dataset: Dataset, name: str
+) -> None:
+    before = copied.path(name).read_bytes()
+    copied.path(name).write_bytes(before.replace(b"0.", b"0.0", 1))
+    with pytest.raises(ConfigError, match=rf"{name}: was changed since it was written: move it elsewhere"):
+        record_run(copied, plain_dataset)
+    copied.path(name).rename(copied.folder.parent / "moved")
+    record_run(copied, plain_dataset)
+    assert copied.path(name).read_bytes() == before or name.endswith("html")
 
 
 def test_the_model_card_says_what_a_user_must_know(tiny_run: Run, plain_dataset: Dataset, tiny_metrics: dict[str, Any]) -> None:
@@ -337,14 +407,10 @@ def test_bins_of_few_galaxies_are_grey() -> None:
     assert [[height for height in part if height] for part in heights] == [[0.5] * 5] * 2
 
 
-def test_another_dataset_is_named_and_leaves_the_model_card_alone(
-    borrowed: Callable[[str], Run], make_dataset: Any, tmp_path: Path
-) -> None:
+def test_another_dataset_is_named(borrowed: Callable[[str], Run], make_dataset: Any) -> None:
     run = borrowed("run")
-    (run.folder / "README.md").write_text("mine")
-    evaluate(run, make_dataset(seed=5))
-    assert (run.folder / "README.md").read_text() == "mine"
-    page = Read((run.folder / "report" / "index.html").read_text("utf-8"))
+    record, _ = evaluate(run, make_dataset(seed=5))
+    page = Read(run.path(record.report).read_text("utf-8"))
     assert "of split test of another dataset, VGG16 reaches" in page.text
 
 
@@ -359,7 +425,14 @@ def test_a_damaged_history_is_one_error_with_the_way_out(
     (run.folder / "history.csv").write_text("".join(whole[: int(lines)]) + cut[: int(len(cut) * (lines % 1))].rstrip("\n"))
     with pytest.raises(RunError, match=r"history\.csv: damaged .*: remove it"):
         evaluate(run, plain_dataset)
-    assert not run.metrics_path("test").exists()
+    assert not list(run.folder.glob("evaluations/*/metrics.json"))
+
+
+def test_a_history_that_was_changed_is_one_error_with_the_way_out(copied: Run, plain_dataset: Dataset) -> None:
+    text = (copied.folder / "history.csv").read_text()
+    (copied.folder / "history.csv").write_text(text.replace("0.", "0.0", 1))
+    with pytest.raises(RunError, match=r"history\.csv: was changed since it was written: move it elsewhere"):
+        evaluate(copied, plain_dataset)
 
 
 def test_a_gallery_of_the_highest_scores_does_not_call_them_predicted(plain_dataset: Dataset) -> None:
@@ -368,3 +441,59 @@ def test_a_gallery_of_the_highest_scores_does_not_call_them_predicted(plain_data
     assert {choice.alt for choice in choices} == {
         f"among the highest scores for {name}" for name in ("elliptical", "spiral", "barred spiral")
     }
+
+
+@pytest.fixture(scope="module")
+def best_run(plain_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """A run by recipe `best`, from random weights, measured. Read-only."""
+    from trainer.train import train
+
+    folder = tmp_path_factory.mktemp("best") / "run"
+    settings = {**RECIPES["best"](), "epochs": 1, "batch_size": 16, "warmup_steps": 0, "weights": "none"}
+    yield train(TrainConfig(plain_dataset.folder, folder, **settings))
+    shutil.rmtree(folder)
+
+
+def _violation(run: Run) -> float:
+    """The largest violation of the tree by a run's predictions, as the page's own numbers have it."""
+    with (run.folder / "report" / "data" / "test-violation.csv").open(newline="") as file:
+        return max(float(row["largest"]) for row in csv.DictReader(file))
+
+
+def test_the_page_says_of_the_head_and_the_loss_what_the_run_has(best_run: Run, tiny_run: Run) -> None:
+    """Recipe best: the tree by cross-entropy; tiny_run, like the article's: sigmoids by squared error."""
+    of_best, of_tiny = (Read((run.folder / "report" / "index.html").read_text("utf-8")).text for run in (best_run, tiny_run))
+    assert (best_run.settings["head"], best_run.settings["loss"]) == ("tree", "cross_entropy")
+    assert (tiny_run.settings["head"], tiny_run.settings["loss"]) == ("sigmoid", "mse")
+    for text, obeys, loss, other_loss in (
+        (of_best, True, "trained on cross-entropy", "squared error, which"),
+        (of_tiny, False, "trained on squared error", "cross-entropy"),
+    ):
+        assert loss in text and other_loss not in text and "is not told so" not in text
+        assert ("are built to obey the tree, so its sums are off by rounding alone" in text) == obeys
+        assert ("predicts each column for itself" in text) == (not obeys)
+    assert _violation(best_run) < 1e-5 < 1e-2 < _violation(tiny_run)
+
+
+@pytest.mark.parametrize(("weight_decay", "optimizer"), [(0.0, "Adam"), (0.01, "AdamW")])
+def test_the_card_names_the_optimizer_of_the_run(
+    tiny_run: Run, tiny_metrics: dict[str, Any], tmp_path: Path, weight_decay: float, optimizer: str
+) -> None:
+    config = {**tiny_run.config, "settings": {**tiny_run.settings, "weight_decay": weight_decay}}
+    write_card(Run(tmp_path, config), tiny_metrics, [])
+    assert f"; {optimizer}, mean squared error." in (tmp_path / "README.md").read_text()
+
+
+def test_hostile_names_are_words_in_the_card(tiny_run: Run, tiny_metrics: dict[str, Any], tmp_path: Path) -> None:
+    folder = "data|`x`<script>\x1b[31m\n# no heading"
+    config = {
+        **tiny_run.config,
+        "settings": {**tiny_run.settings, "weights": "<img src=x onerror=alert(1)>|.h5"},
+        "dataset": {**tiny_run.config["dataset"], "folder": folder},
+    }
+    write_card(Run(tmp_path, config), tiny_metrics, [])
+    card = (tmp_path / "README.md").read_text()
+    assert "\x1b" not in card and "\n# no heading" not in card
+    assert "| dataset | ``data\\|`x`<script>\\x1b[31m\\n# no heading``, fingerprint" in card
+    assert "| weights | &lt;img src=x onerror=alert(1)&gt;\\|.h5 |" in card
+    assert card.count("```") == 4

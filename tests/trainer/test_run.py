@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import math
 import shutil
 import tempfile
@@ -14,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrecords.dataset import Dataset
+from tfrecords.dataset import SPLITS, Dataset
 from tfrecords.errors import ConfigError, RunError
 from trainer import run
 from trainer.config import RECIPES
-from trainer.run import NOTHING_YET, Epoch, Progress, Run, best_epoch, open_run, stops_early
+from trainer.run import NOTHING_YET, Epoch, Progress, Run, best_epoch, open_run, sealed, stops_early
+from trainer.tensorboard import Curves
 
 SETTINGS = {"epochs": 3, "learning_rate": 1e-5, "weights": "none"}
 NUMBERS = st.floats(allow_nan=True, allow_infinity=False)
@@ -77,21 +77,26 @@ def test_a_checkpoint_gives_back_every_array_bit_for_bit_and_how_far_the_run_had
         np.testing.assert_array_equal(got, expected)
 
 
+def _listed(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoint").iterdir())
+
+
 def test_only_the_latest_checkpoint_is_kept_and_an_unfinished_one_counts_for_nothing(tmp_path: Path) -> None:
     a_run = Run(tmp_path, {})
     assert a_run.progress() == NOTHING_YET
     a_run.save_checkpoint(ARRAYS, _progress([0.5]))
-    unfinished = tmp_path / "checkpoint" / "epoch-00002.partial"
-    unfinished.mkdir()
-    (unfinished / "progress.json").write_text("[")
+    mine = tmp_path / "checkpoint" / "epoch-00002.of-the-better-run"
+    mine.mkdir()
+    (mine / "progress.json").write_text("[")
     assert a_run.progress() == _progress([0.5])
     assert len(a_run.checkpoint_arrays()) == len(ARRAYS)
     a_run.save_checkpoint(ARRAYS, _progress([0.5], steps=3))
-    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["epoch-00001-step-0000003"]
+    assert _listed(tmp_path) == ["epoch-00001-step-0000003", mine.name]
     a_run.save_checkpoint(ARRAYS, _progress([0.5], steps=11))
     a_run.save_checkpoint(ARRAYS, _progress([0.5, 0.4]))
-    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["epoch-00002"]
+    assert _listed(tmp_path) == ["epoch-00002", mine.name]
     assert a_run.progress() == _progress([0.5, 0.4])
+    assert (mine / "progress.json").read_text() == "["
 
 
 def test_of_two_checkpoints_the_later_one_counts(tmp_path: Path) -> None:
@@ -108,6 +113,11 @@ def test_of_two_checkpoints_the_later_one_counts(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "checkpoint")
 
 
+def _edited(text: str) -> str:
+    """A valid progress.json that says something else."""
+    return text.replace('"steps": 0', '"steps": 7')
+
+
 @pytest.mark.parametrize("name", ["arrays.npz", "progress.json"])
 @pytest.mark.parametrize("content", [b"", b"damaged", b"{}"])
 def test_a_damaged_checkpoint_is_an_error_that_names_it(name: str, content: bytes, tmp_path: Path) -> None:
@@ -116,6 +126,25 @@ def test_a_damaged_checkpoint_is_an_error_that_names_it(name: str, content: byte
     (tmp_path / "checkpoint" / "epoch-00001" / name).write_bytes(content)
     with pytest.raises(RunError, match=r"epoch-00001: damaged.*--overwrite"):
         a_run.checkpoint_arrays() if name == "arrays.npz" else a_run.progress()
+
+
+def test_a_checkpoint_that_was_edited_or_is_another_runs_is_an_error(tmp_path: Path) -> None:
+    a_run = Run(tmp_path / "one", {"settings": SETTINGS, "dataset": {"fingerprint": "a"}})
+    a_run.save_checkpoint(ARRAYS, _progress([0.5]))
+    path = a_run.folder / "checkpoint" / "epoch-00001" / "progress.json"
+    whole = path.read_text()
+    assert _edited(whole) != whole
+    path.write_text(_edited(whole))
+    with pytest.raises(RunError, match=r"epoch-00001: damaged \(it was changed since it was written\): start again"):
+        a_run.progress()
+    path.write_text(whole)
+    with pytest.raises(RunError, match=r"epoch-00001: damaged \(it is of another run\): start again"):
+        Run(a_run.folder, {"settings": {**SETTINGS, "epochs": 2}, "dataset": {"fingerprint": "a"}}).progress()
+    other = Run(tmp_path / "other", a_run.config)
+    other.save_checkpoint([ARRAYS[0] + 1, *ARRAYS[1:]], _progress([0.5]))
+    shutil.copy(other.folder / "checkpoint" / "epoch-00001" / "arrays.npz", path.parent)
+    with pytest.raises(RunError, match=r"epoch-00001: damaged \(it was changed since it was written\): start again"):
+        a_run.checkpoint_arrays()
 
 
 def _start(folder: Path, dataset: Dataset, overwrite: bool = False, **changes: Any) -> Run:
@@ -138,7 +167,8 @@ def test_the_same_settings_go_on_with_the_same_run(small_dataset: Dataset, tmp_p
     assert _contents(first.folder) == before
     assert first.config["settings"] == SETTINGS
     assert first.config["dataset"] == {
-        "fingerprint": small_dataset.fingerprint, "crop_fraction": 0.5, "size": 32, "encoding": "png",
+        "folder": str(small_dataset.folder), "fingerprint": small_dataset.fingerprint, "crop_fraction": 0.5, "size": 32,
+        "encoding": "png", "galaxies": {name: small_dataset.galaxies(name) for name in SPLITS},
     }  # fmt: skip
 
 
@@ -166,7 +196,7 @@ def test_another_dataset_is_refused(small_dataset: Dataset, plain_dataset: Datas
 def test_a_folder_of_other_files_is_refused_and_left_untouched(small_dataset: Dataset, tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     before = _contents(tmp_path)
-    with pytest.raises(ConfigError, match="is not empty and no run: choose an --out that is empty or new"):
+    with pytest.raises(ConfigError, match=r"holds other files \(thesis\.tex\) and is not a training run: choose an --out"):
         _start(tmp_path, small_dataset, overwrite)
     with pytest.raises(ConfigError, match=r"thesis\.tex: is a file: choose another --out"):
         _start(tmp_path / "thesis.tex", small_dataset, overwrite)
@@ -185,27 +215,85 @@ def test_nothing_is_written_or_taken_away_before_a_new_run_is_created(
     assert _contents(tmp_path) == before and (tmp_path / "run").exists() == overwrite
 
 
+def _mine(folder: Path) -> list[str]:
+    return sorted(name for name in _contents(folder) if not name.startswith(".galaxy-zoo"))
+
+
 def test_overwrite_replaces_the_run_and_nothing_else(small_dataset: Dataset, tmp_path: Path) -> None:
     old = _start(tmp_path, small_dataset)
     old.write_history(_history([0.1]))
     old.save_checkpoint(ARRAYS, _progress([0.1]))
-    files = ("model.keras", "metrics.json", "metrics-train.json", "predictions-test.csv", "README.md", "config.json.partial")
-    for name in files:
-        (tmp_path / name).write_text("old")
-    for name in ("report", "tensorboard"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text("old")
-    (tmp_path / "notes.txt").write_text("mine")
+    ours = ("model.keras", "metrics.json", "predictions-test.csv", "README.md", "report/index.html",
+            "report/figures/test-tree.svg", "evaluations/train/metrics.json")  # fmt: skip
+    old.output.write({name: b"old" for name in ours})
+    mine = ("notes.txt", "report/figures/thesis.svg", "checkpoint/backup/arrays.npz", "tensorboard/notes", "metrics-mine.json")
+    for name in mine:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
     new = _start(tmp_path, small_dataset, overwrite=True, epochs=4)
-    assert sorted(_contents(tmp_path)) == ["config.json", "notes.txt"]
+    assert _mine(tmp_path) == sorted(["config.json", *mine])
     assert new.settings["epochs"] == 4 and new.progress() == NOTHING_YET and new.history() == []
+
+
+def test_overwrite_takes_no_folder_of_another_program_for_a_run(small_dataset: Dataset, tmp_path: Path) -> None:
+    """A model of the transformers library has a config.json too."""
+    for name in ("config.json", "model.safetensors", "README.md"):
+        (tmp_path / name).write_text('{"architectures": ["ViTModel"]}')
+    before = _contents(tmp_path)
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError) as caught:
+            _start(tmp_path, small_dataset, overwrite)
+        assert str(caught.value) == (
+            f"{tmp_path}: holds other files (README.md) and is not a training run: choose an --out that is empty or new"
+        )
+    assert _contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["README.md", "metrics.json", "report/index.html"])
+def test_a_file_that_is_in_the_way_is_refused_before_any_training(small_dataset: Dataset, tmp_path: Path, name: str) -> None:
+    _start(tmp_path, small_dataset)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    before = _contents(tmp_path)
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match=f"{name}: was not written by this program: move it elsewhere"):
+            _start(tmp_path, small_dataset, overwrite)
+    assert _contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "report", "tensorboard"])
+def test_a_folder_of_the_run_that_is_a_link_is_refused(small_dataset: Dataset, tmp_path: Path, name: str) -> None:
+    a_run = _start(tmp_path / "run", small_dataset)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "epoch-00001").mkdir()
+    (a_run.folder / name).symlink_to(tmp_path / "elsewhere")
+    uses = {
+        "checkpoint": lambda: a_run.save_checkpoint(ARRAYS, _progress([0.5])),
+        "report": lambda: a_run.output.write({"report/index.html": b""}),
+        "tensorboard": lambda: Curves(a_run).write(_history([0.5])[0]),
+    }
+    with pytest.raises(ConfigError, match=f"{name}: is a link to another folder"):
+        uses[name]()
+    assert [path.name for path in (tmp_path / "elsewhere").rglob("*")] == ["epoch-00001"]
+
+
+def test_the_event_files_of_tensorboard_are_listed_as_ours(small_dataset: Dataset, tmp_path: Path) -> None:
+    a_run = _start(tmp_path, small_dataset)
+    curves = Curves(a_run)
+    for row in _history([0.5, 0.4]):
+        curves.write(row)
+    events = {path.relative_to(tmp_path).as_posix() for path in (tmp_path / "tensorboard").rglob("events*")}
+    assert len(events) == 2 and events <= a_run.output.files.keys()
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"settings": {}, "dataset": 3}', "\udcff"])
 def test_a_damaged_config_is_an_error_that_names_it(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(content, errors="surrogateescape")
-    with pytest.raises(RunError, match=r"config\.json: damaged.*--overwrite"):
+    with pytest.raises(
+        RunError, match=r"config\.json: not the intact config\.json of a run .*: give --run the --out"
+    ) as caught:
         run.open_run(tmp_path)
+    assert "--overwrite" not in str(caught.value)
 
 
 def test_a_folder_that_is_no_run_and_a_run_without_model_are_told_apart(small_dataset: Dataset, tmp_path: Path) -> None:
@@ -237,8 +325,8 @@ def test_a_dataset_of_another_size_or_crop_is_refused_naming_both(
 
 
 def test_a_run_of_an_earlier_version_has_the_settings_that_it_did_not_say(tmp_path: Path) -> None:
-    config = {"settings": {"epochs": 3}, "dataset": {"fingerprint": "", "crop_fraction": 0.5, "size": 32}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    dataset = {"fingerprint": "", "crop_fraction": 0.5, "size": 32, "galaxies": {}, "folder": ""}
+    (tmp_path / "config.json").write_text(sealed({"settings": {"epochs": 3}, "dataset": dataset}))
     found = open_run(tmp_path).settings
     assert found.keys() >= RECIPES["article"]().keys() - {"batch_size", "learning_rate", "warmup_steps", "patience"}
     assert (found["epochs"], found["head"], found["schedule"], found["augment"]) == (3, "sigmoid", "constant", "none")

@@ -19,7 +19,10 @@ from hypothesis import strategies as st
 from tfrecords import framing, schema
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, RunError
+from tfrecords.outputs import Output
+from trainer.analysis.evaluate import evaluate
 from trainer.config import TrainConfig
+from trainer.predict import predict
 from trainer.run import Run, open_run
 from trainer.train import time_to_end, train
 
@@ -35,12 +38,40 @@ def run_folder(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_run_leaves_exactly_what_the_contract_names(tiny_run: Run) -> None:
     assert sorted(path.name for path in tiny_run.folder.iterdir()) == [
-        "README.md", "checkpoint", "config.json", "history.csv", "metrics.json", "model.keras", "predictions-test.csv",
-        "report", "tensorboard",
+        ".galaxy-zoo", "README.md", "checkpoint", "config.json", "history.csv", "metrics.json", "model.keras",
+        "predictions-test.csv", "report", "tensorboard",
     ]  # fmt: skip
     assert [path.name for path in (tiny_run.folder / "checkpoint").iterdir()] == ["epoch-00003"]
     assert {path.name for path in (tiny_run.folder / "tensorboard").iterdir()} == {"train", "validation"}
     assert (tiny_run.folder / "report" / "index.html").is_file()
+
+
+def test_every_file_of_a_run_is_listed_as_ours_and_no_other(tiny_run: Run) -> None:
+    there = {path.relative_to(tiny_run.folder).as_posix() for path in tiny_run.folder.rglob("*") if path.is_file()}
+    private = {name for name in there if name.startswith(".galaxy-zoo/")}
+    assert private == {f".galaxy-zoo/{name}" for name in ("lock", "marker.json", "shards.json")}
+    assert tiny_run.output.files.keys() == there - private
+    unhashed = {name for name, digest in tiny_run.output.files.items() if not digest}
+    assert {name.split("/")[0] for name in unhashed} == {"checkpoint", "tensorboard"}
+    assert all(tiny_run.output.is_intact(name) for name in there - private)
+
+
+def test_a_second_trainer_and_evaluate_are_refused_while_a_run_is_under_way(
+    tiny_run: Run, plain_dataset: Dataset, tiny_settings: dict[str, Any]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in tiny_run.folder.rglob("*")}
+    config = TrainConfig(plain_dataset.folder, tiny_run.folder, **tiny_settings)
+    uses: tuple[Callable[[], object], ...] = (
+        lambda: train(config),
+        lambda: train(dataclasses.replace(config, epochs=2), overwrite=True),
+        lambda: evaluate(tiny_run, plain_dataset, "train"),
+    )
+    with tiny_run.locked():
+        for use in uses:
+            with pytest.raises(ConfigError, match=f"{tiny_run.folder}: another trainer command is writing here: wait for it"):
+                use()
+        predict(tiny_run, plain_dataset, "test")  # who reads alone is welcome
+    assert {path: path.stat().st_mtime_ns for path in tiny_run.folder.rglob("*")} == before
 
 
 def test_it_learns_what_anyone_can_see(tiny_metrics: dict[str, Any]) -> None:
@@ -142,7 +173,10 @@ def test_training_stops_after_patience_epochs_without_progress(
     assert capsys.readouterr().out.startswith(f"{run_folder}: training is complete after 2 epochs\n")
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_the_way_out(make_dataset: MakeDataset, run_folder: Path) -> None:
+def test_a_loss_that_is_no_number_ends_the_run_with_the_way_out(
+    make_dataset: MakeDataset, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.train.check_shards", lambda *_: {})  # which would refuse what is broken here
     dataset = make_dataset(validation_fraction=0.0, test_fraction=0.0)
     for path in dataset.paths("train"):
         examples = map(schema.parse, list(framing.read_records(path)))
@@ -151,7 +185,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_way_out(make_dataset: Ma
     config = TrainConfig(dataset.folder, run_folder, epochs=2, limit=8, weights="none")
     with pytest.raises(RunError, match="loss not finite in epoch 1: lower --learning_rate and start with --overwrite"):
         train(config)
-    assert [path.name for path in run_folder.iterdir() if path.name != "tensorboard"] == ["config.json"]
+    assert [path.name for path in run_folder.iterdir() if path.name[0] != "."] == ["config.json"]
 
 
 def test_a_first_command_that_failed_does_not_stand_in_the_way_of_the_right_one(
@@ -165,9 +199,7 @@ def test_a_first_command_that_failed_does_not_stand_in_the_way_of_the_right_one(
 
 
 def test_overwrite_spares_the_old_run_where_the_new_one_cannot_start(plain_dataset: Dataset, run_folder: Path) -> None:
-    run_folder.mkdir()
-    (run_folder / "config.json").write_text('{"settings": {}, "dataset": {"fingerprint": ""}}')
-    (run_folder / "model.keras").write_text("two days of work")
+    Output(run_folder, "run").write({"config.json": b"{}", "model.keras": b"two days of work"})
     with pytest.raises(RunError, match="no such file"):
         train(TrainConfig(plain_dataset.folder, run_folder, weights=str(run_folder / "typo.h5")), overwrite=True)
     assert (run_folder / "model.keras").is_file()

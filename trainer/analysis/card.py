@@ -1,28 +1,29 @@
 """The model card: README.md of a run folder, for whoever is handed the model."""
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from tfrecords import __version__
-from tfrecords.dataset import SPLITS, Dataset
-from tfrecords.files import write_text
+from tfrecords.dataset import SPLITS
+from tfrecords.text import markdown, markdown_code, printable
 from trainer.analysis.metrics import RESAMPLES
-from trainer.run import Run
+from trainer.run import CARD, Record, Run
 
 
-def command(run: Run, dataset_folder: str) -> str:
+def command(run: Run) -> str:
     """The `trainer` command that makes this run, with every setting spelt out."""
-    words = ["trainer", "--tfrecords", dataset_folder, "--out", str(run.folder)]
+    words = ["trainer", "--tfrecords", run.config["dataset"]["folder"], "--out", str(run.folder)]
     for name, value in sorted(run.settings.items()):
         if (name, value) != ("limit", 0):  # which means no limit, and has no flag
             words += [f"--{name}", str(value)]
-    return shlex.join(words)
+    return printable(shlex.join(words))
 
 
-def write_card(run: Run, dataset: Dataset, metrics: dict[str, Any] | None) -> None:
+def write_card(run: Run, metrics: dict[str, Any] | None, evaluations: Sequence[tuple[Record, dict[str, Any]]]) -> None:
     """Write README.md into the run folder: data, recipe, metrics of the test split, limits, credits.
 
-    metrics: as metrics.json holds them, None where there is no test split.
+    metrics: the run's own, as metrics.json holds them, None where there is no test split; evaluations: the others.
     """
     import jinja2
 
@@ -34,17 +35,20 @@ def write_card(run: Run, dataset: Dataset, metrics: dict[str, Any] | None) -> No
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters |= {"code": lambda value: markdown_code(str(value)), "words": lambda value: markdown(str(value))}
     questions = [] if metrics is None else sorted(metrics["per_question"].items(), key=lambda item: int(item[0]))
     text = environment.get_template("card.md").render(
         metrics=metrics,
-        dataset=dataset,
+        evaluations=evaluations,
+        dataset=run.config["dataset"],
         run=run,
         splits=SPLITS,
         questions=questions,
         resamples=f"{RESAMPLES:,}",
         epochs=len(history),
         minutes=sum(row.seconds for row in history) / 60,
-        command=command(run, str(dataset.folder)),
+        command=command(run),
+        predict=printable(shlex.join(["trainer", "predict", "--run", str(run.folder), "--images", "FOLDER_OR_ZIP"])),
         version=__version__,
     )
-    write_text(run.folder / "README.md", text)
+    run.output.write({CARD: text.encode("utf-8")})

@@ -1,27 +1,33 @@
 """Measure a run on a split: predictions, metrics, report, model card.
 
-`metrics.json` comes last and names model, dataset and predictions: while they are as it says, the table of predictions is
-taken as it is, and the report is made again without the model.
+The run's own record, in its root, is written by training alone. Every other measurement has a folder below `evaluations/`, and
+the card lists it. `metrics.json` comes last and names model, dataset and predictions: while they are as it says, the table of
+predictions is used as it is, and the report is made again without the model.
 """
 
 import json
+import logging
 from typing import Any
 
 import numpy as np
 
 from tfrecords.dataset import Dataset, to_json
 from tfrecords.errors import RunError
-from tfrecords.files import sha256_file, write_text
-from tfrecords.taxonomy import COLUMNS, QUESTIONS
+from tfrecords.files import sha256_file
+from tfrecords.integrity import check_shards, read_shards
+from tfrecords.taxonomy import COLUMNS, QUESTIONS, column_means
 from trainer.analysis import metrics
+from trainer.analysis.card import write_card
 from trainer.collapse import CONSTANT_SPREAD, what_to_change
 from trainer.devices import explained, load_backend
 from trainer.predict import Predictions, predict, read_csv, write_csv
-from trainer.run import Run, best_epoch
+from trainer.run import CARD, EVALUATIONS, OWN, Record, Run, best_epoch
+
+log = logging.getLogger("trainer")
 
 
 def _content(
-    run: Run, dataset: Dataset, split: str, predictions: Predictions, scores: metrics.Scores, baselines: dict[str, float]
+    run: Run, dataset: Dataset, record: Record, predictions: Predictions, scores: metrics.Scores, baselines: dict[str, float]
 ) -> dict[str, Any]:
     history = run.history()
     best = best_epoch(history) if history else None
@@ -30,7 +36,7 @@ def _content(
         return {"mse": float(mse), "rmse": float(np.sqrt(mse)), "interval": [float(end) for end in interval]}
 
     return {
-        "split": split,
+        "split": record.split,
         "galaxies": len(predictions.galaxy_ids),
         "mse": scores.mse,
         "rmse": scores.rmse,
@@ -47,81 +53,141 @@ def _content(
             for question, mse, interval in zip(QUESTIONS, scores.per_question, scores.question_intervals, strict=True)
         },
         "baselines": baselines,
-        "spread": float(predictions.predicted.std(axis=0).mean()),
+        "spread": float(predictions.predicted.std(axis=0, dtype=np.float64).mean()),
         "best_validation": None
         if best is None or np.isnan(best.val_mse)
         else {"mse": best.val_mse, "rmse": float(np.sqrt(best.val_mse)), "epoch": best.epoch},
         "dataset": dataset.fingerprint,
         "model": sha256_file(run.model_path),
-        "predictions": sha256_file(run.predictions_path(split)),
+        "predictions": sha256_file(run.path(record.predictions)),
     }
 
 
-def _is_of(run: Run, dataset: Dataset, split: str, galaxies: int) -> bool:
+def _is_of(run: Run, dataset: Dataset, record: Record, galaxies: int) -> bool:
     """Whether metrics.json and the table of predictions are of this model, this dataset, and so many galaxies."""
+    content = _measured(run, record)
     try:
-        content = json.loads(run.metrics_path(split).read_text("utf-8"))
         return bool(
-            content["galaxies"] == galaxies
+            content
+            and content["galaxies"] == galaxies
             and content["dataset"] == dataset.fingerprint
             and content["model"] == sha256_file(run.model_path)
-            and content["predictions"] == sha256_file(run.predictions_path(split))
+            and content["predictions"] == sha256_file(run.path(record.predictions))
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, KeyError):
         return False
+
+
+def _measured(run: Run, record: Record) -> dict[str, Any] | None:
+    """The metrics of a record as they were written; None where there are none, or they were changed since."""
+    if not run.output.is_intact(record.metrics):
+        return None
+    try:
+        content: dict[str, Any] = json.loads(run.path(record.metrics).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content
+
+
+def other_evaluations(run: Run) -> list[tuple[Record, dict[str, Any]]]:
+    """What was measured beside the run's own record, and the metrics of it, by name."""
+    found = []
+    for name in sorted(run.output.files):
+        folder, slash, rest = name.rpartition("/")
+        if folder.startswith(f"{EVALUATIONS}/") and rest == "metrics.json":
+            content = _measured(run, Record("", folder + slash))
+            if content is not None:
+                found.append((Record(content["split"], folder + slash), content))
+    return found
 
 
 def _galaxies(dataset: Dataset, split: str, limit: int) -> int:
     return min(dataset.galaxies(split), limit) if limit else dataset.galaxies(split)
 
 
-@explained
-def evaluate(run: Run, dataset: Dataset, split: str = "test", limit: int = 0) -> dict[str, Any]:
-    """Predict a labelled split and write predictions-SPLIT.csv, the report, the model card and the metrics; returns these.
+def _measure(run: Run, dataset: Dataset, record: Record, limit: int) -> dict[str, Any]:
+    """Write predictions, report and metrics of a record; returns the metrics.
 
     Predictions that are there already, of this model and dataset, are not made again. The baseline of column means is that
     of the dataset's own `train`, where it has one.
     """
-    run.check_dataset(dataset)
-    dataset.paths(split)  # complains before anything slow begins
-    load_backend()  # quietly, before the reader imports TensorFlow
     from tfrecords.reader import votes_of
 
-    path = run.predictions_path(split)
-    if not _is_of(run, dataset, split, _galaxies(dataset, split, limit)):
+    split, output = record.split, run.output
+    output.refuse_others([record.metrics, record.predictions, record.report])
+    if not _is_of(run, dataset, record, _galaxies(dataset, split, limit)):
         if split == "unlabelled":
             raise RunError(f"{dataset.folder}: galaxies of split '{split}' have no votes to compare with: use trainer predict")
         made = predict(run, dataset, split, limit)
-        run.metrics_path(split).unlink(missing_ok=True)  # what follows belongs to other predictions
-        write_csv(made, path, dataset.names())
+        if record.metrics in output.files:  # what follows belongs to other predictions
+            output.remove([record.metrics])
+        output.claim(record.predictions)
+        output.make_folders(record.predictions)
+        write_csv(made, run.path(record.predictions), dataset.names(), beside=output.private)
+        output.settle(record.predictions)
     galaxy_ids, targets = votes_of(dataset, split, limit)
-    predictions = read_csv(path, galaxy_ids, targets)
-    from trainer.analysis.card import write_card
+    predictions = read_csv(run.path(record.predictions), galaxy_ids, targets)
     from trainer.analysis.report import Evaluation, write_report
 
-    means = votes_of(dataset, "train", limit)[1].mean(axis=0) if dataset.galaxies("train") else None
+    means = None
+    if dataset.galaxies("train"):
+        check_shards(dataset, read_shards(dataset, "train", limit), run.checked_shards())
+        means = column_means(votes_of(dataset, "train", limit)[1])
     scores = metrics.score(predictions.predicted, predictions.targets)
-    content = _content(run, dataset, split, predictions, scores, metrics.baselines(predictions.targets, means))
-    write_report(Evaluation(run, dataset, split, predictions, scores, means, content))
-    if split == "test" and dataset.fingerprint == run.config["dataset"]["fingerprint"]:
-        write_card(run, dataset, content)
-    write_text(run.metrics_path(split), to_json(content))
+    content = _content(run, dataset, record, predictions, scores, metrics.baselines(predictions.targets, means))
+    write_report(Evaluation(run, dataset, split, predictions, scores, means, content), record)
+    run.output.write({record.metrics: to_json(content).encode("utf-8")})
     return content
 
 
-def is_current(run: Run, dataset: Dataset, split: str, limit: int = 0) -> bool:
-    """Whether the metrics of a split are those of the run's present model on this dataset, and all else is there."""
-    there = run.report_path(split).is_file() and (split != "test" or (run.folder / "README.md").is_file())
-    return there and _is_of(run, dataset, split, _galaxies(dataset, split, limit))
+@explained
+def record_run(run: Run, dataset: Dataset, limit: int = 0) -> None:
+    """The run's own record, which training ends with: its measurement on `test` of its dataset, and the model card.
+
+    The run must be `locked`.
+    """
+    load_backend()  # quietly, before the reader imports TensorFlow
+    content = _measure(run, dataset, OWN, limit)
+    write_card(run, content, other_evaluations(run))
 
 
-def summary(run: Run, split: str) -> str:
-    """The metrics of a split beside the baselines, for a terminal."""
-    path = run.metrics_path(split)
-    content = json.loads(path.read_text("utf-8"))
+@explained
+def evaluate(run: Run, dataset: Dataset, split: str = "test", limit: int = 0) -> tuple[Record, dict[str, Any]]:
+    """Measure a run on a labelled split of any dataset of its crop and size; returns where it is kept, and the metrics.
+
+    Written are predictions-SPLIT.csv, report/index.html and metrics.json in a folder below `evaluations/` of the run; its own
+    record stays as training wrote it. The model card then lists the new measurement too. Raises ConfigError for a dataset of
+    another crop or size and while another command writes in the run, RunError for a split without votes.
+    """
+    run.check_dataset(dataset)
+    dataset.paths(split)  # complains before anything slow begins
+    with run.locked():
+        load_backend()
+        record = run.evaluation(dataset, split)
+        content = _measure(run, dataset, record, limit)
+        if CARD in run.output.files:
+            if run.output.is_intact(CARD):
+                write_card(run, _measured(run, OWN), other_evaluations(run))
+            else:
+                log.warning("%s: was changed since it was written, so this evaluation is not added", run.path(CARD))
+    return record, content
+
+
+def is_current(run: Run, dataset: Dataset, limit: int = 0) -> bool:
+    """Whether the run's own record is that of its present model on this dataset, and all of it is there."""
+    there = run.path(OWN.report).is_file() and run.path(CARD).is_file()
+    return there and _is_of(run, dataset, OWN, _galaxies(dataset, OWN.split, limit))
+
+
+def summary(run: Run, record: Record) -> str:
+    """The metrics of a record beside the baselines, for a terminal. Raises RunError where they were changed since."""
+    path = run.path(record.metrics)
+    content = _measured(run, record)
+    if content is None:
+        raise RunError(f"{path}: was changed since it was written: move it elsewhere and run the same command again")
     low, high = content["interval"]
     rows = [
-        f"RMSE on {split} ({content['galaxies']:,} galaxies)",
+        f"RMSE on {record.split} ({content['galaxies']:,} galaxies)",
         f"  this model             {content['rmse']:.4f}   95 % interval {low:.4f} to {high:.4f}",
     ]
     for name, label in (("train_mean", "column means of train"), ("zeros", "all zeros")):
@@ -133,5 +199,5 @@ def summary(run: Run, split: str) -> str:
         advice = what_to_change(run.settings, head_alone=run.settings["head_epochs"] == run.settings["epochs"])
         rows.append(f"  the predictions hardly vary: train longer, or try {advice}")
     rows.append(f"metrics: {path}")
-    rows.append(f"report:  {run.report_path(split)}")
+    rows.append(f"report:  {run.path(record.report)}")
     return "\n".join(rows)

@@ -5,14 +5,15 @@ from pathlib import Path
 import numpy as np
 
 from tfrecords.dataset import SPLITS, Dataset
-from tfrecords.errors import ConfigError
-from tfrecords.files import PARTIAL_SUFFIX
+from tfrecords.integrity import check_shards
+from tfrecords.outputs import Output
 from tfrecords.taxonomy import (
     COLUMN_INDEX,
     COLUMNS,
     HUBBLE_CLASSES,
     HUBBLE_THRESHOLDS,
     QUESTIONS,
+    column_means,
     describe,
     hubble_score,
     tree_deviation,
@@ -20,7 +21,7 @@ from tfrecords.taxonomy import (
 from trainer.analysis import figures, galleries, tree, votes
 from trainer.analysis.galleries import Choice
 from trainer.analysis.light import light
-from trainer.analysis.page import GENERATOR, Chart, Page, Section, Table, write_page
+from trainer.analysis.page import Chart, Page, Section, Table, write_page
 from trainer.analysis.selection import Selection, parse
 from trainer.analysis.survey import Survey, survey_of
 from trainer.devices import explained, load_backend
@@ -28,6 +29,8 @@ from trainer.devices import explained, load_backend
 # A mean of a split that is off by more is hardly chance; of fewer galaxies the mean of a skewed column often is.
 STANDARD_ERRORS = 4.0
 _FEWEST = 10
+_PAGE = "index.html"
+_BUSY = "another trainer explore is writing here: wait for it, or choose another --out"
 _ARMS = "question 10: how tightly wound, a to c; question 11: how many arms"
 _SUBCLASSES = {"elliptical": "question 7: how round, E0 to E7", "spiral": _ARMS, "barred spiral": _ARMS}
 _QUANTILES = (5, 25, 50, 75, 95)
@@ -138,7 +141,7 @@ def _distribution(survey: Survey) -> Section:
 
 def _splits(survey: Survey) -> Section:
     train = survey.of("train") if "train" in survey.splits else None
-    means = {split: survey.of(split).mean(axis=0, dtype=np.float64) for split in survey.splits}
+    means = {split: column_means(survey.of(split)) for split in survey.splits}
     others = [split for split in survey.splits if split != "train" and len(survey.of(split)) >= _FEWEST]
     if train is None or len(train) < _FEWEST:
         others = []
@@ -267,29 +270,27 @@ def _headline(survey: Survey) -> str:
     )
 
 
-def _is_ours(out: Path) -> bool:
-    """Whether a folder holds nothing but a page of ours, or what an interrupted one left."""
-    if not {path.name.removesuffix(PARTIAL_SUFFIX) for path in out.iterdir()} <= {"index.html", "figures", "data"}:
-        return False
-    page = out / "index.html"
-    return not page.exists() or GENERATOR in page.read_text("utf-8", errors="replace")[:1000]
-
-
 @explained
 def explore(dataset: Dataset, out: Path, source: Path | None = None, where: str | None = None) -> Path:
     """Write a page about a dataset, figures/ and data/ into the folder `out`; returns the page.
 
     source: the images that were preprocessed, to see what the crop keeps. where: an expression as in `selection`, whose
-    galaxies get a gallery. Raises SettingError for an expression that is none, ConfigError where `out` holds something else
-    or `source` other images, DatasetError where no galaxy has votes.
+    galaxies get a gallery. Raises SettingError for an expression that is none, ConfigError where `out` holds something else,
+    another explore writes in it, or `source` has other images, DatasetError where no galaxy has votes or a shard is not the
+    one that was written.
     """
     selection = None if where is None else parse(where)
-    page = out / "index.html"
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: is a file: give --out a folder")
-    if out.is_dir() and not _is_ours(out):
-        raise ConfigError(f"{out}: is not empty and no page of explore: give --out a folder that is empty or new")
+    output = Output(out, "page")
+    output.refuse_others()
+    output.refuse_others([_PAGE])
+    with output.locked(_BUSY):
+        write_page(_page(dataset, source, selection), output, _PAGE)
+    return out / _PAGE
+
+
+def _page(dataset: Dataset, source: Path | None, selection: Selection | None) -> Page:
     load_backend()
+    check_shards(dataset, [shard for shard in dataset.shards if shard.split != "unlabelled"])
     survey = survey_of(dataset)
     pictures = light(survey, source)
     classes = Section(
@@ -301,6 +302,4 @@ def explore(dataset: Dataset, out: Path, source: Path | None = None, where: str 
     chosen = [_selected(survey, selection)] if selection else []
     sections = (*chosen, _tree(survey), _distribution(survey), classes, pictures, _splits(survey), *_questions(survey))
     facts = f"dataset {dataset.folder} · {dataset.size} × {dataset.size} pixels · fingerprint {dataset.fingerprint[:12]}"
-    out.mkdir(parents=True, exist_ok=True)
-    write_page(Page("Galaxy Zoo: getting to know the data", _headline(survey), facts, sections), page)
-    return page
+    return Page("Galaxy Zoo: getting to know the data", _headline(survey), facts, sections)

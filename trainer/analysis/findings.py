@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tfrecords.dataset import Dataset
-from tfrecords.taxonomy import COLUMNS, QUESTIONS, tree_deviation
+from tfrecords.taxonomy import COLUMNS, QUESTIONS, column_means, tree_deviation
 from trainer.analysis import figures, metrics, tree
 from trainer.analysis.page import Chart, Table
 from trainer.predict import Predictions
@@ -16,6 +16,16 @@ from trainer.run import Run, best_epoch
 PUBLISHED = (("central pixel, Kaggle", 0.1619), ("the article", 0.0970), ("Kaggle 2014, winner", 0.0749))
 _BASELINES = {"zeros": "all zeros", "train_mean": "column means of train"}
 _OURS = "this model"
+# What a model learns from each loss, and whether each head keeps to the tree.
+_LEARNS = {
+    "mse": "The model was trained on squared error, which is lowest at the mean of all galaxies that look alike to it",
+    "cross_entropy": "The model was trained on cross-entropy, which is lowest at the mean of all galaxies that look alike to "
+    "it, each weighted by how many volunteers were asked",
+}
+_OBEYS = {
+    "sigmoid": "This model predicts each column for itself, and this is how far its sums are off.",
+    "tree": "This model's outputs are built to obey the tree, so its sums are off by rounding alone.",
+}
 # From such a correlation on, one is said to follow the other.
 _FOLLOWS = 0.7
 
@@ -118,8 +128,9 @@ def extremes_and_errors(evaluation: Evaluation) -> tuple[Chart, Chart]:
     """The article's two: predictions seldom reach the votes' extremes; the error of an answer grows with its mean."""
     predicted, targets = evaluation.predictions.predicted, evaluation.predictions.targets
     largest, largest_voted = predicted.max(axis=0), targets.max(axis=0)
+    loss = evaluation.run.settings["loss"]
     lower = int((largest < largest_voted).sum())
-    mse, means, variances = evaluation.scores.per_class, targets.mean(axis=0), targets.var(axis=0)
+    mse, means, variances = evaluation.scores.per_class, column_means(targets), targets.var(axis=0, dtype=np.float64)
     with_variance, with_mean = (_correlation(mse, other) for other in (variances, means))
     both = f"correlation {with_variance:.2f} with the variance, {with_mean:.2f} with the mean"
     follows = f"The error of an answer follows the spread of its votes ({both})"
@@ -130,9 +141,8 @@ def extremes_and_errors(evaluation: Evaluation) -> tuple[Chart, Chart]:
     agreement = Chart(
         "maximum-agreement",
         f"Maximum agreement: lower in the predictions than in the votes for {lower} of 37 columns",
-        f"The largest value of each column, votes beside predictions; the model's is lower in {lower} of 37. A model trained "
-        "on squared error predicts the mean of all galaxies that look alike to it, and a mean is at most as extreme as the "
-        "single galaxies behind it.",
+        f"The largest value of each column, votes beside predictions; the model's is lower in {lower} of 37. {_LEARNS[loss]}, "
+        "and a mean is at most as extreme as the single galaxies behind it.",
         lambda width: figures.maximum_agreement(width, len(targets), largest_voted, largest),
         Table(("column", "voted", "predicted"), tuple(zip(COLUMNS, largest_voted, largest, strict=True))),
     )
@@ -197,7 +207,7 @@ def trust(evaluation: Evaluation) -> tuple[Chart, Chart, Chart]:
         f"Violation of the tree: the columns of question {worst.number}, {worst.title}, miss their parent by "
         f"{broken[:, 0].max():.3f} in the median",
         "The columns of a question must add up to the column that leads to it. The votes do, within "
-        f"{in_votes:.1g}; the model is not told so, and this is how far its sums are off.",
+        f"{in_votes:.1g}. {_OBEYS[evaluation.run.settings['head']]}",
         lambda width: figures.violation(width, broken),
         Table(
             ("question", "median", "quantile_95", "largest"),

@@ -84,7 +84,7 @@ def _before_and_after(survey: Survey, source: Path) -> tuple[str, Gallery]:
         spread = rows[np.linspace(0, len(rows) - 1, min(len(rows), _WHOLE_IMAGES)).astype(int)]
         for row in sorted({*map(int, rows[: galleries.CARDS]), *map(int, spread)}, key=lambda row: int(listing.galaxy_id[row])):
             try:
-                whole = images.decode(reader.read(listing, row)[0])
+                whole = images.decode(reader.read(listing, row).data)
             except ImageError:  # preprocess has listed it in rejected.csv
                 continue
             kept.append(light_kept(whole, fraction))

@@ -13,20 +13,18 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from tfrecords import __version__, images
-from tfrecords.files import write_bytes, write_text
+from tfrecords.outputs import Output
 from trainer.analysis import style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _JPEG_QUALITY = 88
-# Stands in every page, so that a folder can be told to be ours.
 GENERATOR = "galaxy-zoo-vgg16"
 CREDIT = (
     "Credit where these are Kaggle's galaxies: images Sloan Digital Sky Survey (CC BY, sdss.org), votes the Galaxy Zoo "
@@ -153,19 +151,15 @@ def _picture(pixels: np.ndarray) -> str:
 
 
 class _Writer:
-    """Writes what lies beside a page, and gives the template what goes into it."""
+    """Collects what lies beside a page, and gives the template what goes into it."""
 
-    def __init__(self, folder: Path, prefix: str) -> None:
-        self._figures, self._data, self._prefix = folder / "figures", folder / "data", prefix
-        for below in (self._figures, self._data):
-            below.mkdir(parents=True, exist_ok=True)
-            for path in below.glob(f"{prefix}*"):  # of an earlier page, which may have shown more
-                if path.suffix in (".svg", ".jpg", ".csv"):
-                    path.unlink()
+    def __init__(self, folder: str, prefix: str) -> None:
+        self._folder, self._prefix = folder, prefix
+        self.files: dict[str, bytes] = {}
 
     def _beside(self, part: Chart | Gallery, picture: bytes, ending: str) -> None:
-        write_bytes(self._figures / f"{self._prefix}{part.name}.{ending}", picture)
-        write_text(self._data / f"{self._prefix}{part.name}.csv", part.data.csv())
+        self.files[f"{self._folder}figures/{self._prefix}{part.name}.{ending}"] = picture
+        self.files[f"{self._folder}data/{self._prefix}{part.name}.csv"] = part.data.csv().encode("utf-8")
 
     def chart(self, chart: Chart) -> list[tuple[str, str, Sequence[Link]]]:
         """(class, data URI, links) of its drawings: for a screen, a phone, and paper."""
@@ -187,11 +181,16 @@ class _Writer:
         ]
 
 
-def write_page(page: Page, path: Path, prefix: str = "") -> None:
-    """Write `path` and, in figures/ and data/ beside it, its charts, galleries and their numbers; names begin with `prefix`."""
+def write_page(page: Page, output: Output, name: str, prefix: str = "") -> None:
+    """Write the file `name` of an output folder and, in figures/ and data/ beside it, its charts, galleries and their numbers.
+
+    Those begin with `prefix`. Files of an earlier page, which may have shown more, go. Raises ConfigError, before anything is
+    written, where a file is in the way that is not ours.
+    """
     import jinja2
 
-    writer = _Writer(path.parent, prefix)
+    folder = name[: name.rfind("/") + 1]
+    writer = _Writer(folder, prefix)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("trainer.analysis", "."),
         autoescape=True,
@@ -202,4 +201,11 @@ def write_page(page: Page, path: Path, prefix: str = "") -> None:
     html = environment.get_template("page.html").render(
         page=page, chart=writer.chart, gallery=writer.gallery, credit=CREDIT, version=__version__, generator=GENERATOR
     )
-    write_text(path, html)
+    earlier = [
+        listed
+        for listed in output.files
+        if listed.startswith((f"{folder}figures/{prefix}", f"{folder}data/{prefix}")) and listed not in writer.files
+    ]
+    output.refuse_others([*writer.files, name, *earlier])
+    output.remove(earlier)
+    output.write({**writer.files, name: html.encode("utf-8")})

@@ -8,7 +8,7 @@ from trainer.analysis import findings, galleries, metrics, style
 from trainer.analysis.findings import Evaluation
 from trainer.analysis.galleries import Choice, Galaxies
 from trainer.analysis.page import Chart, Page, Section, Table, write_page
-from trainer.run import Run
+from trainer.run import Record, Run
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -116,14 +116,14 @@ def _question(evaluation: Evaluation, question: Question) -> Section:
     reach = (
         "Everyone is asked."
         if question.parent is None
-        else f"It is reached by {asked.mean():.0%} of the votes, after {COLUMNS[question.parent]}."
+        else f"It is reached by {asked.mean(dtype=np.float64):.0%} of the votes, after {COLUMNS[question.parent]}."
     )
     columns = range(question.start, question.stop)
     rows = tuple(
         (
             COLUMNS[column],
             question.answers[column - question.start],
-            f"{targets[:, column].mean():.3f}",
+            f"{targets[:, column].mean(dtype=np.float64):.3f}",
             f"{scores.per_class[column]:.5f}",
             f"{np.sqrt(scores.per_class[column]):.4f}",
             f"{scores.class_intervals[column][0]:.4f} to {scores.class_intervals[column][1]:.4f}",
@@ -189,13 +189,10 @@ def _page(evaluation: Evaluation) -> Page:
 
 def write_history_plot(run: Run) -> None:
     """Write report/figures/history.svg: all there is to show where no split was measured."""
-    from tfrecords.files import write_text
-
-    folder = run.report_path("test").parent / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "history.svg", style.svg(findings.history(run).draw(style.WIDE)))
+    picture = style.svg(findings.history(run).draw(style.WIDE))
+    run.output.write({"report/figures/history.svg": picture.encode("utf-8")})
 
 
-def write_report(evaluation: Evaluation) -> None:
-    """Write report/index.html (or report/SPLIT.html); figures and numbers beside it have names that begin with the split."""
-    write_page(_page(evaluation), evaluation.run.report_path(evaluation.split), f"{evaluation.split}-")
+def write_report(evaluation: Evaluation, record: Record) -> None:
+    """Write the page of a measurement; figures and numbers beside it have names that begin with the split."""
+    write_page(_page(evaluation), evaluation.run.output, record.report, f"{record.split}-")

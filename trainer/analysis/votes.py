@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfrecords.taxonomy import QUESTIONS, hubble_score
+from tfrecords.taxonomy import QUESTIONS, column_means, hubble_score
 
 # A question counts for a galaxy when at least half of its volunteers were asked.
 ASKED = 0.5
@@ -41,7 +41,7 @@ def agreement(votes: np.ndarray) -> np.ndarray:
 
 def reach(votes: np.ndarray) -> np.ndarray:
     """The mean share of votes that reach each question: (11,), 1 where all are asked."""
-    means = np.asarray(votes).mean(axis=0, dtype=np.float64)
+    means = column_means(votes)
     return np.array([1.0 if question.parent is None else means[question.parent] for question in QUESTIONS])
 
 
@@ -70,8 +70,8 @@ def differing_means(train: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, n
     split's own would be too small. A difference of 0 is 0 of them, another where nothing varies infinitely many.
     """
     train, other = np.asarray(train, np.float64), np.asarray(other, np.float64)
-    difference = other.mean(axis=0) - train.mean(axis=0)
-    spread = np.concatenate([train - train.mean(axis=0), other - other.mean(axis=0)])
+    difference = column_means(other) - column_means(train)
+    spread = np.concatenate([train - column_means(train), other - column_means(other)])
     error = np.sqrt(spread.var(axis=0) * (1 / len(train) + 1 / len(other)))
     with np.errstate(divide="ignore"):
         return difference, np.divide(difference, error, out=np.zeros_like(error), where=difference != 0)

@@ -1,0 +1,114 @@
+"""What it costs not to trust: hashing shards before they are read, and looking at each coefficient of a JPEG that is cut.
+
+    python benchmarks/checks.py [--src ../shared/kaggle] [--images 2000] [--rounds 7]
+
+Shards: the images are preprocessed as JPEG and as raw crops of 212 x 212. Medians of rounds that alternate, page cache warm:
+the SHA-256 of all shards of `train`, as `trainer` checks them before it reads, beside one pass of its input pipeline over the
+same shards, without a model. The ratio is what a first start costs in passes over the data; later starts hash nothing.
+
+Cuts: microseconds for each of the images on one core, of the cut alone (`plain`: what happens to them), of the cut with the
+look at each coefficient (what happens to a JPEG of unusual tables), and of the cut compared with a decode of the whole.
+"""
+
+import argparse
+import contextlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.job import BuildSettings, build
+from preprocess.plan import PlanSettings
+from tfrecords import images
+from tfrecords.dataset import Dataset
+from tfrecords.images import CropSettings
+from tfrecords.integrity import check_shards, read_shards
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+JPEG = CropSettings(0.5, 212, "jpeg", 95)
+
+
+def medians(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each piece of work, over rounds in which all alternate; the first round does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for number in range(rounds + 1):
+        for name, run in work.items():
+            began = time.perf_counter()
+            run()
+            if number:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _one_pass(dataset: Dataset) -> None:
+    from trainer.pipeline import evaluation_batches
+
+    for _ in evaluation_batches(dataset, "train", 64, 0):
+        pass
+
+
+def shards(source: Path, count: int, rounds: int) -> Iterator[tuple[str, float, dict[str, float]]]:
+    """Encoding, megabytes, and the medians of both ways, for each encoding."""
+    with tempfile.TemporaryDirectory() as folder:
+        for encoding in ("jpeg", "raw"):
+            settings = BuildSettings(CropSettings(0.5, 212, encoding, 95), PlanSettings(0.0, 0.0, 0, 512, count))
+            with contextlib.redirect_stderr(None):
+                dataset = build(source, Path(folder) / encoding, settings, workers=2).dataset
+            train = read_shards(dataset, "train")
+            work: dict[str, Callable[[], object]] = {
+                "hash": lambda dataset=dataset, train=train: check_shards(dataset, train),  # type: ignore[misc]
+                "pass": lambda dataset=dataset: _one_pass(dataset),  # type: ignore[misc]
+            }
+            yield encoding, sum(shard.bytes for shard in train) / 1e6, medians(work, rounds)
+
+
+def cuts(source: Path, count: int, rounds: int) -> dict[str, float]:
+    """Seconds of each way to be sure of a cut, over `count` images."""
+    files = [path.read_bytes() for path in sorted(source.glob("*/*.jpg"))[:count]]
+
+    def plain() -> None:
+        for data in files:
+            images.store(data, JPEG)
+
+    def looked_at() -> None:
+        whole, images._is_plain = images._is_plain, lambda data: False
+        try:
+            plain()
+        finally:
+            images._is_plain = whole
+
+    def compared() -> None:
+        for data in files:
+            stored = images.store(data, JPEG)
+            cut = images.decode_stored(stored.data, "jpeg", 212, stored.offset)
+            if not np.array_equal(cut, images.crop(images.decode(data), 0.5, 212)):
+                raise SystemExit("a cut differs from its image")
+
+    return medians({"plain": plain, "looked at": looked_at, "compared": compared}, rounds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--src", type=Path, default=REPOSITORY.parent / "shared" / "kaggle")
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    print("| shards | MB | hash, s | MB/s | one pass of the input, s | ratio |\n|---|---|---|---|---|---|")
+    for encoding, megabytes, seconds in shards(args.src, args.images, args.rounds):
+        rate, ratio = megabytes / seconds["hash"], seconds["hash"] / seconds["pass"]
+        print(f"| {encoding} | {megabytes:.0f} | {seconds['hash']:.3f} | {rate:,.0f} | {seconds['pass']:.3f} | {ratio:.3f} |")
+    from preprocess.engines import _keep_freed_memory
+
+    _keep_freed_memory()  # as the job's workers do
+    count = min(args.images, 500)
+    measured = cuts(args.src, count, args.rounds)
+    print("\n| cut | us an image | times plain |\n|---|---|---|")
+    for name, value in measured.items():
+        print(f"| {name} | {value / count * 1e6:.0f} | {value / measured['plain']:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The versions that decide a dataset's bytes: of this tool and of its codecs, in this process."""
+
+from functools import cache
+from importlib import metadata
+
+from PIL import __version__ as pillow_version
+from PIL import features as pillow_features
+
+from tfrecords import __version__
+
+
+@cache
+def tool() -> dict[str, str]:
+    """Name -> version, as the manifest holds them."""
+    try:
+        turbojpeg = metadata.version("turbojpeg")
+    except metadata.PackageNotFoundError:
+        turbojpeg = "none"
+    return {
+        "galaxy-zoo-vgg16": __version__,
+        "pillow": pillow_version,
+        "jpeg": str(pillow_features.version("libjpeg_turbo") or pillow_features.version("jpg")),
+        "turbojpeg": turbojpeg,
+        "zlib": str(pillow_features.version("zlib")),
+    }
+
+
+def difference(there: dict[str, str] | None, here: dict[str, str]) -> str:
+    """What differs between the versions of two processes, in words; empty if nothing does."""
+    there = there or {}
+    names = sorted({*there, *here})
+    return "; ".join(
+        f"{name} {there.get(name)} and not {here.get(name)}" for name in names if there.get(name) != here.get(name)
+    )

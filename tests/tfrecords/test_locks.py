@@ -1,0 +1,102 @@
+"""A folder is one process' at a time, on every file system; and a folder of somebody else is never taken for ours."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tfrecords import files, locks
+from tfrecords.errors import ConfigError
+
+BUSY = "somebody is at work: wait"
+HOLD = """
+import sys, time
+from pathlib import Path
+from tfrecords import locks
+with locks.locked(Path(sys.argv[1]), "", keep=()):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_lock_ends_with_the_process_however_that_ends(tmp_path: Path) -> None:
+    work = tmp_path / "out" / ".work"
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(work)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    with pytest.raises(ConfigError, match=f"{tmp_path}/out: {BUSY}"), locks.locked(work, BUSY, ()):
+        pass
+    process.kill()
+    process.wait()
+    with locks.locked(work, BUSY, ()):
+        pass
+    assert not work.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_costs_one_warning_and_no_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(files, "_warned", set())
+    for _ in range(2):
+        with locks.locked(tmp_path / ".work", BUSY, ("job.json",)):
+            (tmp_path / ".work" / "job.json").touch()
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{tmp_path}: this file system has no locks ({os.strerror(number)}): make sure that only one")
+
+
+def test_another_failure_of_the_lock_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match="Input/output error"), locks.locked(tmp_path / ".work", BUSY, ()):
+        pass
+
+
+def test_a_lock_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
+    thesis, work = tmp_path / "thesis.tex", tmp_path / ".work"
+    thesis.write_text("years of work")
+    work.mkdir()
+    (work / "lock").symlink_to(thesis)
+    with pytest.raises(ConfigError, match=r"\.work: is not a folder of this program"), locks.locked(work, BUSY, ()):
+        pass
+    assert thesis.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("files_in_it", [{"notes.txt": b"mine"}, {"lock": b"of a bicycle"}, {"lock": b"x" * 100, "a": b""}])
+def test_a_folder_of_somebody_else_is_refused_and_left_alone(tmp_path: Path, files_in_it: dict[str, bytes]) -> None:
+    work = tmp_path / ".work"
+    work.mkdir()
+    for name, content in files_in_it.items():
+        (work / name).write_bytes(content)
+    with pytest.raises(ConfigError, match="is not a folder of this program: move it elsewhere"), locks.locked(work, BUSY, ()):
+        pass
+    assert _tree(work) == files_in_it
+
+
+def test_leftovers_of_a_killed_removal_go_and_folders_that_only_look_like_them_stay(tmp_path: Path) -> None:
+    work = tmp_path / ".work"
+    for name, ours in (("0" * 16, True), ("1" * 16, False), ("mine", True), ("2" * 15, True)):
+        folder = tmp_path / f".work-{name}"
+        folder.mkdir()
+        (folder / "lock").write_bytes(b"galaxy-zoo-vgg16\n" if ours else b"of a bicycle")
+        (folder / "half").write_bytes(b"content")
+    (tmp_path / f".work-{'3' * 16}").mkdir()  # empty: nothing is lost with it
+    (tmp_path / f".work-{'4' * 16}").symlink_to(tmp_path / ".work-mine")
+    with locks.locked(work, BUSY, ()):
+        pass
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == sorted([f".work-{'1' * 16}", ".work-mine", f".work-{'2' * 15}", f".work-{'4' * 16}"])
+    assert (tmp_path / ".work-mine" / "half").read_bytes() == b"content"

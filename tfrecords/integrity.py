@@ -1,0 +1,62 @@
+"""Whether a dataset's shards are those that its manifest lists, by their SHA-256.
+
+TensorFlow checks the CRC of each record it reads, but not that a shard is the right one: two of equal size that were swapped,
+or one of another build, would be read without a word. `benchmarks/checks.py` measures what hashing costs.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tfrecords.dataset import Dataset, Shard
+from tfrecords.errors import DatasetError
+from tfrecords.files import sha256_file
+
+# Size, time of last change of content and of status (ns), inode: while they are the same, so is the file.
+Stamp = tuple[int, int, int, int]
+# Below so many bytes hashing is over before a bar could be read.
+_BAR_BYTES = 2_000_000_000
+
+
+def _stamp(path: Path) -> Stamp:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def read_shards(dataset: Dataset, split: str, limit: int = 0) -> list[Shard]:
+    """The shards that hold the first `limit` galaxies of a split (0: all)."""
+    shards, galaxies = [], 0
+    for shard in dataset.shards:
+        if shard.split == split and (not limit or galaxies < limit):
+            shards.append(shard)
+            galaxies += shard.examples
+    return shards
+
+
+def check_shards(dataset: Dataset, shards: Iterable[Shard], checked: Mapping[str, Stamp] | None = None) -> dict[str, Stamp]:
+    """Hash shards, several at a time; returns what to give as `checked` next time, to hash only those that changed since.
+
+    Raises DatasetError, naming it, for a shard that is not the one in the manifest.
+    """
+    checked = checked or {}
+
+    def intact(shard: Shard) -> bool:
+        return sha256_file(dataset.folder / shard.name) == shard.sha256
+
+    stamps = {shard.name: _stamp(dataset.folder / shard.name) for shard in shards}
+    unknown = [shard for shard in dataset.shards if shard.name in stamps and checked.get(shard.name) != stamps[shard.name]]
+    size = sum(shard.bytes for shard in unknown)
+    bar = tqdm(total=size, desc="checking shards", unit="B", unit_scale=True, leave=False, disable=size < _BAR_BYTES or None)
+    with bar, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for shard, good in zip(unknown, pool.map(intact, unknown), strict=True):
+            if not good:
+                pool.shutdown(cancel_futures=True)
+                raise DatasetError(
+                    f"{dataset.folder / shard.name}: is not the shard that preprocess wrote: "
+                    "build the dataset again with --overwrite"
+                )
+            bar.update(shard.bytes)
+    return stamps

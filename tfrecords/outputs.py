@@ -1,0 +1,191 @@
+"""An output folder and its marker: the list of the files that we wrote there. Nothing else in it is overwritten or removed.
+
+    .galaxy-zoo/marker.json     {"kind": "run", "files": {"report/index.html": SHA-256, "checkpoint/...": ""}}
+    .galaxy-zoo/lock            held while one of our programs writes here, see `locks`
+
+A file is listed before it is written, without its hash, and again with its hash once it is complete. So a kill at any moment
+leaves no file of ours that is not listed; and a file that somebody changed since is recognised, and left as it is. A dataset's
+marker is its manifest.json (see `dataset`), and while it is being made the list in its work folder.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from tfrecords import locks
+from tfrecords.dataset import to_json
+from tfrecords.errors import ConfigError, RunError
+from tfrecords.files import PARTIAL_SUFFIX, atomic_file, local_path, real_folder, sha256_file, write_text
+
+PRIVATE = ".galaxy-zoo"
+_MARKER = "marker.json"
+_KINDS = {"run": "a training run", "page": "a page of explore", "export": "an exported model"}
+
+
+class Output:
+    """The files of one kind of output ("run", "page", "export") in a folder, by their path relative to it.
+
+    Write only while `locked`.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        """Reads the marker; there need be none yet. Raises ConfigError where it is of another kind or damaged."""
+        self.folder = local_path(folder)
+        self.kind = kind
+        self._read()
+
+    def _read(self) -> None:
+        self.files: dict[str, str] = {}
+        path = self.private / _MARKER
+        self.exists = path.is_file()
+        if not self.exists:
+            return
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            there, self.files = content["kind"], dict(content["files"])
+            for name, digest in self.files.items():
+                if not isinstance(digest, str) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                    raise ValueError(f"it lists {name!r}")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{path}: damaged ({error}): choose another folder, or move this one elsewhere") from error
+        if there != self.kind:
+            raise ConfigError(f"{self.folder}: holds {_KINDS.get(there, 'something else')}: choose another folder")
+
+    @property
+    def private(self) -> Path:
+        """The folder of the marker, the lock and unfinished files."""
+        return self.folder / PRIVATE
+
+    def _path(self, name: str) -> Path:
+        return self.folder / name
+
+    def refuse_others(self, names: Iterable[str] | None = None) -> None:
+        """Raise ConfigError, naming it, for a file that is in the way and not as we wrote it.
+
+        names: the files to be written. None: the folder is to be ours alone where it has no marker yet.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ConfigError(f"{self.folder}: is a file: choose another --out")
+        if names is None:
+            if not self.exists and self.folder.is_dir():
+                ours = {PRIVATE, *(path.name for path in locks.leftovers(self.private))}
+                others = sorted({*os.listdir(self.folder)} - ours)
+                if others:
+                    raise ConfigError(
+                        f"{self.folder}: holds other files ({others[0]}) and is not {_KINDS[self.kind]}: "
+                        "choose an --out that is empty or new"
+                    )
+            return
+        for name in names:
+            self._refuse_links(name)
+            path = self._path(name)
+            if not os.path.lexists(path):
+                continue
+            if name not in self.files:
+                raise ConfigError(f"{path}: was not written by this program: move it elsewhere, or choose another --out")
+            if not self.is_intact(name):
+                raise ConfigError(f"{path}: was changed since it was written: move it elsewhere, or choose another --out")
+
+    def _refuse_links(self, name: str) -> None:
+        for parent in PurePosixPath(name).parents:
+            if parent != PurePosixPath() and self._path(str(parent)).is_symlink():
+                raise ConfigError(
+                    f"{self._path(str(parent))}: is a link to another folder: remove the link, or choose another --out"
+                )
+
+    def is_intact(self, name: str) -> bool:
+        """Whether a file is listed and, where its hash is, still has it."""
+        digest = self.files.get(name)
+        if digest is None:
+            return False
+        path = self._path(name)
+        return not digest or (path.is_file() and sha256_file(path) == digest)
+
+    def check(self, name: str, advice: str) -> None:
+        """Raise RunError, with `advice`, where a file is listed with a hash and is another one now."""
+        if self.files.get(name) and not self.is_intact(name):
+            raise RunError(f"{self._path(name)}: was changed since it was written: {advice}")
+
+    def _save(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        real_folder(self.private)
+        text = to_json({"kind": self.kind, "files": self.files})
+        write_text(self.private / _MARKER, text)
+        self.exists = True
+
+    def claim(self, *names: str) -> None:
+        """List files that are about to be written. Raises ConfigError as `refuse_others` does."""
+        self.refuse_others(names)
+        self.adopt(*names)
+
+    def adopt(self, *names: str) -> None:
+        """List files that were written already, by a library that chose their names."""
+        self.files.update(dict.fromkeys(names, ""))
+        self._save()
+
+    def make_folders(self, name: str) -> None:
+        """Make the folders around a file."""
+        for parent in reversed(PurePosixPath(name).parents[:-1]):
+            real_folder(self._path(str(parent)))
+
+    def settle(self, *names: str) -> None:
+        """Note the hashes of files that are complete, and drop those from the list that were not written after all."""
+        for name in names:
+            if self._path(name).is_file():
+                self.files[name] = sha256_file(self._path(name))
+            else:
+                self.files.pop(name, None)
+        self._save()
+
+    def write(self, contents: Mapping[str, bytes]) -> None:
+        """Write small files in this order, each in one atomic step."""
+        self.claim(*contents)
+        for name, content in contents.items():
+            self.put(name, content)
+        self.settle(*contents)
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write a file that was claimed, in one atomic step."""
+        assert name in self.files
+        self.make_folders(name)
+        with atomic_file(self._path(name), beside=self.private) as file:
+            file.write(content)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove listed files, and folders that are empty then. Raises ConfigError where one was changed since."""
+        names = list(names)
+        self.refuse_others(names)
+        for name in names:
+            self._path(name).unlink(missing_ok=True)
+            for parent in PurePosixPath(name).parents[:-1]:
+                try:
+                    self._path(str(parent)).rmdir()
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                        raise
+                    break
+            del self.files[name]
+        if names:
+            self._save()
+
+    @contextlib.contextmanager
+    def locked(self, busy: str, beside_others: bool = False) -> Iterator[None]:
+        """Hold the folder alone while the block runs; where nothing was written in it then, it leaves no trace.
+
+        busy: what the user is told while another process holds it. beside_others: the folder may hold other files although it
+        has no marker. Raises ConfigError where it is held, or may not be used.
+        """
+        if not beside_others:
+            self.refuse_others()
+        with locks.locked(self.private, busy, keep=(_MARKER,)):
+            self._read()
+            for partial in self.private.glob(f".*{PARTIAL_SUFFIX}"):  # of a process that was killed
+                if partial.is_dir():
+                    shutil.rmtree(partial)
+                else:
+                    partial.unlink()
+            yield
