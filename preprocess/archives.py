@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tfrecords.errors import ImageError, SourceError
+from tfrecords.errors import ImageError, SourceError, lacks_memory
 from tfrecords.files import atomic_file
 
 STORED, DEFLATED = 0, 8
@@ -201,6 +201,8 @@ def read(fd: int, header: int, stored: int, size: int, crc: int, method: int) ->
             unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
             data = unpacker.decompress(data, min(size, _MOST) + 1)  # no more than it says, whatever it holds
         except zlib.error as error:
+            if lacks_memory(error):
+                raise MemoryError("unpacking it") from error
             raise ImageError("is damaged in its zip") from error
     if len(data) != size or zlib.crc32(data) != crc:
         raise ImageError("is damaged in its zip")
@@ -273,6 +275,8 @@ def unpack(archive: Zip, entry: Entry, folder: Path) -> Zip:
                 if (crc, size) != (entry.crc, entry.size):
                     raise _damaged(archive, f"{entry.name} is damaged")
         except (ImageError, zlib.error) as error:
+            if lacks_memory(error):
+                raise MemoryError(name) from error
             raise _damaged(archive, f"{entry.name} is damaged") from error
         finally:
             os.close(fd)

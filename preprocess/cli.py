@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tfrecords.commandline import Command, at_least, between, fraction, run_program
+from tfrecords.commandline import Command, at_least, between, fraction, run_program, say
 from tfrecords.files import local_path
 from tfrecords.text import printable
 
@@ -117,12 +117,12 @@ def _build(args: Any) -> None:
     bad = BadImages(args.on_bad_image == "skip", args.max_bad_fraction)
     result = build(args.src, args.out, settings, args.solutions, args.workers, args.overwrite, bad, args.dask)
     dataset = result.dataset
-    print(f"{dataset.folder}: {'already complete, nothing to do' if result.already_complete else 'complete'}")
+    say(f"{dataset.folder}: {'already complete, nothing to do' if result.already_complete else 'complete'}")
     for split in SPLITS:
         shards = [shard for shard in dataset.shards if shard.split == split]
         if shards:
             megabytes = sum(shard.bytes for shard in shards) / 1e6
-            print(f"  {split:<11}{dataset.galaxies(split):>8,} galaxies {len(shards):>5} shards {megabytes:>10,.1f} MB")
+            say(f"  {split:<11}{dataset.galaxies(split):>8,} galaxies {len(shards):>5} shards {megabytes:>10,.1f} MB")
     for count, what in (
         ("rejected", f"images could not be used: see {dataset.folder / REJECTED}"),
         ("images_without_votes", "images have no votes"),
@@ -130,8 +130,8 @@ def _build(args: Any) -> None:
         ("kept_splits", "images keep the split of their folder"),
     ):
         if dataset.source[count]:
-            print(f"  {dataset.source[count]:,} {what}")
-    print(f"next: trainer --tfrecords {dataset.folder}")
+            say(f"  {dataset.source[count]:,} {what}")
+    say(f"next: trainer --tfrecords {dataset.folder}")
 
 
 def _verify_flags(parser: Any) -> None:
@@ -150,18 +150,18 @@ def _verify(args: Any) -> None:
         raise SettingError("--solutions is the table of votes of a source: give --src too")
     report = verify(args.tfrecords, args.src, args.solutions, args.workers)
     if report.findings:
-        rows = [(finding.level, printable(finding.where), printable(finding.what)) for finding in report.findings]
+        rows = [(finding.level, printable(finding.where), finding.what) for finding in report.findings]
         width = max(len(where) for _, where, _ in rows)
-        print(f"{'level':<8} {'where':<{width}} what")
+        say(f"{'level':<8} {'where':<{width}} what")
         for level, where, what in rows:
-            print(f"{level:<8} {where:<{width}} {what}")
+            say(f"{level:<8} {where:<{width}} {what}")
     if report.errors:
         errors = f"{report.errors} error{'s' * (report.errors > 1)}"
         raise DatasetError(f"{args.tfrecords}: {errors} found, listed above: build the dataset again with --overwrite")
     assert report.dataset is not None
     galaxies = sum(shard.examples for shard in report.dataset.shards)
     against = f", and agrees with {args.src}" if args.src else ""
-    print(f"{args.tfrecords}: intact: {galaxies:,} galaxies in {len(report.dataset.shards)} shards{against}")
+    say(f"{args.tfrecords}: intact: {galaxies:,} galaxies in {len(report.dataset.shards)} shards{against}")
 
 
 def _demo_flags(parser: Any) -> None:
@@ -182,8 +182,8 @@ def _demo(args: Any) -> None:
     from preprocess.demo import write_survey
 
     write_survey(args.out, args.galaxies, args.seed, args.workers)
-    print(f"{args.out}: {args.galaxies:,} synthetic galaxies with votes, {args.galaxies // 10:,} without")
-    print(f"next: preprocess --src {args.out}")
+    say(f"{args.out}: {args.galaxies:,} synthetic galaxies with votes, {args.galaxies // 10:,} without")
+    say(f"next: preprocess --src {args.out}")
 
 
 COMMANDS = {

@@ -16,7 +16,6 @@ from tfrecords import dataset
 from tfrecords.dataset import Dataset
 from tfrecords.errors import DatasetError, SourceError
 from tfrecords.images import CropSettings
-from tfrecords.text import cell
 
 
 def _rejected_ids(data: Dataset) -> list[int]:
@@ -74,7 +73,7 @@ def _check_listed(data: Dataset, survey: Survey, shards: list[plan.ShardPlan]) -
         (dataset.REJECTED, data.rejected, rows[np.isin(images.galaxy_id[rows], _rejected_ids(data))]),
     ):
         with suppress(DatasetError):  # damaged: a finding of its own
-            if listed() != {int(images.galaxy_id[row]): cell(images.path(row)) for row in expected}:
+            if listed() != {int(images.galaxy_id[row]): images.path(row) for row in expected}:
                 yield Finding("error", name, "does not agree with the source")
 
 

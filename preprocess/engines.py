@@ -16,6 +16,7 @@ from multiprocessing import connection
 from typing import Any, TypeVar
 
 from tfrecords.errors import ConfigError, GalaxyZooError
+from tfrecords.files import leave_warnings_to_parent
 
 POLL_SECONDS = 0.1
 _DASK_SECONDS = 10
@@ -75,6 +76,7 @@ def _start_worker(images_done: Any, stop: Any) -> None:
     _link = (images_done, stop)
     guard_worker()
     _keep_freed_memory()
+    leave_warnings_to_parent()
 
 
 def worker_killed() -> GalaxyZooError:

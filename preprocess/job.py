@@ -16,11 +16,12 @@ from preprocess.engines import require_dask, run_dask, run_local
 from preprocess.listing import PLAIN, Listing
 from preprocess.shard import Receipt, Rejected, ShardTask, write_shard
 from preprocess.surveys import Survey
-from tfrecords import dataset, locks
+from tfrecords import dataset
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, SettingError, SourceError
 from tfrecords.files import atomic_file, local_path, sha256_file, write_text
 from tfrecords.images import CropSettings, require_codec
+from tfrecords.integrity import check_shards
 from tfrecords.text import cell
 
 log = logging.getLogger("preprocess")
@@ -79,17 +80,22 @@ def _complete(folder: Path, work: Path, job: dict[str, Any], images: Listing, sh
     crcs = np.fromiter(tqdm(surveys.content_crcs(images, rows), "checking the source", len(rows), disable=None), np.uint32)
     changed = surveys.fingerprint(job["source"]["listing"], crcs) != complete.source.get("fingerprint")
     state.refuse(folder, "a dataset made differently", "an image of the source has changed" if changed else "")
-    locks.remove(work)
+    check_shards(complete, complete.shards)
+    state.remove(work)
     return complete
 
 
-def _changed(images: Listing, shard: plan.ShardPlan, receipt: Receipt) -> str:
+def _changed(images: Listing, shard: plan.ShardPlan, receipt: Receipt, same_place: bool) -> str:
     """The first image of a finished shard that is another than when it was read; empty where none is.
 
     Files whose time of change is the one that was read are as they were: of one clock, the file system's, so that it does not
-    matter whether it agrees with ours. All others are read again. (Sizes are part of the listing, which is compared first.)
+    matter whether it agrees with ours. All others are read again, and those at another place than before, and those whose file
+    system counts whole seconds, within which there may have been another change. (Sizes are part of the listing, which is
+    compared first.)
     """
-    place = np.flatnonzero((images.method[shard.rows] != PLAIN) | (images.position[shard.rows] != receipt.times()))
+    times = images.position[shard.rows]
+    unsure = (images.method[shard.rows] != PLAIN) | (times != receipt.times()) | (times % 1_000_000_000 == 0)
+    place = np.flatnonzero(unsure | (not same_place))
     touched = shard.rows[place]
     for row, crc, before in zip(touched.tolist(), surveys.content_crcs(images, touched), receipt.crcs()[place], strict=True):
         if crc != before:
@@ -136,8 +142,10 @@ def _write_shards(
 ) -> list[Receipt]:
     """Write the shards that have no receipt yet with `run`, an engine; return the receipts of all."""
     receipts = state.receipts(folder, work)
+    begun = state.begun(work)
+    same_place = begun is not None and begun["path"] == str(survey.source.path.resolve())
     for shard in shards:
-        if shard.name in receipts and (changed := _changed(survey.images, shard, receipts[shard.name])):
+        if shard.name in receipts and (changed := _changed(survey.images, shard, receipts[shard.name], same_place)):
             if not overwrite:
                 state.refuse(folder, "an unfinished job", f"{changed} has changed since it was written")
             del receipts[shard.name]
@@ -267,5 +275,5 @@ def build(
             )  # fmt: skip
         if enlarged := sum(receipt.enlarged for receipt in receipts):
             log.warning("%d crops had fewer pixels than --size %d and were enlarged", enlarged, settings.crop.size)
-        locks.remove(work)
+        state.remove(work)
     return Result(dataset.open_dataset(out), already_complete=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfrecords.errors import SourceError
+from tfrecords.errors import SourceError, lacks_memory
 from tfrecords.taxonomy import COLUMNS, QUESTIONS, SUM_TOLERANCE_ERROR, SUM_TOLERANCE_WARNING, tree_deviation
 
 
@@ -86,6 +86,8 @@ def read(path: str, content: bytes) -> Votes:
         # The one parser that promises the nearest float64.
         table = pd.read_csv(io.BytesIO(content), float_precision="round_trip")
     except (ValueError, UnicodeDecodeError) as error:
+        if lacks_memory(error):  # pandas calls that an error of the table
+            raise MemoryError(path) from error
         raise SourceError(f"{path}: not a readable CSV file ({' '.join(str(error).split())}): check it") from error
     header = next(csv.reader([content.split(b"\n", 1)[0].decode("utf-8-sig", "replace").strip()]), [])
     twice = sorted({name for name in header if name and header.count(name) > 1})

@@ -19,8 +19,8 @@ from typing import Any
 from preprocess.shard import Receipt, Rejected
 from tfrecords import dataset, locks
 from tfrecords.dataset import Shard
-from tfrecords.errors import ConfigError
-from tfrecords.files import local_path, sha256_file, write_text
+from tfrecords.errors import ConfigError, DatasetError
+from tfrecords.files import local_path, real_folder, sha256_file, write_text
 
 WORK = ".preprocess"
 _JOB = "job.json"
@@ -30,6 +30,8 @@ _UNFINISHED = "unfinished-"
 # In the order in which they are written; the last two make the folder a dataset.
 METADATA = (dataset.REJECTED, dataset.NAMES, dataset.FEATURES, dataset.DATASET_INFO, dataset.MANIFEST)
 _SHARD = re.compile(rf"{dataset.NAME}-[a-z]+\.tfrecord-\d+-of-\d+")
+# What lies in the work folder: beside these, copies of zips and unfinished files.
+_KNOWN = re.compile(rf"{re.escape(_JOB)}|{re.escape(_FILES)}|{_RECEIPTS}|{_UNFINISHED}.*|inner-.*|\..*\.partial")
 _BUSY = "another preprocess job is writing here: wait for it, or choose another --out"
 
 
@@ -39,12 +41,13 @@ def _listed(folder: Path) -> set[str]:
     A manifest that was edited still lists them; one that cannot be read at all lists nothing.
     """
     names: set[str] = set()
+    # In this order: a job that ends meanwhile writes its manifest first, and then removes the work folder.
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        names |= {*json.loads((folder / WORK / _FILES).read_text("utf-8"))}
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         content = json.loads((folder / dataset.MANIFEST).read_text("utf-8"))
         if content["dataset"] == dataset.NAME and "galaxy-zoo-vgg16" in content["tool"]:
             names |= {dataset.MANIFEST, *content["files"], *(shard["name"] for shard in content["shards"])}
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        names |= {*json.loads((folder / WORK / _FILES).read_text("utf-8"))}
     return {name for name in names if isinstance(name, str) and (name in METADATA or _SHARD.fullmatch(name))}
 
 
@@ -54,8 +57,10 @@ def _refuse_others(folder: Path) -> None:
         raise ConfigError(f"{folder}: is a file: choose another --out")
     if not folder.is_dir():
         return
+    there = {*os.listdir(folder)}
     ours = {WORK, *(path.name for path in locks.leftovers(folder / WORK))}
-    others = sorted({*os.listdir(folder)} - ours - _listed(folder))
+    others = sorted(there - ours - _listed(folder))
+    others = [name for name in others if os.path.lexists(folder / name)]  # and not gone since, with a job that ended
     if others:
         raise ConfigError(f"{folder}: holds other files ({others[0]}): choose an --out that is empty or new")
 
@@ -67,7 +72,7 @@ def locked(folder: Path) -> Iterator[Path]:
     Raises ConfigError where `folder` is a file, holds files of somebody else, or another job is at work in it.
     """
     _refuse_others(folder)
-    with locks.locked(folder / WORK, _BUSY, keep=(_JOB, _FILES)):
+    with locks.locked(folder / WORK, _BUSY, _KNOWN, keep=(_JOB, _FILES)):
         _refuse_others(folder)
         yield folder / WORK
 
@@ -86,9 +91,8 @@ def begin(folder: Path, work: Path, job: dict[str, Any], shards: Iterable[str]) 
     if not (work / _JOB).exists():
         _list(folder, work, {*shards, *METADATA})
         write_text(work / _JOB, dataset.to_json(job))
-    (work / _RECEIPTS).mkdir(exist_ok=True)
-    for leftover in work.glob(f"{_UNFINISHED}*"):
-        shutil.rmtree(leftover)
+    real_folder(work / _RECEIPTS)
+    locks.clear(work, re.compile(f"{_UNFINISHED}.*"))
     return Path(mkdtemp(prefix=_UNFINISHED, dir=work))
 
 
@@ -125,12 +129,26 @@ def refuse(folder: Path, state: str, what: str) -> None:
 
 
 def clear(folder: Path, work: Path) -> None:
-    """Remove a dataset or unfinished job: first what makes it count as complete; never a file of somebody else."""
+    """Remove a dataset or unfinished job: first what makes it count as complete; never a file of somebody else.
+
+    Raises ConfigError, before anything is removed, where one of the files beside the shards was changed since it was written.
+    """
+    with suppress(DatasetError):  # no manifest, or one that was edited, and has no hashes to trust
+        for name, digest in dataset.read_manifest(folder).files.items():
+            if (folder / name).is_file() and sha256_file(folder / name) != digest:
+                raise ConfigError(
+                    f"{folder / name}: was changed since it was written: move it elsewhere, or choose another --out"
+                )
     _list(folder, work, set())
     for name in sorted(_listed(folder), key=lambda name: (name not in METADATA, name != dataset.MANIFEST, name)):
         (folder / name).unlink(missing_ok=True)
     (work / _JOB).unlink(missing_ok=True)
     shutil.rmtree(work / _RECEIPTS, ignore_errors=True)
+
+
+def remove(work: Path) -> None:
+    """Remove the work folder of a complete dataset."""
+    locks.remove(work, _KNOWN)
 
 
 def save_receipt(work: Path, receipt: Receipt) -> None:

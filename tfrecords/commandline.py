@@ -72,6 +72,11 @@ def at_least(minimum: int) -> Callable[[str], int]:
     return between(minimum, sys.maxsize)
 
 
+def say(text: str) -> None:
+    """Print a result: lines in which control characters, which paths may hold, are escaped."""
+    print("\n".join(map(printable, text.split("\n"))), flush=True)
+
+
 class _Lines(logging.Formatter):
     """A log message as one line in which control characters, which file names may hold, are escaped."""
 

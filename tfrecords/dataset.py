@@ -15,7 +15,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 from tfrecords.errors import DatasetError
 from tfrecords.files import local_path, sha256_file
 from tfrecords.taxonomy import COLUMNS
+from tfrecords.text import from_cell
 
 NAME = "galaxy_zoo"
 VERSION = "1.0.0"
@@ -64,11 +65,21 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def csv_line(values: Iterable[object]) -> bytes:
-    """A line of a CSV file, ended by a bare newline. Text from outside must have gone through `text.cell`."""
+def csv_line(values: Sequence[object]) -> bytes:
+    """A line of a CSV file, ended by a bare newline. Text from outside must have gone through `text.cell`.
+
+    A value with a semicolon is quoted too: spreadsheets of many countries separate by it, and it may be followed by a formula.
+    """
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow(values)
-    return buffer.getvalue().encode("utf-8")
+    line = buffer.getvalue()
+    if ";" in line:
+        line = ",".join(_quoted(str(value)) for value in values) + "\n"
+    return line.encode("utf-8")
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace('"', '""') + '"' if any(character in value for character in ',;"') else value
 
 
 def sha256_text(text: str) -> str:
@@ -202,19 +213,13 @@ class Dataset:
         return rows
 
     def names(self) -> dict[int, str]:
-        """Galaxy id -> file name as a table shows it (`text.cell`), of the galaxies whose names were no numbers.
-
-        Raises DatasetError where the table is damaged.
-        """
+        """Galaxy id -> file name, of the galaxies whose names were no numbers. Raises DatasetError where damaged."""
         rows = self._table(NAMES, NAMES_HEADER) if NAMES in self.files else []
-        return {int(galaxy_id): name for galaxy_id, name in rows}
+        return {int(galaxy_id): from_cell(name) for galaxy_id, name in rows}
 
     def rejected(self) -> dict[int, str]:
-        """Galaxy id -> path in the source as a table shows it, of the images that could not be used.
-
-        Raises DatasetError where the table is damaged.
-        """
-        return {int(galaxy_id): path for galaxy_id, path, _ in self._table(REJECTED, REJECTED_HEADER)}
+        """Galaxy id -> path in the source, of the images that could not be used. Raises DatasetError where damaged."""
+        return {int(galaxy_id): from_cell(path) for galaxy_id, path, _ in self._table(REJECTED, REJECTED_HEADER)}
 
     def paths(self, split: str) -> list[Path]:
         """The shards of a split in order. Raises DatasetError, naming the splits there are, where it is absent."""
@@ -252,7 +257,7 @@ def read_manifest(folder: Path) -> Dataset:
         dataset = Dataset(folder, *parts, shards, fingerprint)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
-            f"{folder / MANIFEST}: damaged ({error}): build the dataset again in another folder, and remove this one"
+            f"{folder / MANIFEST}: not a whole manifest of preprocess ({error}): build the dataset again in another folder"
         ) from error
     if not intact:
         raise DatasetError(f"{folder / MANIFEST}: edited since it was written: build the dataset again with --overwrite")
@@ -266,7 +271,9 @@ def _check_files(dataset: Dataset) -> None:
         if not path.is_file():
             raise DatasetError(f"{path}: is missing: build the dataset again with --overwrite")
         if sha256_file(path) != digest:
-            raise DatasetError(f"{path}: was changed since it was written: build the dataset again with --overwrite")
+            raise DatasetError(
+                f"{path}: was changed since it was written: move it elsewhere, and build the dataset again with --overwrite"
+            )
 
 
 def open_dataset(folder: Path) -> Dataset:

@@ -39,6 +39,15 @@ class RunError(GalaxyZooError):
     """A training run cannot start, go on, or be read."""
 
 
+# How libraries report that an allocation failed, where they raise no MemoryError: libjpeg, Pillow, pandas, zlib, HDF5.
+_NO_MEMORY = ("nsufficient memory", "ut of memory", "emory allocation", "annot allocate memory")
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was short: a fault of the machine, which concludes nothing about a file."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
 def one_line(error: BaseException) -> str:
     """The line a command prints for `error`: no traceback, no line breaks, and for a full disk the way out.
 

@@ -24,6 +24,11 @@ _warned: set[str] = set()
 log = logging.getLogger("tfrecords")
 
 
+def leave_warnings_to_parent() -> None:
+    """Log none of `warn_once`'s warnings in this process: its parent writes to the same folders, and logs them."""
+    _warned.update(("sync", "lock"))
+
+
 def warn_once(kind: str, message: str) -> None:
     """Log a warning of this kind the first time it is needed in this process."""
     if kind not in _warned:
@@ -119,9 +124,9 @@ def real_folder(folder: Path) -> None:
         folder.mkdir()
     mode = folder.lstat().st_mode
     if stat.S_ISLNK(mode):
-        raise ConfigError(f"{folder}: is a link to another folder: remove the link, or choose another --out")
+        raise ConfigError(f"{folder}: is a link to another folder: remove the link, or choose another one")
     if not stat.S_ISDIR(mode):
-        raise ConfigError(f"{folder}: is a file where a folder belongs: move it elsewhere, or choose another --out")
+        raise ConfigError(f"{folder}: is a file where a folder belongs: move it elsewhere, or choose another folder")
 
 
 def sha256_file(path: Path) -> str:

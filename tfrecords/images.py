@@ -10,13 +10,13 @@ import io
 import warnings
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tfrecords.errors import GalaxyZooError, ImageError
+from tfrecords.errors import GalaxyZooError, ImageError, lacks_memory
 
 try:
     import turbojpeg
@@ -32,10 +32,11 @@ MAX_BYTES = 256_000_000
 # What Pillow opens and converts to 8-bit RGB without a choice of ours; 16-bit and float images need a stretch first.
 _EIGHT_BIT_MODES = ("RGB", "L", "CMYK", "P", "RGBA", "LA", "1", "YCbCr")
 _JPEG_MAGIC = b"\xff\xd8\xff"
-# How codecs report that an allocation failed, and a bound on what decoding takes for each pixel: coefficients of three
-# colours at two bytes, Pillow's four bytes, and two copies of three.
-_NO_MEMORY = ("No error", "nsufficient memory", "ut of memory", "emory allocation")
+# A bound on what decoding takes for each pixel: coefficients of three colours at two bytes, Pillow's four bytes, and two
+# copies of three.
 _DECODING_BYTES = 16
+# What libjpeg-turbo says of a coefficient that no 8-bit image has.
+_OUT_OF_RANGE = "out of range"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _unreadable(error: Exception, width: int = 0, height: int = 0) -> ImageError
     Codecs hide that: libjpeg-turbo's wrapper answers "No error", and Pillow "broken data stream". So where there is no room
     now for all that decoding takes, nothing is concluded about the image.
     """
-    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+    if lacks_memory(error) or str(error) == "No error":
         raise MemoryError(f"{width} x {height} pixels") from error
     try:
         np.empty(width * height * _DECODING_BYTES, np.uint8)
@@ -234,66 +235,25 @@ def _cut_box(
     return (top, left, bottom, right), (row - top, column - left)
 
 
-@lru_cache(maxsize=64)
-def _writable(tables: bytes) -> bool:
-    """Whether every symbol in the Huffman tables of a JPEG (the contents of its DHT segments) has a code in the standard ones.
-
-    libjpeg-turbo writes a cut with the standard tables, and writes nonsense, without a word, for a symbol that these lack.
-    They hold all sizes of an 8-bit image: 0 to 11 for DC, 1 to 10 after any run of zeros for AC, end of block, 16 zeros.
-    Source: ITU-T T.81, F.1.2.1.2, F.1.2.2.1 and K.3.
-    """
-    at = 0
-    while at < len(tables):
-        is_ac, counts = tables[at] >> 4, tables[at + 1 : at + 17]
-        symbols = tables[at + 17 : at + 17 + sum(counts)]
-        if is_ac and not all(symbol in (0x00, 0xF0) or 1 <= symbol & 0xF <= 10 for symbol in symbols):
-            return False
-        if not is_ac and not all(symbol <= 11 for symbol in symbols):
-            return False
-        at += 17 + len(symbols)
-    return True
-
-
-def _is_plain(data: bytes) -> bool:
-    """Whether a baseline JPEG has one scan, and Huffman tables from which a cut can be written as it is."""
-    tables, components, at = b"", 0, 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == 0xFF:  # fill bytes
-            at += 1
-            continue
-        content = data[at + 4 : at + 2 + length]
-        if marker == 0xC4:
-            tables += content
-        elif marker in (0xC0, 0xC1):
-            components = content[5]
-        elif marker == 0xDA:
-            return content[0] == components and _writable(tables)
-        at += 2 + length
-    return False
-
-
 def _cut(data: bytes, header: dict[str, Any], crop_fraction: float, size: int) -> StoredImage | None:
     """The crop cut out of a JPEG without decoding it; None where that cannot be done."""
     box = _cut_box(header["height"], header["width"], header["subsamp"], crop_fraction, size)
     if box is None:
         return None
     (top, left, bottom, right), offset = box
-    # copynone drops EXIF and colour profiles, which no pixel depends on.
-    cut_out = partial(
-        turbojpeg.transform, data, x=left, y=top, w=right - left, h=bottom - top, crop=True, copynone=True, perfect=False
-    )
     try:
-        cut = cut_out()
+        # With Huffman tables made for it, for then libjpeg-turbo looks at each value. Without, it writes nonsense, and no word,
+        # for what the standard tables cannot hold: only damaged images do, yet decoders show them. copynone drops EXIF and
+        # colour profiles, which no pixel depends on.
+        checked = turbojpeg.transform(
+            data, x=left, y=top, w=right - left, h=bottom - top, crop=True, copynone=True, perfect=False, optimize=True
+        )
+        # The standard tables again: the bytes of a cut made without the look.
+        cut = turbojpeg.transform(checked, copynone=True, perfect=False)
     except RuntimeError as error:
-        raise _unreadable(error, header["width"], header["height"]) from error
-    # Values that no 8-bit image has can be cut only by decoding them. libjpeg-turbo looks at each while it makes tables of its
-    # own, which takes as long again; other streams hold none, unless they are damaged in a way that no decoder notices.
-    if not _is_plain(data):
-        try:
-            cut_out(optimize=True)
-        except RuntimeError:
+        if _OUT_OF_RANGE in str(error):
             return None
+        raise _unreadable(error, header["width"], header["height"]) from error
     # Sampling factors that turbojpeg knows by a usual name may have larger blocks: then it cut out more.
     made = turbojpeg.decompress_header(cut)
     if (made["height"], made["width"]) != (bottom - top, right - left):

@@ -55,8 +55,8 @@ def check_shards(dataset: Dataset, shards: Iterable[Shard], checked: Mapping[str
             if not good:
                 pool.shutdown(cancel_futures=True)
                 raise DatasetError(
-                    f"{dataset.folder / shard.name}: is not the shard that preprocess wrote: "
-                    "build the dataset again with --overwrite"
+                    f"{dataset.folder / shard.name}: holds other bytes than preprocess wrote: "
+                    "move it elsewhere, and build the dataset again with --overwrite"
                 )
             bar.update(shard.bytes)
     return stamps

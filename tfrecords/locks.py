@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tfrecords.errors import ConfigError
-from tfrecords.files import real_folder, warn_once
+from tfrecords.files import PARTIAL_SUFFIX, real_folder, warn_once, write_bytes
 
 _LOCK = "lock"
 # Stands in every lock file, so that a folder of somebody else with a file of that name is never taken for ours.
@@ -25,6 +25,7 @@ _OURS = b"galaxy-zoo-vgg16\n"
 _ATTEMPTS = 1000
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _DOOMED = re.compile(r"-[0-9a-f]{16}")
+_PARTIAL = re.compile(rf"\..*{re.escape(PARTIAL_SUFFIX)}")
 
 
 def is_ours(work: Path) -> bool:
@@ -36,8 +37,10 @@ def is_ours(work: Path) -> bool:
         return not entries
     lock = work / _LOCK
     status = lock.lstat()
-    # Empty: killed between the two steps that make it.
-    return stat.S_ISREG(status.st_mode) and status.st_size <= len(_OURS) and lock.read_bytes() in (b"", _OURS)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > len(_OURS):
+        return False
+    content = lock.read_bytes()
+    return content == _OURS or (not content and entries == [_LOCK])  # killed between the two steps that make it
 
 
 def _is_here(descriptor: int, work: Path) -> bool:
@@ -48,18 +51,25 @@ def _is_here(descriptor: int, work: Path) -> bool:
         return False
 
 
-def _open(work: Path, keep: tuple[str, ...]) -> int:
+def make(work: Path) -> None:
+    """Put a lock file into a folder that is known to be ours."""
+    write_bytes(work / _LOCK, _OURS)
+
+
+def _open(work: Path, known: re.Pattern[str]) -> int:
     real_folder(work)
-    lost_its_lock = not os.path.lexists(work / _LOCK) and any((work / name).is_file() for name in keep)
-    if not is_ours(work) and not lost_its_lock:
+    if not is_ours(work):
         raise ConfigError(f"{work}: is not a folder of this program: move it elsewhere, or choose another --out")
+    for name in os.listdir(work):
+        if name != _LOCK and not known.fullmatch(name):
+            raise ConfigError(f"{work / name}: was not written by this program: move it elsewhere, or choose another --out")
     descriptor = os.open(work / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     if not os.fstat(descriptor).st_size:
         os.write(descriptor, _OURS)
     return descriptor
 
 
-def _acquire(work: Path, busy: str, keep: tuple[str, ...]) -> int:
+def _acquire(work: Path, busy: str, known: re.Pattern[str]) -> int:
     """The open lock of a work folder, which is made where it is missing.
 
     Another process may finish and remove its work folder between any two steps here; then the steps are repeated.
@@ -67,7 +77,7 @@ def _acquire(work: Path, busy: str, keep: tuple[str, ...]) -> int:
     for attempt in itertools.count(1):
         try:
             work.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = _open(work, keep)
+            descriptor = _open(work, known)
         except FileNotFoundError:
             if attempt == _ATTEMPTS:  # no other process: a folder cannot be made there
                 raise
@@ -92,28 +102,36 @@ def _acquire(work: Path, busy: str, keep: tuple[str, ...]) -> int:
     raise AssertionError("itertools.count does not end")
 
 
-def remove(work: Path) -> None:
+def remove(work: Path, known: re.Pattern[str]) -> None:
     """Remove a work folder at once for all other processes, which might else make their lock in what is left of it.
 
-    Its lock goes last: should this process be killed on the way, the rest is still recognised as ours.
+    known: names of what we put there; anything else is kept. The lock goes last: should this process be killed on the way, the
+    rest is still recognised as ours.
     """
     doomed = work.with_name(f"{work.name}-{secrets.token_hex(8)}")
     work.rename(doomed)
-    _empty(doomed)
+    _empty(doomed, known)
 
 
-def _empty(doomed: Path) -> None:
+def _empty(doomed: Path, known: re.Pattern[str]) -> None:
     """Another process may be removing it too, as a leftover."""
+    clear(doomed, known)
     with contextlib.suppress(FileNotFoundError):
-        for path in doomed.iterdir():
-            if path.name != _LOCK:
+        if os.listdir(doomed) == [_LOCK]:
+            (doomed / _LOCK).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        doomed.rmdir()
+
+
+def clear(work: Path, known: re.Pattern[str]) -> None:
+    """Remove from a work folder whatever has a known name, but never the lock, nor what lies behind a link."""
+    with contextlib.suppress(FileNotFoundError):
+        for path in work.iterdir():
+            if path.name != _LOCK and known.fullmatch(path.name):
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
-    (doomed / _LOCK).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        doomed.rmdir()
 
 
 def leftovers(work: Path) -> Iterator[Path]:
@@ -125,22 +143,23 @@ def leftovers(work: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def locked(work: Path, busy: str, keep: tuple[str, ...]) -> Iterator[None]:
+def locked(work: Path, busy: str, known: re.Pattern[str], keep: tuple[str, ...] = ()) -> Iterator[None]:
     """Hold the work folder `work` alone while the block runs. It stays behind where it then holds one of the files `keep`.
 
-    Raises ConfigError, with `busy` as what to do, where another process holds it, and where a folder of somebody else lies
-    there.
+    known: names of what we put there. Raises ConfigError, with `busy` as what to do, where another process holds it, and where
+    a folder or a file of somebody else lies there.
     """
     new = [path for path in (work.parent, *work.parent.parents) if not path.exists()]
-    descriptor = _acquire(work, busy, keep)
+    descriptor = _acquire(work, busy, known)
     try:
         for leftover in leftovers(work):
-            _empty(leftover)
+            _empty(leftover, known)
+        clear(work, _PARTIAL)  # of a process that was killed
         yield
     finally:
         # Refused before it began: leave no trace. A finished job's folder is gone, or another's by now.
         if _is_here(descriptor, work) and not any((work / name).exists() for name in keep):
-            remove(work)
+            remove(work, known)
             with contextlib.suppress(OSError):
                 for path in new:
                     path.rmdir()

@@ -3,27 +3,40 @@
     .galaxy-zoo/marker.json     {"kind": "run", "files": {"report/index.html": SHA-256, "checkpoint/...": ""}}
     .galaxy-zoo/lock            held while one of our programs writes here, see `locks`
 
-A file is listed before it is written, without its hash, and again with its hash once it is complete. So a kill at any moment
-leaves no file of ours that is not listed; and a file that somebody changed since is recognised, and left as it is. A dataset's
-marker is its manifest.json (see `dataset`), and while it is being made the list in its work folder.
+A file is listed before it is written: with the hash that it will have, beside that of the file it replaces, or "" where that
+is not known yet, or "-" for those that are never hashed. So a kill at any moment leaves no file of ours that is not listed (but
+for an event file whose name TensorFlow chose a moment before); and a file that somebody changed since is recognised, and left
+as it is. A dataset's marker is its manifest.json (see `dataset`), and while it is being made the list in its work folder.
 """
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from tfrecords import locks
 from tfrecords.dataset import to_json
 from tfrecords.errors import ConfigError, RunError
-from tfrecords.files import PARTIAL_SUFFIX, atomic_file, local_path, real_folder, sha256_file, write_text
+from tfrecords.files import atomic_file, local_path, real_folder, sha256_file, write_text
 
 PRIVATE = ".galaxy-zoo"
 _MARKER = "marker.json"
+# What lies in the private folder: beside the marker, unfinished files, and what a run keeps for itself.
+_KNOWN = re.compile(r"marker\.json|shards\.json|features-.*|\..*\.partial")
+_UNKNOWN, NEVER = "", "-"
 _KINDS = {"run": "a training run", "page": "a page of explore", "export": "an exported model"}
+
+
+def listed_files(folder: Path) -> set[str]:
+    """The files that the marker of a folder lists, of whatever kind; none where there is no marker."""
+    try:
+        return {*json.loads((folder / PRIVATE / _MARKER).read_text("utf-8"))["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 class Output:
@@ -68,8 +81,9 @@ class Output:
 
         names: the files to be written. None: the folder is to be ours alone where it has no marker yet.
         """
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ConfigError(f"{self.folder}: is a file: choose another --out")
+        if os.path.lexists(self.folder) and not self.folder.is_dir():
+            what = "a file" if self.folder.exists() else "a link to nowhere"
+            raise ConfigError(f"{self.folder}: is {what}: choose another --out")
         if names is None:
             if not self.exists and self.folder.is_dir():
                 ours = {PRIVATE, *(path.name for path in locks.leftovers(self.private))}
@@ -86,28 +100,28 @@ class Output:
             if not os.path.lexists(path):
                 continue
             if name not in self.files:
-                raise ConfigError(f"{path}: was not written by this program: move it elsewhere, or choose another --out")
+                raise ConfigError(f"{path}: was not written by this program: move it elsewhere, or choose another folder")
             if not self.is_intact(name):
-                raise ConfigError(f"{path}: was changed since it was written: move it elsewhere, or choose another --out")
+                raise ConfigError(f"{path}: was changed since it was written: move it elsewhere, or choose another folder")
 
     def _refuse_links(self, name: str) -> None:
         for parent in PurePosixPath(name).parents:
             if parent != PurePosixPath() and self._path(str(parent)).is_symlink():
                 raise ConfigError(
-                    f"{self._path(str(parent))}: is a link to another folder: remove the link, or choose another --out"
+                    f"{self._path(str(parent))}: is a link to another folder: remove the link, or choose another folder"
                 )
 
     def is_intact(self, name: str) -> bool:
         """Whether a file is listed and, where its hash is, still has it."""
-        digest = self.files.get(name)
-        if digest is None:
+        digests = self.files.get(name)
+        if digests is None:
             return False
         path = self._path(name)
-        return not digest or (path.is_file() and sha256_file(path) == digest)
+        return digests in (_UNKNOWN, NEVER) or (path.is_file() and sha256_file(path) in digests.split())
 
     def check(self, name: str, advice: str) -> None:
         """Raise RunError, with `advice`, where a file is listed with a hash and is another one now."""
-        if self.files.get(name) and not self.is_intact(name):
+        if name in self.files and not self.is_intact(name):
             raise RunError(f"{self._path(name)}: was changed since it was written: {advice}")
 
     def _save(self) -> None:
@@ -117,14 +131,18 @@ class Output:
         write_text(self.private / _MARKER, text)
         self.exists = True
 
-    def claim(self, *names: str) -> None:
-        """List files that are about to be written. Raises ConfigError as `refuse_others` does."""
+    def claim(self, *names: str, digest: str = _UNKNOWN) -> None:
+        """List files that are about to be written. Raises ConfigError as `refuse_others` does.
+
+        digest: NEVER for files that are not to be hashed, because they grow or have a hash of their own.
+        """
         self.refuse_others(names)
-        self.adopt(*names)
+        self.files.update(dict.fromkeys(names, digest))
+        self._save()
 
     def adopt(self, *names: str) -> None:
-        """List files that were written already, by a library that chose their names."""
-        self.files.update(dict.fromkeys(names, ""))
+        """List files that a library wrote already, because it chose their names; they are not hashed."""
+        self.files.update(dict.fromkeys(names, NEVER))
         self._save()
 
     def make_folders(self, name: str) -> None:
@@ -143,10 +161,16 @@ class Output:
 
     def write(self, contents: Mapping[str, bytes]) -> None:
         """Write small files in this order, each in one atomic step."""
-        self.claim(*contents)
+        self.refuse_others(contents)
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        # Until all are written each may still be the one of before.
+        there = {name: sha256_file(self._path(name)) for name in contents if self._path(name).is_file()}
+        self.files |= {name: " ".join({there.get(name, digest), digest}) for name, digest in digests.items()}
+        self._save()
         for name, content in contents.items():
             self.put(name, content)
-        self.settle(*contents)
+        self.files |= digests
+        self._save()
 
     def put(self, name: str, content: bytes) -> None:
         """Write a file that was claimed, in one atomic step."""
@@ -173,19 +197,21 @@ class Output:
             self._save()
 
     @contextlib.contextmanager
-    def locked(self, busy: str, beside_others: bool = False) -> Iterator[None]:
+    def locked(self, busy: str) -> Iterator[None]:
         """Hold the folder alone while the block runs; where nothing was written in it then, it leaves no trace.
 
-        busy: what the user is told while another process holds it. beside_others: the folder may hold other files although it
-        has no marker. Raises ConfigError where it is held, or may not be used.
+        busy: what the user is told while another process holds it. Raises ConfigError where it is held, or may not be used.
         """
-        if not beside_others:
-            self.refuse_others()
-        with locks.locked(self.private, busy, keep=(_MARKER,)):
+        self.refuse_others()
+        if self.exists and not os.path.lexists(self.private / "lock"):  # copied without it
+            locks.make(self.private)
+        with locks.locked(self.private, busy, _KNOWN, keep=(_MARKER,)):
             self._read()
-            for partial in self.private.glob(f".*{PARTIAL_SUFFIX}"):  # of a process that was killed
-                if partial.is_dir():
-                    shutil.rmtree(partial)
-                else:
-                    partial.unlink()
+            self._settle_interrupted()
             yield
+
+    def _settle_interrupted(self) -> None:
+        """Bring the list up to date after a kill: what was claimed is there, as it was or as it was to be, or it is not."""
+        unsure = [name for name, digest in self.files.items() if digest == _UNKNOWN or " " in digest]
+        if unsure:
+            self.settle(*(name for name in unsure if self.is_intact(name) or not os.path.lexists(self._path(name))))

@@ -5,6 +5,7 @@ import re
 
 # A spreadsheet evaluates a cell that begins with one of these (OWASP, "CSV Injection").
 _FORMULA = ("=", "+", "-", "@")
+_ESCAPE = re.compile(r"\\(?:\\|[nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
 _BACKTICKS = re.compile(r"`+")
 
 
@@ -21,9 +22,19 @@ def printable(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """`text` as a cell of a CSV table: printable, and with an apostrophe before what a spreadsheet would evaluate."""
-    shown = printable(text)
-    return f"'{shown}" if shown.startswith(_FORMULA) else shown
+    """`text` as a cell of a CSV table, from which `from_cell` makes it again.
+
+    Control characters and backslashes are written as Python escapes; an apostrophe stands before what a spreadsheet would
+    evaluate, and before an apostrophe.
+    """
+    shown = printable(text.replace("\\", "\\\\"))
+    return f"'{shown}" if shown.startswith((*_FORMULA, "'")) else shown
+
+
+def from_cell(text: str) -> str:
+    """What `cell` was given."""
+    shown = text[1:] if text.startswith("'") else text
+    return _ESCAPE.sub(lambda found: found[0].encode("ascii").decode("unicode_escape"), shown)
 
 
 def markdown_code(text: str) -> str:

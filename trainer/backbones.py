@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrecords.errors import RunError
+from tfrecords.errors import RunError, lacks_memory
 
 MIN_SIZE = 32  # all of them halve the side five times
 # Random weights want inputs of order one. Galaxies are dark: the root of their mean square is 28 levels (synthetic
@@ -122,9 +122,9 @@ def pretrained(backbone: str, weights: str, shapes: Sequence[tuple[int, ...]]) -
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a dozen, one per layer that does not fit, before the error that counts
             arrays = _application(backbone, weights=weights).get_weights()
-    except MemoryError:
-        raise
     except Exception as error:  # Keras raises bare Exception for downloads, and many kinds for files
+        if lacks_memory(error):
+            raise MemoryError(f"reading {weights}") from error
         reason = " ".join(str(error).split())[:160]
         if weights == "imagenet":
             raise RunError(

@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tfrecords.commandline import Command, at_least, between, run_program
+from tfrecords.commandline import Command, at_least, between, run_program, say
 from tfrecords.errors import ConfigError, SettingError
 from tfrecords.files import local_path
 from trainer.config import CHOICES, RECIPES, TrainConfig
@@ -150,7 +150,7 @@ def _benchmark(args: Any) -> None:
     if args.json is not None and not is_report(args.json):
         raise ConfigError(f"{args.json}: exists and was not written by this command: choose another file")
     speed = benchmark(_config(args, out=Path()), args.steps, args.rounds)
-    print(table(speed))
+    say(table(speed))
     if args.json is not None:
         write_text(args.json, to_json(speed.to_dict()))
 
@@ -179,7 +179,7 @@ def _explore(args: Any) -> None:
     from trainer.analysis.explore import explore
 
     _check_above(args.out)
-    print(f"page: {explore(open_dataset(args.tfrecords), args.out, args.src, args.where)}")
+    say(f"page: {explore(open_dataset(args.tfrecords), args.out, args.src, args.where)}")
 
 
 def _evaluate_flags(parser: Any) -> None:
@@ -194,7 +194,7 @@ def _evaluate(args: Any) -> None:
 
     run = open_run(args.run)
     record, _ = evaluate(run, open_dataset(args.tfrecords), args.split)
-    print(summary(run, record))
+    say(summary(run, record))
 
 
 def _predict_flags(parser: Any) -> None:
@@ -314,7 +314,7 @@ def _predict(args: Any) -> None:
     write_csv(predictions, args.out, names, extra_columns(predictions.predicted, threshold, args.conditional))
     left_out = f"; {len(rejected):,} that cannot be read are in {rejected_path(args.out)}" if rejected else ""
     galaxies = len(predictions.galaxy_ids)
-    print(f"{args.out}: predictions for {galaxies:,} {'galaxy' if galaxies == 1 else 'galaxies'} {what}{left_out}")
+    say(f"{args.out}: predictions for {galaxies:,} {'galaxy' if galaxies == 1 else 'galaxies'} {what}{left_out}")
 
 
 def _export_flags(parser: Any) -> None:
@@ -343,7 +343,7 @@ def _export(args: Any) -> None:
 
     export(open_run(args.run), args.out, args.format)
     takes = "uint8 images or JPEG files" if args.format == "savedmodel" else "uint8 images"
-    print(f"{args.out}: {FORMATS[args.format]}, {takes} in, 37 vote fractions out")
+    say(f"{args.out}: {FORMATS[args.format]}, {takes} in, 37 vote fractions out")
 
 
 COMMANDS = {

@@ -1,6 +1,7 @@
 """Image files -> crops as runs were trained on, streamed: JPEG, PNG and FITS in a file, a folder or a zip."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections import deque
@@ -19,6 +20,8 @@ from trainer import fits, scale
 from trainer.fits import Stretch
 
 _AHEAD_BATCHES = 2
+# Faults that say nothing of an image: no memory, no more open files.
+_OF_THE_MACHINE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _PIECE = 8  # images that a thread reads before it takes the next: one opening of their zip
 
 
@@ -96,6 +99,8 @@ def _read(
                     target[place] = crop(image, fraction, size)
                     enlarged[place] |= crop_box(image.shape[0], image.shape[1], fraction)[2] < size
             except (ImageError, SourceError, OSError) as error:  # SourceError: it changed, or went, since it was listed
+                if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+                    raise
                 rejected.append(Rejected(_shown(images, row), path, one_line(error)))
             else:
                 kept.append(place)

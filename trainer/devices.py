@@ -258,6 +258,8 @@ def _found_by_jax() -> _Found:
     try:
         with without_native_notes():
             devices = jax.local_devices()
+    except MemoryError:
+        raise
     except Exception as error:  # of many kinds, AssertionError among them
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise RunError(

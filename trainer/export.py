@@ -56,6 +56,8 @@ def export(run: Run, out: Path, kind: str = "savedmodel") -> None:
             marker, names = Output(made, "export"), [path.relative_to(made).as_posix() for path in files]
             marker.adopt(*names)
             marker.settle(*names)
+        if os.path.lexists(out):  # by now: a rename would replace a file
+            raise ConfigError(f"{out}: exists already: choose another --out")
         made.rename(out)
         sync_folder(out.parent)
     finally:

@@ -6,6 +6,7 @@ number: 18,432 of them for a view of 212 x 212 through VGG16, or 512 with --pool
 computation that was stopped goes on where it was, and it is gone once these epochs are over.
 """
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,7 +67,11 @@ def compute(
     galaxies = len(targets)
     row = length * np.dtype(np.float16).itemsize
     _needed(path, views * galaxies * row)
-    with path.open("ab") as file, tqdm(total=views * galaxies, desc=f"features of {split}", unit=" views", leave=False) as bar:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    with (
+        os.fdopen(descriptor, "ab") as file,
+        tqdm(total=views * galaxies, desc=f"features of {split}", unit=" views", leave=False) as bar,
+    ):
         done = file.tell() // row
         view, start = divmod(done, galaxies)
         start -= start % batch_size

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrecords.errors import ConfigError, ImageError, SettingError
+from tfrecords.errors import ConfigError, ImageError, SettingError, lacks_memory
 from tfrecords.images import MAX_PIXELS
 from trainer.symmetries import COUNT, steps, transformed
 
@@ -91,9 +91,11 @@ def decode(data: bytes, stretch: Stretch) -> tuple[np.ndarray, bool]:
         red, green, blue = planes if len(planes) == 3 else (planes[0],) * 3
         with np.errstate(all="ignore"):
             image = make_lupton_rgb(red, green, blue, stretch=stretch.stretch, Q=stretch.q)
-    except (ImageError, MemoryError):
+    except ImageError:
         raise
     except Exception as error:  # astropy raises many kinds for damaged files: OSError, TypeError, VerifyError, ...
+        if lacks_memory(error):
+            raise MemoryError("decoding FITS") from error
         reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
         raise ImageError(f"not a readable FITS image ({reason[:120] or type(error).__name__})") from error
     return np.ascontiguousarray(transformed(image, turn)), len(planes) == 1
@@ -121,9 +123,9 @@ def _north_up(header: Any, hdus: Any) -> int:
         column, row = (header["NAXIS1"] - 1) / 2, (header["NAXIS2"] - 1) / 2
         sky = wcs.pixel_to_world([column, column + 1, column], [row, row, row + 1]).icrs
         east, north = (offset.deg[1:] for offset in sky[0].spherical_offsets_to(sky))
-    except MemoryError:
-        raise
-    except Exception:  # headers are wrong in many ways, and the image is good without them
+    except Exception as error:  # headers are wrong in many ways, and the image is good without them
+        if lacks_memory(error):
+            raise
         return _UPSIDE_DOWN
     scale = np.hypot(east, north)  # of a pixel along each axis, which may differ
     if not (np.isfinite(scale) & (scale > 0)).all():

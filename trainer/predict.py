@@ -19,6 +19,7 @@ from tfrecords.dataset import Dataset, csv_line
 from tfrecords.errors import ConfigError, RunError, SettingError, SourceError
 from tfrecords.files import atomic_file, local_path
 from tfrecords.integrity import check_shards, read_shards
+from tfrecords.outputs import listed_files
 from tfrecords.taxonomy import COLUMNS
 from tfrecords.text import cell
 from trainer import scale, symmetries
@@ -212,13 +213,28 @@ def _reason(image: Rejected) -> str:
     return f"{image.path} ({image.reason})"
 
 
+def _is_rejected_list(path: Path) -> bool:
+    """Whether a file is a list of unreadable images as `write_rejected` writes it, with nothing added."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            text = file.read()
+        rows = list(csv.reader(text.splitlines()))
+    except (OSError, ValueError, csv.Error):
+        return False
+    whole = "".join(csv_line(row).decode("utf-8") for row in rows)
+    return not path.is_symlink() and text == whole and text.startswith(_REJECTED_HEADER.decode()) and {*map(len, rows)} == {3}
+
+
 def refuse_other_table(path: Path) -> None:
     """Raise ConfigError where a file lies at `path` that is no table of predictions, or that holds the votes of a survey.
 
     A table of votes has the same columns. But predictions have nine decimals, and never the name under which votes are found.
     """
-    listing = rejected_path(local_path(path))
-    if os.path.lexists(listing) and not (listing.is_file() and listing.read_bytes().startswith(_REJECTED_HEADER)):
+    for folder in local_path(path).absolute().parents:
+        if path.absolute().relative_to(folder).as_posix() in listed_files(folder):
+            raise ConfigError(f"{path}: is a file of {folder} itself: choose another --out")
+    listing = rejected_path(path)
+    if os.path.lexists(listing) and not _is_rejected_list(listing):
         raise ConfigError(
             f"{listing}: is in the way of a list of unreadable images: move it elsewhere, or choose another --out"
         )
@@ -267,7 +283,7 @@ def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
     """The images that could not be read, beside the table of predictions at `path`; where there are none, no such file."""
     listing = rejected_path(path)
     if not rejected:
-        if listing.is_file() and listing.read_bytes().startswith(_REJECTED_HEADER):  # of an earlier command
+        if _is_rejected_list(listing):  # of an earlier command
             listing.unlink()
         return
     listing.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,10 @@ import numpy as np
 
 from tfrecords import __version__
 from tfrecords.dataset import SPLITS, Dataset, to_json
-from tfrecords.errors import ConfigError, RunError
+from tfrecords.errors import ConfigError, RunError, lacks_memory
 from tfrecords.files import PARTIAL_SUFFIX, atomic_file, local_path, real_folder, sha256_file, sync_folder, write_text
 from tfrecords.integrity import Stamp
-from tfrecords.outputs import Output
+from tfrecords.outputs import NEVER, PRIVATE, Output
 from trainer.backbones import BACKBONES, Backbone
 
 CONFIG = "config.json"
@@ -43,12 +43,6 @@ _ARRAYS, _PROGRESS = "arrays.npz", "progress.json"
 _SHARDS = "shards.json"
 _BUSY = "another trainer command is writing here: wait for it, or choose another folder"
 _START_AGAIN = "start again with --overwrite, or choose another --out"
-
-# What runs did before these choices could be made, and their config.json does not say.
-_EARLIER = {
-    **{"backbone": "vgg16", "pooling": "flatten", "head": "sigmoid", "input_scaling": "auto", "initialisation": "means"},
-    **{"loss": "mse", "schedule": "constant", "augment": "none", "head_epochs": 0, "weight_decay": 0.0, "ema": 0.0},
-}
 
 
 @dataclass(frozen=True)
@@ -138,7 +132,7 @@ def unsealed(text: str) -> dict[str, Any]:
 
 def _dataset_summary(dataset: Dataset) -> dict[str, Any]:
     return {
-        "folder": str(dataset.folder),
+        "folder": os.fsencode(dataset.folder).decode("utf-8", "backslashreplace"),
         "galaxies": {split: dataset.galaxies(split) for split in SPLITS if dataset.galaxies(split)},
         "fingerprint": dataset.fingerprint,
         "crop_fraction": dataset.settings["crop_fraction"],
@@ -156,7 +150,7 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {**_EARLIER, **self.config["settings"]}
+        return dict(self.config["settings"])
 
     @property
     def backbone(self) -> Backbone:
@@ -176,11 +170,19 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder alone while the block runs. Raises ConfigError where another command writes in it.
+        """Hold the folder alone while the block runs.
 
-        A run that was opened may have lost its marker on the way here; then none of its files is ever changed.
+        Raises ConfigError where another command writes in it, and where it holds other files, or a run without its marker.
         """
-        with self.output.locked(_BUSY, beside_others=bool(self.config)):
+        output = self.output
+        if not output.exists and (self.folder / CONFIG).is_file():
+            with suppress(RunError):
+                open_run(self.folder)
+                raise ConfigError(
+                    f"{self.folder}: is a run without its folder {PRIVATE}, which lists the files that are its own: copy the "
+                    "whole folder again (`cp -r RUN ELSEWHERE`, not RUN/*), or choose another one"
+                )
+        with output.locked(_BUSY):
             yield
 
     @property
@@ -198,8 +200,8 @@ class Run:
         return Record(split, f"{EVALUATIONS}/{name}/")
 
     def features_path(self, split: str) -> Path:
-        """Where the features of a split are kept while the head trains on them."""
-        return self.output.private / f"features-{split}"
+        """Where the features of a split are kept while the head trains on them: of this very run, and no earlier one."""
+        return self.output.private / f"features-{split}-{self._identity()[:16]}"
 
     def load_model(self) -> Any:
         """The best model, ready for prediction. Raises RunError where there is none yet, or it is damaged or another one."""
@@ -207,14 +209,22 @@ class Run:
 
         if not self.model_path.is_file():
             raise RunError(f"{self.folder}: has no {MODEL} yet: train it first with the same trainer command")
-        self.output.check(MODEL, "it is not the model of this run: train again in another --out")
+        self.output.check(MODEL, "it is not the model of this run: restore it, or train again in another --out")
         try:
             return keras.saving.load_model(self.model_path, compile=False)
-        except MemoryError:
-            raise
         except Exception as error:  # Keras raises many kinds for a damaged file
+            if lacks_memory(error):
+                raise MemoryError(f"reading {self.model_path}") from error
             reason = " ".join(str(error).split())[:160]
             raise RunError(f"{self.model_path}: cannot be loaded ({reason}): train again in another --out") from error
+
+    def check_model(self) -> None:
+        """Raise RunError where the best model of the finished epochs is gone or another one: no checkpoint holds it."""
+        if not (self.model_path.is_file() and self.output.is_intact(MODEL)):
+            raise RunError(
+                f"{self.model_path}: is missing or was changed since it was written: restore it, or start again "
+                "with --overwrite"
+            )
 
     def check_dataset(self, dataset: Dataset) -> None:
         """Raise ConfigError where the dataset's crop or size is not the one the model was trained on."""
@@ -257,6 +267,8 @@ class Run:
         made = partial / MODEL  # Keras insists on the ending
         try:
             model.save(made)
+            with made.open("rb") as file:
+                os.fsync(file.fileno())
             os.replace(made, self.model_path)
         finally:
             made.unlink(missing_ok=True)
@@ -272,7 +284,7 @@ class Run:
         if (final / _PROGRESS).is_file():  # the same run at the same place: interrupted twice in one validation
             return
         listed = {f"{name}/{_ARRAYS}", f"{name}/{_PROGRESS}"}
-        output.claim(*listed)
+        output.claim(*listed, digest=NEVER)
         real_folder(final.parent)
         partial = output.private / f".{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
         partial.mkdir()
@@ -322,9 +334,9 @@ class Run:
                 raise ValueError("it was changed since it was written")
             with np.load(latest / _ARRAYS) as arrays:
                 return [arrays[f"{index:04d}"] for index in range(len(arrays.files))]
-        except MemoryError:
-            raise
         except Exception as error:  # zip, pickle and shape errors of many kinds
+            if lacks_memory(error):
+                raise MemoryError(f"reading {latest}") from error
             raise RunError(f"{latest}: damaged ({error}): {_START_AGAIN}") from error
 
     def checked_shards(self) -> dict[str, Stamp]:
@@ -352,7 +364,10 @@ def open_run(folder: Path) -> Run:
     if not path.is_file():
         raise RunError(f"{folder}: not a run folder ({CONFIG} is missing): {advice}")
     try:
-        config = unsealed(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        if {*json.loads(text)} >= {"settings", "dataset"} and "sha256" not in json.loads(text):
+            raise ValueError("it was written by an earlier version of this program")
+        config = unsealed(text)
         config["settings"], [config["dataset"][name] for name in ("fingerprint", "crop_fraction", "size", "galaxies", "folder")]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: not the intact {CONFIG} of a run ({error}): {advice}, as training left it") from error
@@ -379,10 +394,11 @@ def start(folder: Path, settings: dict[str, Any], dataset: Dataset, overwrite: b
     """
     output = Output(folder, "run")
     output.refuse_others()
-    output.refuse_others({*output.files, CONFIG, HISTORY, MODEL, OWN.metrics, OWN.predictions, OWN.report, CARD})
     config = {"settings": settings, "dataset": _dataset_summary(dataset), "tool": {"galaxy-zoo-vgg16": __version__}}
     new = Run(folder, config)
     if overwrite or not (folder / CONFIG).is_file():
+        refuse_in_the_way(new)
+        output.refuse_others({*output.files, CONFIG})
         return new, True
     run = open_run(folder)
     if changed := _differences(run, new):
@@ -392,9 +408,17 @@ def start(folder: Path, settings: dict[str, Any], dataset: Dataset, overwrite: b
     return run, False
 
 
+def refuse_in_the_way(run: Run) -> None:
+    """Raise ConfigError, naming it, for what a run is going to write and is there already, and not as a trainer wrote it."""
+    output = run.output
+    output.refuse_others([HISTORY, MODEL, OWN.metrics, OWN.predictions, OWN.report, CARD])
+
+
 def create(run: Run) -> None:
     """Make the folder of a new run, in place of what another run left there."""
     output = run.output
+    for path in output.private.glob("features-*"):
+        path.unlink()
     # config.json last, because without it the folder is no run.
     output.remove(sorted(output.files, key=lambda name: (name == CONFIG, name)))
     output.write({CONFIG: sealed(run.config).encode("utf-8")})

@@ -7,6 +7,7 @@ with the next one.
 """
 
 import contextlib
+import logging
 import math
 import statistics
 import time
@@ -18,7 +19,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tfrecords import dataset as datasets
-from tfrecords.commandline import Interruption, deferred_interrupts
+from tfrecords.commandline import Interruption, deferred_interrupts, say
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, RunError
 from tfrecords.integrity import check_shards, read_shards
@@ -36,6 +37,7 @@ from trainer.scale import training_range
 from trainer.steps import Steps
 from trainer.tensorboard import Curves
 
+log = logging.getLogger("trainer")
 # The first ones of `train`, whose predictions tell after the first epoch whether they vary.
 _GUARD_GALAXIES = 256
 ESTIMATE_AFTER_STEPS = 20
@@ -158,7 +160,7 @@ class _Training:
 
     def say(self, text: str) -> None:
         if self.writes:
-            print(text, flush=True)
+            say(text)
 
     def save(self) -> None:
         if self.writes:
@@ -307,7 +309,10 @@ class _Training:
                 with self.training.averaged():
                     weights = (self._head_first or self.training).weights()
                 self.run.save_model(for_inference(self._design, weights))
-            self.run.write_history(history)
+            try:
+                self.run.write_history(history)
+            except ConfigError as error:  # somebody edited it: the checkpoint holds its rows too
+                log.warning("%s", error)
             self._tensorboard.write(row)
         if self._head_first is not None and row.epoch == config.head_epochs < config.epochs:
             self._unfreeze(self._head_first, interruption)
@@ -367,13 +372,19 @@ def train(config: TrainConfig, overwrite: bool = False) -> Run:
             run, is_new = runs.start(config.out, config.settings(), dataset, overwrite)
             _check_shards(run, config, dataset, share)
             progress = runs.NOTHING_YET if is_new else run.progress()
+            if share.index == 0 and progress.finished:
+                run.check_model()
             place = {"dataset": dataset.fingerprint, "epochs done": progress.finished, "steps done": progress.steps}
             hosts.agree(share, "settings", {**config.settings(), **place})
             interrupted = False
             if progress.finished == config.epochs or _stops_early(config, progress):
                 if share.index == 0:
-                    print(f"{run.folder}: training is complete after {progress.finished} epochs")
+                    if not (run.folder / runs.HISTORY).is_file():
+                        run.write_history(progress.history)
+                    say(f"{run.folder}: training is complete after {progress.finished} epochs")
             else:
+                if share.index == 0:
+                    runs.refuse_in_the_way(run)
                 devices = choose(config.precision, config.require_gpu, share)
                 hosts.agree(share, "devices", {"devices of a process": devices.local, "precision": devices.precision})
                 if share.index == 0:
@@ -396,5 +407,5 @@ def train(config: TrainConfig, overwrite: bool = False) -> Run:
         elif not is_current(run, dataset):
             record_run(run, dataset, config.limit)
         if run.path(OWN.metrics).is_file():
-            print(summary(run, OWN))
+            say(summary(run, OWN))
     return run

@@ -178,6 +178,34 @@ def test_a_dataset_of_another_builder_is_left_alone(
     assert contents(out) == there
 
 
+def test_a_file_of_the_dataset_that_its_user_changed_is_refused_by_name(
+    survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
+) -> None:
+    out = build(survey, tmp_path / "out", build_settings()).dataset.folder
+    (out / "rejected.csv").write_text("galaxy_id,source path,reason,my notes\n")
+    before = contents(out)
+    with pytest.raises(ConfigError, match=r"rejected\.csv: was changed since it was written: move it elsewhere"):
+        build(survey, out, build_settings(size=16), overwrite=True)
+    assert contents(out) == before
+    (out / "rejected.csv").unlink()
+    build(survey, out, build_settings(size=16), overwrite=True)
+
+
+def test_a_finished_dataset_with_a_damaged_shard_is_not_complete(
+    survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
+) -> None:
+    out = build(survey, tmp_path / "out", build_settings()).dataset.folder
+    before = contents(out)
+    (path, *_) = open_dataset(out).paths("train")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=f"{path.name}: holds other bytes than preprocess wrote"):
+        build(survey, out, build_settings())
+    build(survey, out, build_settings(), overwrite=True)
+    assert contents(out) == before
+
+
 def test_a_link_in_the_work_folder_is_not_followed(
     survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
 ) -> None:
@@ -187,6 +215,11 @@ def test_a_link_in_the_work_folder_is_not_followed(
     (out / ".preprocess").mkdir(parents=True)
     (out / ".preprocess" / "lock").symlink_to(thesis)
     with pytest.raises(ConfigError, match=r"\.preprocess: is not a folder of this program"):
+        build(survey, out, build_settings())
+    (out / ".preprocess" / "lock").unlink()
+    (out / ".preprocess" / "lock").write_text("galaxy-zoo-vgg16\n")
+    (out / ".preprocess" / "receipts").symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="receipts: is a link to another folder"):
         build(survey, out, build_settings())
     shutil.rmtree(out)
     out.mkdir()

@@ -19,7 +19,7 @@ from PIL import Image
 from preprocess import job, plan, state, surveys
 from preprocess.job import BadImages, BuildSettings, build
 from preprocess.listing import ImageReader
-from tfrecords import framing, locks, schema
+from tfrecords import framing, schema
 from tfrecords.dataset import open_dataset
 from tfrecords.errors import ConfigError, DatasetError, SourceError
 
@@ -201,7 +201,7 @@ def test_a_folder_is_never_two_jobs_at_once_and_none_stumbles_over_another_that_
                     if inside != [number]:
                         faults.append("two at once")
                     inside.remove(number)
-                    locks.remove(work)  # as a job that is complete
+                    state.remove(work)  # as a job that is complete
             except ConfigError:  # another one is at work
                 pass
             except OSError as error:
@@ -283,7 +283,7 @@ def test_no_image_that_was_not_touched_is_read_again(
     for shard in shards:
         if shard.name in receipts:
             np.testing.assert_array_equal(receipts[shard.name].times(), source.images.position[shard.rows])
-            assert job._changed(source.images, shard, receipts[shard.name]) == ""
+            assert job._changed(source.images, shard, receipts[shard.name], same_place=True) == ""
 
 
 def test_an_image_that_changed_before_it_was_read_counts_as_it_is_now(

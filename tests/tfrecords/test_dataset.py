@@ -202,7 +202,7 @@ def test_an_edited_manifest_is_refused(copy: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
-    with pytest.raises(DatasetError, match=r"manifest\.json: (edited|damaged).*build the dataset again"):
+    with pytest.raises(DatasetError, match=r"manifest\.json: (edited|not a whole).*build the dataset again"):
         open_dataset(copy)
 
 
@@ -211,13 +211,13 @@ def test_an_edited_manifest_is_refused(copy: Path, old: str, new: str) -> None:
 )
 def test_a_damaged_manifest_is_refused(copy: Path, content: str) -> None:
     (copy / "manifest.json").write_text(content)
-    with pytest.raises(DatasetError, match=r"manifest\.json: damaged"):
+    with pytest.raises(DatasetError, match=r"manifest\.json: not a whole manifest of preprocess"):
         open_dataset(copy)
 
 
 def test_a_manifest_that_is_no_text_is_refused(copy: Path) -> None:
     (copy / "manifest.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DatasetError, match=r"manifest\.json: damaged"):
+    with pytest.raises(DatasetError, match=r"manifest\.json: not a whole manifest of preprocess"):
         open_dataset(copy)
 
 

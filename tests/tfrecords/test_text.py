@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfrecords.dataset import csv_line
-from tfrecords.text import cell, markdown, markdown_code, printable
+from tfrecords.text import cell, from_cell, markdown, markdown_code, printable
 
 
 @pytest.mark.parametrize("text", ["NGC 4321.jpg", "Möwe.png", "銀河.fits", "J112953.88-000427.4", "spiral/003", "it's", 'a"b'])
@@ -44,7 +44,17 @@ def test_a_table_has_a_line_for_each_row_whatever_stands_in_it(names: list[str])
     assert len(content.splitlines()) == len(names)
     rows = list(csv.reader(io.StringIO(content, newline="")))
     assert rows == [[str(number), cell(name)] for number, name in enumerate(names)]
-    assert all(cell(cell(name)) == cell(name) for name in names)
+    assert [from_cell(cell(name)) for name in names] == names
+
+
+def test_names_that_look_alike_once_they_are_escaped_stay_apart() -> None:
+    names = ["a\rb.jpg", "a\\rb.jpg", "a\\\\rb.jpg", "=x", "'=x", "''=x"]
+    assert len({*map(cell, names)}) == len(names)
+
+
+def test_a_cell_with_a_semicolon_is_quoted_for_those_who_separate_by_it() -> None:
+    assert csv_line((7, 'a;=1+1,"b"', "c")) == b'7,"a;=1+1,""b""",c\n'
+    assert csv_line((7, 'a,"b"', "c d")) == b'7,"a,""b""",c d\n'
 
 
 @given(st.text(max_size=30))

@@ -202,3 +202,14 @@ def test_on_jax_too_a_stopped_run_ends_as_an_undisturbed_one(unmeasured_dataset:
     command = [sys.executable, str(CHILDREN), "head_first", str(unmeasured_dataset.folder), str(tmp_path)]
     ended = subprocess.run(command, env={**os.environ, **quick}, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr[-2000:]
+
+
+def test_features_are_not_written_through_a_link(unmeasured_dataset: Dataset, tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis.tex"
+    thesis.write_text("years of work")
+    training = _begun(TrainConfig(unmeasured_dataset.folder, tmp_path / "run", **SETTINGS), unmeasured_dataset)
+    training.run.features_path("train").symlink_to(thesis)
+    with pytest.raises(OSError, match=r"features-train"):
+        training.prepare(Interruption())
+    assert thesis.read_text() == "years of work"
+    shutil.rmtree(tmp_path / "run")

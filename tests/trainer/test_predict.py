@@ -108,6 +108,11 @@ def test_a_table_that_predict_did_not_write_is_never_replaced(tmp_path: Path, na
     assert (tmp_path / name).read_text() == content
 
 
+def test_a_table_that_a_run_keeps_for_itself_is_never_replaced(tiny_run: Run) -> None:
+    with pytest.raises(ConfigError, match=r"predictions-test\.csv: is a file of .*/tiny itself: choose another --out"):
+        refuse_other_table(tiny_run.folder / "predictions-test.csv")
+
+
 def test_a_table_of_predictions_is_replaced(tmp_path: Path) -> None:
     extra = ExtraColumns(("hubble",), (("spiral",), ("",), ("elliptical",)))
     for more in (ExtraColumns(), extra):
@@ -430,6 +435,10 @@ def test_images_that_cannot_be_read_are_counted_listed_and_left_out(
         (images / row[1]).unlink()
     assert run_main(*flags)[:2] == (0, f"{out}: predictions for 3 galaxies of {images}\n")
     assert [path.name for path in out.parent.iterdir()] == ["table.csv"]
+    listing.write_text("GalaxyID,path,reason,my notes\n11,11.jpg,is empty,ask the archive\n")
+    code, _, err = run_main(*flags)
+    assert code == 1 and f"{listing}: is in the way of a list of unreadable images: move it elsewhere" in err
+    assert "ask the archive" in listing.read_text()
 
 
 def test_where_no_image_can_be_read_there_is_one_line_and_no_table(tiny_run: Run, tmp_path: Path, run_main: Main) -> None:

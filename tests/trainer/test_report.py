@@ -21,8 +21,9 @@ from PIL import Image
 
 from tests.trainer.browser import Look
 from tests.trainer.pages import Read
+from tfrecords import framing, schema
 from tfrecords.dataset import Dataset
-from tfrecords.errors import ConfigError, RunError
+from tfrecords.errors import ConfigError, DatasetError, RunError
 from tfrecords.taxonomy import COLUMNS, QUESTIONS
 from trainer.analysis import figures, style
 from trainer.analysis.card import write_card
@@ -62,14 +63,19 @@ def copied(tiny_run: Run, tmp_path: Path) -> Run:
 
 @pytest.fixture
 def borrowed(tiny_run: Run, tmp_path: Path) -> Callable[[str], Run]:
-    """A function that gives a run of another folder name with the model of `tiny_run` and its history, and no marker."""
+    """A function that gives a run of another folder name with the model of `tiny_run` and its history."""
 
     def make(name: str) -> Run:
         folder = tmp_path / name
         folder.mkdir()
-        for file in ("model.keras", "history.csv", "config.json"):
+        files = ("model.keras", "history.csv", "config.json")
+        for file in files:
             os.link(tiny_run.folder / file, folder / file)
-        return replace(tiny_run, folder=folder)
+        run = replace(tiny_run, folder=folder)
+        output = run.output
+        output.adopt(*files)
+        output.settle(*files)
+        return run
 
     return make
 
@@ -200,16 +206,43 @@ def test_a_card_that_its_user_changed_is_left_as_it_is(
     assert caplog.messages == [f"{copied.folder}/README.md: was changed since it was written, so this evaluation is not added"]
 
 
-def test_a_run_without_its_marker_is_measured_and_none_of_its_files_is_changed(
-    borrowed: Callable[[str], Run], plain_dataset: Dataset
+def test_a_run_without_its_marker_is_refused_with_how_to_copy_it(
+    copied: Run, plain_dataset: Dataset, tiny_settings: dict[str, Any]
 ) -> None:
-    run = borrowed("run")
-    (run.folder / "README.md").write_text("mine")
-    before = _files(run.folder)
-    evaluate(run, plain_dataset, "validation")
-    after = _files(run.folder)
-    assert {name: after[name] for name in before} == before
-    assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"evaluations"}
+    """As `cp -r RUN/* ELSEWHERE` leaves it: nobody could say which of its files are ours."""
+    from trainer.train import train
+
+    shutil.rmtree(copied.folder / ".galaxy-zoo")
+    before = _files(copied.folder)
+    for use in (
+        lambda: evaluate(copied, plain_dataset, "validation"),
+        lambda: train(TrainConfig(plain_dataset.folder, copied.folder, **tiny_settings)),
+    ):
+        with pytest.raises(ConfigError, match=r"is a run without its folder \.galaxy-zoo, .*: copy the whole folder again"):
+            use()
+    assert _files(copied.folder) == before and not (copied.folder / ".galaxy-zoo").exists()
+    assert len(predict(copied, plain_dataset, "test").galaxy_ids) == 15  # who reads alone needs no marker
+
+
+def test_a_card_that_was_removed_is_made_again(copied: Run, plain_dataset: Dataset) -> None:
+    (copied.folder / "README.md").unlink()
+    evaluate(copied, plain_dataset, "validation")
+    assert "evaluations/validation/" in (copied.folder / "README.md").read_text()
+
+
+def test_votes_that_were_changed_in_a_shard_are_noticed_although_the_predictions_are_there(
+    copied: Run, make_dataset: Any
+) -> None:
+    dataset = make_dataset(seed=6)
+    evaluate(copied, dataset)
+    before = _files(copied.folder)
+    path = dataset.paths("test")[0]
+    examples = [schema.parse(record) for record in framing.read_records(path)]
+    turned = [replace(example, targets=example.targets[::-1].copy()) for example in examples]
+    path.write_bytes(b"".join(framing.frame(schema.serialize(example)) for example in turned))
+    with pytest.raises(DatasetError, match=f"{path.name}: holds other bytes than preprocess wrote"):
+        evaluate(copied, dataset)
+    assert _files(copied.folder) == before
 
 
 def test_a_folder_of_somebody_else_below_evaluations_is_refused(copied: Run, plain_dataset: Dataset) -> None:
@@ -423,6 +456,7 @@ def test_a_damaged_history_is_one_error_with_the_way_out(
     (run.folder / "history.csv").unlink()
     cut = whole[int(lines)]
     (run.folder / "history.csv").write_text("".join(whole[: int(lines)]) + cut[: int(len(cut) * (lines % 1))].rstrip("\n"))
+    run.output.settle("history.csv")  # so that its hash, which is looked at first, is the right one
     with pytest.raises(RunError, match=r"history\.csv: damaged .*: remove it"):
         evaluate(run, plain_dataset)
     assert not list(run.folder.glob("evaluations/*/metrics.json"))

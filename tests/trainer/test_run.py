@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
+import json
 import math
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,8 +18,7 @@ from hypothesis import strategies as st
 from tfrecords.dataset import SPLITS, Dataset
 from tfrecords.errors import ConfigError, RunError
 from trainer import run
-from trainer.config import RECIPES
-from trainer.run import NOTHING_YET, Epoch, Progress, Run, best_epoch, open_run, sealed, stops_early
+from trainer.run import NOTHING_YET, Epoch, Progress, Run, best_epoch, open_run, stops_early
 from trainer.tensorboard import Curves
 
 SETTINGS = {"epochs": 3, "learning_rate": 1e-5, "weights": "none"}
@@ -251,13 +252,14 @@ def test_overwrite_takes_no_folder_of_another_program_for_a_run(small_dataset: D
 
 @pytest.mark.parametrize("name", ["README.md", "metrics.json", "report/index.html"])
 def test_a_file_that_is_in_the_way_is_refused_before_any_training(small_dataset: Dataset, tmp_path: Path, name: str) -> None:
-    _start(tmp_path, small_dataset)
+    a_run = _start(tmp_path, small_dataset)
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     before = _contents(tmp_path)
-    for overwrite in (False, True):
+    uses = (lambda: run.refuse_in_the_way(a_run), lambda: _start(tmp_path, small_dataset, overwrite=True))
+    for use in uses:
         with pytest.raises(ConfigError, match=f"{name}: was not written by this program: move it elsewhere"):
-            _start(tmp_path, small_dataset, overwrite)
+            use()
     assert _contents(tmp_path) == before
 
 
@@ -324,9 +326,33 @@ def test_a_dataset_of_another_size_or_crop_is_refused_naming_both(
     assert str(tmp_path) in message and f"--{name}" in message
 
 
-def test_a_run_of_an_earlier_version_has_the_settings_that_it_did_not_say(tmp_path: Path) -> None:
-    dataset = {"fingerprint": "", "crop_fraction": 0.5, "size": 32, "galaxies": {}, "folder": ""}
-    (tmp_path / "config.json").write_text(sealed({"settings": {"epochs": 3}, "dataset": dataset}))
-    found = open_run(tmp_path).settings
-    assert found.keys() >= RECIPES["article"]().keys() - {"batch_size", "learning_rate", "warmup_steps", "patience"}
-    assert (found["epochs"], found["head"], found["schedule"], found["augment"]) == (3, "sigmoid", "constant", "none")
+def test_a_run_of_an_earlier_version_is_named_as_such(tmp_path: Path) -> None:
+    dataset = {"fingerprint": "", "crop_fraction": 0.5, "size": 32}
+    (tmp_path / "config.json").write_text(json.dumps({"settings": {"epochs": 3}, "dataset": dataset}))
+    with pytest.raises(RunError, match="it was written by an earlier version of this program"):
+        open_run(tmp_path)
+
+
+def test_features_of_another_run_are_never_used(small_dataset: Dataset, tmp_path: Path) -> None:
+    old = _start(tmp_path / "run", small_dataset)
+    for split in ("train", "validation"):
+        old.features_path(split).write_bytes(b"of the old run")
+    new = _start(tmp_path / "run", small_dataset, overwrite=True, epochs=4)
+    assert new.features_path("train") != old.features_path("train")
+    assert not old.features_path("train").exists() and not new.features_path("train").exists()
+
+
+def test_a_model_that_is_gone_is_told_with_the_ways_out(small_dataset: Dataset, tmp_path: Path) -> None:
+    a_run = _start(tmp_path, small_dataset)
+    for spoil in (lambda: None, lambda: a_run.model_path.write_bytes(b"another")):
+        spoil()
+        with pytest.raises(RunError, match=r"model\.keras: is missing or was changed since it was written: restore it"):
+            a_run.check_model()
+    a_run.model_path.unlink()
+    a_run.output.write({"model.keras": b"a model"})
+    a_run.check_model()
+
+
+def test_a_folder_whose_name_is_no_utf_8_can_be_trained_on(small_dataset: Dataset, tmp_path: Path) -> None:
+    odd = dataclasses.replace(small_dataset, folder=Path(os.fsdecode(os.fsencode(tmp_path) + b"/data\xff")))
+    assert _start(tmp_path / "run", odd).config["dataset"]["folder"].endswith("/data\\xff")

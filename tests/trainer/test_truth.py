@@ -94,7 +94,7 @@ def test_shards_of_equal_size_that_were_swapped_are_noticed(
         "evaluate": lambda: evaluate(copied, dataset, split),
         "explore": lambda: explore(dataset, tmp_path / "page"),
     }
-    with pytest.raises(DatasetError, match=f"{swapped.name}: is not the shard that preprocess wrote: build the dataset again"):
+    with pytest.raises(DatasetError, match=f"{swapped.name}: holds other bytes than preprocess wrote: move it elsewhere"):
         uses[command]()
     assert not (tmp_path / "new").exists() and not (tmp_path / "page").exists()
 
@@ -108,7 +108,7 @@ def test_whatever_the_manifest_hashes_is_checked_before_it_is_used(
     folder = build(images, tmp_path / "data", build_settings()).dataset.folder
     text = (folder / name).read_text()
     (folder / name).write_text(text.replace("NGC 4321", "NGC 1234").replace("900011", "900012") + "\n")
-    with pytest.raises(DatasetError, match=f"{name}: was changed since it was written: build the dataset again"):
+    with pytest.raises(DatasetError, match=f"{name}: was changed since it was written: move it elsewhere, and build"):
         open_dataset(folder)
     (folder / name).unlink()
     with pytest.raises(DatasetError, match=rf"{name}: is missing: build the dataset again|not a finished .*{name} is missing"):
@@ -161,8 +161,8 @@ def test_a_damaged_shard_is_one_error_with_the_way_out(
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(DatasetError, match=r"is not the shard that preprocess wrote: build the dataset again with --overwrite"):
+    with pytest.raises(DatasetError, match=r"holds other bytes than preprocess wrote: move it elsewhere, and build the"):
         predict(tiny_run, dataset, "test")
-    monkeypatch.setattr("trainer.predict.check_shards", lambda dataset, shards: None)
+    monkeypatch.setattr("trainer.predict.check_shards", lambda *_: None)
     with pytest.raises(DatasetError, match=r"a shard is damaged .*: run preprocess again with --overwrite"):
         predict(tiny_run, dataset, "test")

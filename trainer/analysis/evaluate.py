@@ -114,7 +114,10 @@ def _measure(run: Run, dataset: Dataset, record: Record, limit: int) -> dict[str
     from tfrecords.reader import votes_of
 
     split, output = record.split, run.output
-    output.refuse_others([record.metrics, record.predictions, record.report])
+    ours = (name for name in output.files if name.startswith(f"{record.folder}report/"))
+    output.refuse_others([record.metrics, record.predictions, record.report, *ours])
+    shards = [shard for name in dict.fromkeys((split, "train")) for shard in read_shards(dataset, name, limit)]
+    check_shards(dataset, shards, run.checked_shards())
     if not _is_of(run, dataset, record, _galaxies(dataset, split, limit)):
         if split == "unlabelled":
             raise RunError(f"{dataset.folder}: galaxies of split '{split}' have no votes to compare with: use trainer predict")
@@ -131,7 +134,6 @@ def _measure(run: Run, dataset: Dataset, record: Record, limit: int) -> dict[str
 
     means = None
     if dataset.galaxies("train"):
-        check_shards(dataset, read_shards(dataset, "train", limit), run.checked_shards())
         means = column_means(votes_of(dataset, "train", limit)[1])
     scores = metrics.score(predictions.predicted, predictions.targets)
     content = _content(run, dataset, record, predictions, scores, metrics.baselines(predictions.targets, means))
@@ -166,7 +168,7 @@ def evaluate(run: Run, dataset: Dataset, split: str = "test", limit: int = 0) ->
         record = run.evaluation(dataset, split)
         content = _measure(run, dataset, record, limit)
         if CARD in run.output.files:
-            if run.output.is_intact(CARD):
+            if run.output.is_intact(CARD) or not run.path(CARD).exists():
                 write_card(run, _measured(run, OWN), other_evaluations(run))
             else:
                 log.warning("%s: was changed since it was written, so this evaluation is not added", run.path(CARD))

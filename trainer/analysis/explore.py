@@ -282,7 +282,7 @@ def explore(dataset: Dataset, out: Path, source: Path | None = None, where: str 
     selection = None if where is None else parse(where)
     output = Output(out, "page")
     output.refuse_others()
-    output.refuse_others([_PAGE])
+    output.refuse_others([_PAGE, *output.files])
     with output.locked(_BUSY):
         write_page(_page(dataset, source, selection), output, _PAGE)
     return out / _PAGE

@@ -188,7 +188,9 @@ def _page(evaluation: Evaluation) -> Page:
 
 
 def write_history_plot(run: Run) -> None:
-    """Write report/figures/history.svg: all there is to show where no split was measured."""
+    """Write report/figures/history.svg: all there is to show where no split was measured; nothing without a history."""
+    if not run.history():
+        return
     picture = style.svg(findings.history(run).draw(style.WIDE))
     run.output.write({"report/figures/history.svg": picture.encode("utf-8")})
 
