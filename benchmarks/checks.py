@@ -13,6 +13,7 @@ Cuts: microseconds for each of the images on one core, of the cut alone, of the 
 import argparse
 import contextlib
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,14 +22,16 @@ from pathlib import Path
 import numpy as np
 import turbojpeg
 
-from preprocess.job import BuildSettings, build
-from preprocess.plan import PlanSettings
-from tfrecords import images
-from tfrecords.dataset import Dataset
-from tfrecords.images import CropSettings
-from tfrecords.integrity import check_shards, read_shards
-
 REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path[0] = str(REPOSITORY)  # else `preprocess` would be the benchmark of that name
+
+from preprocess.job import BuildSettings, build  # noqa: E402
+from preprocess.plan import PlanSettings  # noqa: E402
+from tfrecords import images  # noqa: E402
+from tfrecords.dataset import Dataset  # noqa: E402
+from tfrecords.images import CropSettings  # noqa: E402
+from tfrecords.integrity import check_shards, read_shards  # noqa: E402
+
 JPEG = CropSettings(0.5, 212, "jpeg", 95)
 
 

@@ -197,12 +197,14 @@ class Output:
             self._save()
 
     @contextlib.contextmanager
-    def locked(self, busy: str) -> Iterator[None]:
+    def locked(self, busy: str, beside_others: bool = False) -> Iterator[None]:
         """Hold the folder alone while the block runs; where nothing was written in it then, it leaves no trace.
 
-        busy: what the user is told while another process holds it. Raises ConfigError where it is held, or may not be used.
+        busy: what the user is told while another process holds it. beside_others: the folder may hold other files although it
+        has no marker. Raises ConfigError where it is held, or may not be used.
         """
-        self.refuse_others()
+        if not beside_others:
+            self.refuse_others()
         if self.exists and not os.path.lexists(self.private / "lock"):  # copied without it
             locks.make(self.private)
         with locks.locked(self.private, busy, _KNOWN, keep=(_MARKER,)):

@@ -170,19 +170,11 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder alone while the block runs.
+        """Hold the folder alone while the block runs. Raises ConfigError where another command writes in it.
 
-        Raises ConfigError where another command writes in it, and where it holds other files, or a run without its marker.
+        A run that was opened may have been copied without its marker; then none of the files that came with it is changed.
         """
-        output = self.output
-        if not output.exists and (self.folder / CONFIG).is_file():
-            with suppress(RunError):
-                open_run(self.folder)
-                raise ConfigError(
-                    f"{self.folder}: is a run without its folder {PRIVATE}, which lists the files that are its own: copy the "
-                    "whole folder again (`cp -r RUN ELSEWHERE`, not RUN/*), or choose another one"
-                )
-        with output.locked(_BUSY):
+        with self.output.locked(_BUSY, beside_others=bool(self.config)):
             yield
 
     @property
@@ -393,6 +385,7 @@ def start(folder: Path, settings: dict[str, Any], dataset: Dataset, overwrite: b
     there is anything in the way that no trainer wrote.
     """
     output = Output(folder, "run")
+    refuse_lost_marker(output)
     output.refuse_others()
     config = {"settings": settings, "dataset": _dataset_summary(dataset), "tool": {"galaxy-zoo-vgg16": __version__}}
     new = Run(folder, config)
@@ -406,6 +399,17 @@ def start(folder: Path, settings: dict[str, Any], dataset: Dataset, overwrite: b
             f"{folder}: holds another run ({'; '.join(changed)}): choose another --out, or replace it with --overwrite"
         )
     return run, False
+
+
+def refuse_lost_marker(output: Output) -> None:
+    """Raise ConfigError for a run that was copied without its marker: nobody could say which of its files are ours."""
+    if CONFIG not in output.files and (output.folder / CONFIG).is_file():
+        with suppress(RunError):
+            open_run(output.folder)
+            raise ConfigError(
+                f"{output.folder}: is a run without its folder {PRIVATE}, which lists the files that are its own: copy the "
+                "whole folder again (`cp -r RUN ELSEWHERE`, not RUN/*), or choose another --out"
+            )
 
 
 def refuse_in_the_way(run: Run) -> None:

@@ -368,6 +368,7 @@ def train(config: TrainConfig, overwrite: bool = False) -> Run:
     with contextlib.ExitStack() as held:
         with hosts.joined(config.hosts, config.host_index) as share:
             if share.index == 0:
+                runs.refuse_lost_marker(Run(config.out, {}).output)
                 held.enter_context(Run(config.out, {}).locked())
             run, is_new = runs.start(config.out, config.settings(), dataset, overwrite)
             _check_shards(run, config, dataset, share)

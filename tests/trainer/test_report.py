@@ -206,7 +206,7 @@ def test_a_card_that_its_user_changed_is_left_as_it_is(
     assert caplog.messages == [f"{copied.folder}/README.md: was changed since it was written, so this evaluation is not added"]
 
 
-def test_a_run_without_its_marker_is_refused_with_how_to_copy_it(
+def test_a_run_without_its_marker_is_measured_and_not_trained_and_none_of_its_files_is_changed(
     copied: Run, plain_dataset: Dataset, tiny_settings: dict[str, Any]
 ) -> None:
     """As `cp -r RUN/* ELSEWHERE` leaves it: nobody could say which of its files are ours."""
@@ -214,14 +214,14 @@ def test_a_run_without_its_marker_is_refused_with_how_to_copy_it(
 
     shutil.rmtree(copied.folder / ".galaxy-zoo")
     before = _files(copied.folder)
-    for use in (
-        lambda: evaluate(copied, plain_dataset, "validation"),
-        lambda: train(TrainConfig(plain_dataset.folder, copied.folder, **tiny_settings)),
-    ):
-        with pytest.raises(ConfigError, match=r"is a run without its folder \.galaxy-zoo, .*: copy the whole folder again"):
-            use()
-    assert _files(copied.folder) == before and not (copied.folder / ".galaxy-zoo").exists()
-    assert len(predict(copied, plain_dataset, "test").galaxy_ids) == 15  # who reads alone needs no marker
+    for _ in ("without a marker", "with one of the evaluation alone"):
+        for overwrite in (False, True):
+            with pytest.raises(ConfigError, match=r"is a run without its folder \.galaxy-zoo, .*: copy the whole folder again"):
+                train(TrainConfig(plain_dataset.folder, copied.folder, **tiny_settings), overwrite)
+        evaluate(copied, plain_dataset, "validation")
+        after = _files(copied.folder)
+        assert {name: after[name] for name in before} == before
+        assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"evaluations"}
 
 
 def test_a_card_that_was_removed_is_made_again(copied: Run, plain_dataset: Dataset) -> None:

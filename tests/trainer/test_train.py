@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tfrecords import framing, schema
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, RunError
-from tfrecords.outputs import Output
+from tfrecords.outputs import NEVER, Output
 from trainer.analysis.evaluate import evaluate
 from trainer.config import TrainConfig
 from trainer.predict import predict
@@ -51,7 +51,7 @@ def test_every_file_of_a_run_is_listed_as_ours_and_no_other(tiny_run: Run) -> No
     private = {name for name in there if name.startswith(".galaxy-zoo/")}
     assert private == {f".galaxy-zoo/{name}" for name in ("lock", "marker.json", "shards.json")}
     assert tiny_run.output.files.keys() == there - private
-    unhashed = {name for name, digest in tiny_run.output.files.items() if not digest}
+    unhashed = {name for name, digest in tiny_run.output.files.items() if digest == NEVER}
     assert {name.split("/")[0] for name in unhashed} == {"checkpoint", "tensorboard"}
     assert all(tiny_run.output.is_intact(name) for name in there - private)
 
