@@ -12,6 +12,7 @@ Cuts: microseconds for each of the images on one core, of the cut alone, of the 
 
 import argparse
 import contextlib
+import os
 import statistics
 import sys
 import tempfile
@@ -59,7 +60,7 @@ def shards(source: Path, count: int, rounds: int) -> Iterator[tuple[str, float, 
     with tempfile.TemporaryDirectory() as folder:
         for encoding in ("jpeg", "raw"):
             settings = BuildSettings(CropSettings(0.5, 212, encoding, 95), PlanSettings(0.0, 0.0, 0, 512, count))
-            with contextlib.redirect_stderr(None):
+            with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):  # the job's bars
                 dataset = build(source, Path(folder) / encoding, settings, workers=2).dataset
             train = read_shards(dataset, "train")
             work: dict[str, Callable[[], object]] = {
