@@ -200,7 +200,7 @@ class Output:
     def locked(self, busy: str, beside_others: bool = False) -> Iterator[None]:
         """Hold the folder alone while the block runs; where nothing was written in it then, it leaves no trace.
 
-        busy: what the user is told while another process holds it. beside_others: the folder may hold other files although it
+        busy: the message while another process holds it. beside_others: the folder may hold other files although it
         has no marker. Raises ConfigError where it is held, or may not be used.
         """
         if not beside_others:

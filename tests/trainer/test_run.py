@@ -115,7 +115,7 @@ def test_of_two_checkpoints_the_later_one_counts(tmp_path: Path) -> None:
 
 
 def _edited(text: str) -> str:
-    """A valid progress.json that says something else."""
+    """A valid progress.json with another number of steps."""
     return text.replace('"steps": 0', '"steps": 7')
 
 
