@@ -1,6 +1,6 @@
 """What it costs not to trust: hashing shards before they are read, and looking at each coefficient of a JPEG that is cut.
 
-    python benchmarks/checks.py [--src ../shared/kaggle] [--images 2000] [--rounds 7]
+    python -m benchmarks.checks [--src ../shared/kaggle] [--images 2000] [--rounds 7]
 
 Shards: the images are preprocessed as JPEG and as raw crops of 212 x 212. Medians of rounds that alternate, page cache warm:
 the SHA-256 of all shards of `train`, as `trainer` checks them before it reads, beside one pass of its input pipeline over the
@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,15 +22,13 @@ from pathlib import Path
 import numpy as np
 import turbojpeg
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[0] = str(REPOSITORY)  # else `preprocess` would be the benchmark of that name
-
-from preprocess.job import BuildSettings, build  # noqa: E402
-from preprocess.plan import PlanSettings  # noqa: E402
-from tfrecords import images  # noqa: E402
-from tfrecords.dataset import Dataset  # noqa: E402
-from tfrecords.images import CropSettings  # noqa: E402
-from tfrecords.integrity import check_shards, read_shards  # noqa: E402
+from benchmarks.children import REPOSITORY
+from preprocess.job import BuildSettings, build
+from preprocess.plan import PlanSettings
+from tfrecords import images
+from tfrecords.dataset import Dataset
+from tfrecords.images import CropSettings
+from tfrecords.integrity import check_shards, read_shards
 
 JPEG = CropSettings(0.5, 212, "jpeg", 95)
 
@@ -49,7 +46,7 @@ def medians(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, flo
 
 
 def _one_pass(dataset: Dataset) -> None:
-    from trainer.pipeline import evaluation_batches
+    from trainer.input.evaluation import evaluation_batches
 
     for _ in evaluation_batches(dataset, "train", 64, 0):
         pass

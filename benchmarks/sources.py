@@ -1,6 +1,6 @@
 """Reading a source: images at random from folder and zips, and the memory of a listing of up to ten million names.
 
-    python benchmarks/sources.py [--src ../shared/kaggle] [--reads 3000] [--rounds 7] [--names 100000 1000000 10000000]
+    python -m benchmarks.sources [--src ../shared/kaggle] [--reads 3000] [--rounds 7] [--names 100000 1000000 10000000]
                                  [--json FILE]
 
 Reads: the training images of SRC, in random order, from a folder, a plain zip, a zip stored in a zip (read where it
@@ -28,7 +28,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from benchmarks.children import REPOSITORY
+from preprocess.sources import ImageReader, find_source
+
 IMAGES = "images_training_rev1"
 ZIPFILE_READS = 60  # of zipfile in a zip, which needs about 0.1 s for one
 _ENTRY = struct.Struct("<4s6H3I5H2I")
@@ -58,11 +60,8 @@ def make_sources(src: Path, folder: Path) -> dict[str, Path]:
 
 @contextmanager
 def _ours(path: Path, scratch: Path) -> Iterator[Callable[[int], bytes]]:
-    from preprocess import sources
-    from preprocess.listing import ImageReader
-
     scratch.mkdir()
-    images = sources.find(path, scratch).images
+    images = find_source(path, scratch).images
     with ImageReader() as reader:
         yield lambda row: reader.read(images, row)[0]
 
@@ -122,11 +121,9 @@ def write_names(path: Path, count: int) -> None:
 
 def list_names(path: Path) -> dict[str, float]:
     """Read a listing in this process: images, seconds, bytes of its columns, highest resident memory above that before."""
-    from preprocess import sources
-
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
-    images = sources.find(path, path.parent).images
+    images = find_source(path, path.parent).images
     seconds = time.perf_counter() - began
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     return {"images": len(images), "seconds": seconds, "bytes": images.nbytes(), "peak_bytes": peak}
@@ -139,8 +136,9 @@ def measure_names(counts: list[int]) -> list[dict[str, float]]:
         with tempfile.TemporaryDirectory(prefix="sources-benchmark-") as folder:
             path = Path(folder) / "names.zip"
             write_names(path, count)
-            command = [sys.executable, __file__, "--list", str(path)]
-            found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+            command = [sys.executable, "-m", "benchmarks.sources", "--list", str(path)]
+            done = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True)
+            found.append(json.loads(done.stdout))
     return found
 
 
@@ -170,5 +168,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path[0] = str(REPOSITORY)  # else `preprocess` would be the benchmark of that name
     main()

@@ -1,8 +1,6 @@
 """What is measured is what is shipped, and verdicts follow from the numbers."""
 
-import importlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,36 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.accuracy import plain_keras, tables
+from benchmarks.accuracy.trials import BASE, CONFIRM, SCREEN
+from benchmarks.accuracy.work import Work, _rows
+from benchmarks.children import REPOSITORY
 from tests.conftest import SurveyMaker
 from tfrecords.dataset import open_dataset
 from tfrecords.reader import votes_of
 from tfrecords.taxonomy import COLUMNS
 from trainer.config import RECIPES, TrainConfig
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def accuracy() -> Any:
-    sys.path.append(str(BENCHMARKS))  # last: its preprocess.py is not the package
-    try:
-        yield importlib.import_module("accuracy")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-
-
-@pytest.fixture(scope="module")
-def tables(accuracy: Any) -> Any:
-    return importlib.import_module("accuracy_tables")
-
-
-@pytest.fixture(scope="module")
-def prepared(accuracy: Any, make_survey: SurveyMaker, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def prepared(make_survey: SurveyMaker, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A `Work` on 60 galaxies, its survey in `survey`, a file of no weights in `weights`. Read-only."""
     folder = tmp_path_factory.mktemp("accuracy")
     make_survey(folder / "survey", labelled=60, side=128, seed=2)
     (folder / "weights").write_bytes(b"none")
-    work = accuracy.Work(folder / "work")
+    work = Work(folder / "work")
     work.prepare(folder / "survey", folder / "weights")
     return work
 
@@ -56,6 +42,7 @@ def test_models_learn_from_the_galaxies_of_train_alone(prepared: Any) -> None:
     assert splits.size == train.size == 64
 
 
+@pytest.mark.slow
 def test_a_folder_takes_runs_from_the_same_galaxies_and_weights_alone(prepared: Any, tmp_path: Path) -> None:
     folder = prepared.folder.parent
     prepared.prepare(folder / "survey", folder / "weights")
@@ -69,18 +56,16 @@ def test_a_folder_takes_runs_from_the_same_galaxies_and_weights_alone(prepared: 
 
 
 def _run_plain(*arguments: object) -> str:
-    """What the plain loop says, with small batches; in a process of its own, because it sets TensorFlow's global seed."""
-    program = "import plain_keras; plain_keras.WARMUP_STEPS, plain_keras.BATCH_SIZE = 2, 8; plain_keras.main()"
+    """What the plain loop prints, with small batches; in a process of its own, because it sets TensorFlow's global seed."""
+    program = "from benchmarks.accuracy import plain_keras as plain; plain.WARMUP_STEPS, plain.BATCH_SIZE = 2, 8; plain.main()"
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    folders = os.pathsep.join(
-        [str(BENCHMARKS.parent), str(BENCHMARKS)]
-    )  # in this order: benchmarks/preprocess.py is no package
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": folders}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
-def test_the_plain_loop_learns_and_its_predictions_are_those_of_the_split(accuracy: Any, prepared: Any, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_plain_loop_learns_and_its_predictions_are_those_of_the_split(prepared: Any, tmp_path: Path) -> None:
     import keras
 
     generator = np.random.default_rng(0)
@@ -95,8 +80,8 @@ def test_the_plain_loop_learns_and_its_predictions_are_those_of_the_split(accura
     losses = [float(line.split("loss: ")[1]) for line in said.splitlines() if "loss: " in line]
     assert len(losses) == 3 and losses[-1] < losses[0]
     _run_plain("predict", "--run", run, "--tfrecords", prepared.splits, "--split", "validation", "--out", out)
-    ids, predicted = accuracy._rows(out)
-    stored, images, _ = importlib.import_module("plain_keras")._split(prepared.splits, "validation")
+    ids, predicted = _rows(out)
+    stored, images, _ = plain_keras._split(prepared.splits, "validation")
     expected = keras.models.load_model(run / "model.keras", compile=False).predict(images.astype(np.float32), verbose=0)
     assert ids.tolist() == sorted(stored.tolist()) and set(ids) == set(votes_of(open_dataset(prepared.splits), "validation")[0])
     np.testing.assert_allclose(predicted, expected[np.argsort(stored)], rtol=1e-4)
@@ -106,32 +91,33 @@ def test_the_plain_loop_learns_and_its_predictions_are_those_of_the_split(accura
     keras.backend.clear_session()
 
 
-def test_the_trials_of_a_recipe_are_the_recipe(accuracy: Any) -> None:
+def test_the_trials_of_a_recipe_are_the_recipe() -> None:
     shipped = {"best": RECIPES["best"](), "article, batch 1": RECIPES["article"]()}
     shipped["article, batch 32"] = {**shipped["article, batch 1"], "batch_size": 32}
     for label, expected in shipped.items():
-        trials = [trial for trial in accuracy.CONFIRM if trial.label == label]
+        trials = [trial for trial in CONFIRM if trial.label == label]
         assert trials
         for trial in trials:
             given = dict(flag.removeprefix("--").split("=") for flag in trial.flags())
-            assert {name: str(expected[name]) for name in accuracy.BASE} == {name: given[name] for name in accuracy.BASE}
-            assert given["epochs"] == "10" and set(given) == {*accuracy.BASE, "epochs", "seed"}
+            assert {name: str(expected[name]) for name in BASE} == {name: given[name] for name in BASE}
+            assert given["epochs"] == "10" and set(given) == {*BASE, "epochs", "seed"}
 
 
-def test_the_base_names_every_choice_of_a_recipe(accuracy: Any) -> None:
-    assert set(accuracy.BASE) | {"epochs", "patience"} == set(RECIPES["best"]())
-    TrainConfig(Path(), Path(), **accuracy.BASE)
+def test_the_base_names_every_choice_of_a_recipe() -> None:
+    assert set(BASE) | {"epochs", "patience"} == set(RECIPES["best"]())
+    TrainConfig(Path(), Path(), **BASE)
 
 
-def test_each_screened_change_has_its_own_name_and_is_a_valid_run(accuracy: Any) -> None:
-    names = [trial.name for trial in (*accuracy.SCREEN, *accuracy.CONFIRM)]
+def test_each_screened_change_has_its_own_name_and_is_a_valid_run() -> None:
+    names = [trial.name for trial in (*SCREEN, *CONFIRM)]
     assert len(set(names)) == len(names)
-    for trial in accuracy.SCREEN:
-        TrainConfig(Path(), Path(), **{**accuracy.BASE, "epochs": trial.epochs, **trial.changes})
+    for trial in SCREEN:
+        TrainConfig(Path(), Path(), **{**BASE, "epochs": trial.epochs, **trial.changes})
         assert (trial.label == "base") == (not trial.changes)
 
 
-def test_the_interval_is_that_of_the_same_galaxies_and_holds_the_true_difference(tables: Any) -> None:
+@pytest.mark.slow
+def test_the_interval_is_that_of_the_same_galaxies_and_holds_the_true_difference() -> None:
     generator = np.random.default_rng(0)
     galaxies = generator.gamma(2.0, 0.006, 800)  # far more spread over galaxies than between models
     assert tables.difference(galaxies, galaxies) == (0.0, 0.0, 0.0)
@@ -158,17 +144,17 @@ def test_the_interval_is_that_of_the_same_galaxies_and_holds_the_true_difference
     ],
 )
 def test_a_change_helps_only_where_it_exceeds_interval_and_spread(
-    tables: Any, found: tuple[float, float, float], scores: tuple[float, ...], expected: str
+    found: tuple[float, float, float], scores: tuple[float, ...], expected: str
 ) -> None:
     assert tables.verdict(found, scores) == expected
 
 
 def test_finished_runs_are_kept_and_test_waits_for_all_of_them(
-    accuracy: Any, tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     generator = np.random.default_rng(0)
     votes = {split: (np.arange(60), generator.random((60, 37))) for split in ("train", "validation", "test")}
-    work = accuracy.Work(tmp_path)
+    work = Work(tmp_path)
     monkeypatch.setattr(work, "_votes", votes)
 
     def finish(trial: Any, error: float) -> None:
@@ -181,22 +167,22 @@ def test_finished_runs_are_kept_and_test_waits_for_all_of_them(
                 work.predictions_path(trial, split, views).write_text(text)
         (tmp_path / f"{trial.name}.json").write_text(json.dumps({"seconds": 100.0}))
 
-    for trial in accuracy.CONFIRM[:-1]:
+    for trial in CONFIRM[:-1]:
         finish(trial, 0.10 if trial.label == "best" else 0.12)
         work.run(trial, tmp_path)  # nothing is left to do
     with pytest.raises(SystemExit, match=r"1 are not \(article, batch 1, seed 0\)"):
         work.score_test()
     assert not (tmp_path / "test.json").exists()
-    finish(accuracy.CONFIRM[-1], 0.12)
+    finish(CONFIRM[-1], 0.12)
     work.score_test()
-    tables.print_confirmed(work, accuracy.CONFIRM, "test")
+    tables.print_confirmed(work, CONFIRM, "test")
     said = capsys.readouterr().out
     assert "was first scored on" in said and "for these runs" in said
     blind = np.sqrt(np.mean((votes["train"][1].mean(axis=0) - votes["test"][1]) ** 2))
     assert f"The column means of `train`: {blind:.4f}. Trained at commit unknown." in said
     row = next(line for line in said.splitlines() if line.startswith("| base | 2 |"))
     assert " | -0.0" in row and "| -1" in row and "| 100 |" in row
-    path = work.predictions_path(accuracy.CONFIRM[0], "test", 8)
+    path = work.predictions_path(CONFIRM[0], "test", 8)
     path.write_text(path.read_text().replace("0.1", "0.2"))
     work.score_test()
     assert "these were chosen after test was seen" in capsys.readouterr().out

@@ -1,16 +1,13 @@
 """This project's input pipeline beside other ways to feed the same galaxies to a training, in one run.
 
-    python benchmarks/input.py [--src ../shared/kaggle] [--images 6128] [--rounds 3] [--json FILE]
-                               [--torch PYTHON] [--skimage PYTHON] [--only NAME ...] [--augmentation]
+    python -m benchmarks.input [--src ../shared/kaggle] [--images 6128] [--rounds 3] [--json FILE]
+                               [--torch PYTHON] [--skimage PYTHON] [--only NAME ...]
 
 Every pipeline (loaders.py says what each does) delivers shuffled batches of 32 centres of 212 x 212 x 3 with their votes from
 the page cache. Every round runs each once on one core and once on two, each time in a process of its own, and starts
 with another one. An epoch warms up; then whole batches are counted. A run fails whose images are not those of the others:
 the mean levels of all are compared. Peak memory: the highest sum of resident memory over the process tree on two cores, with
 imports, pages that processes share counted once for each.
-
---augmentation measures, instead, microseconds an image for trainer.augmentation in a jitted function of JAX and of TensorFlow,
-beside the same moves as operations of tf.data, each in a process of its own on two cores.
 
 "not installed" means that a rival's package is missing. None is a dependency of this project:
     torch, webdataset   python -m venv ../torch && ../torch/bin/pip install torch==2.13.0 pillow webdataset,
@@ -39,9 +36,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from children import ChildError, run_child
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from benchmarks.children import REPOSITORY, ChildError, run_child
+
 TABLE, IMAGES = "training_solutions_rev1.csv", "images_training_rev1"
 SIDE = 212
 CORES = (1, 2)
@@ -50,7 +47,6 @@ MAX_LEVEL_DIFFERENCE = 1.5  # of 255: the quick inverse DCT that is TensorFlow's
 OURS, RECORDS, ORIGINALS = "this project", "another reader of its records", "readers of the original JPEGs"
 NOT_INSTALLED = "not installed"
 PACKAGES = ("tensorflow", "tensorflow-datasets", "keras", "jax", "matplotlib", "scikit-image", "torch", "webdataset", "pillow")
-AUGMENTATIONS = ("jax", "tensorflow", "tensorflow-xla", "tf-data")
 
 
 @dataclass(frozen=True)
@@ -159,9 +155,8 @@ def store(src: Path, folder: Path, names: Sequence[str]) -> int:
 
 def measure(candidate: Candidate, number: int, cores: int, images: int, folder: Path) -> Measurement:
     """One run of a pipeline over what `store` made in `folder`."""
-    script = str(REPOSITORY / "benchmarks" / "loaders.py")  # -P: else codecs.py beside it hides Python's
-    flags = ("--cores", str(cores), "--images", str(images))
-    command = (candidate.python, "-P", script, candidate.name, str(folder / "kaggle"), str(folder), *flags)
+    module, flags = ("-m", "benchmarks.input.loaders"), ("--cores", str(cores), "--images", str(images))
+    command = (candidate.python, *module, candidate.name, str(folder / "kaggle"), str(folder), *flags)
     _, peak, _, said = run_child(command, folder / "log")
     timing = json.loads(said)
     return Measurement(candidate.name, number, cores, timing["images"] / timing["seconds"], timing["level"], peak / 1e6)
@@ -210,7 +205,7 @@ def format_table(rows: Sequence[Row]) -> str:
     most = CORES[-1]
     best = max((row.rate(most) for row in rows if row.candidate.group == ORIGINALS), default=0.0)
     heads = ("what", "images/s, 1 core", "images/s, 2 cores", "min to max (2 cores)")
-    lines = [(*heads, "times the best reader of the original JPEGs", "peak MB"), ("---",) * 6]
+    lines: list[tuple[str, ...]] = [(*heads, "times the best reader of the original JPEGs", "peak MB"), ("---",) * 6]
     group = ""
     for row in rows:
         if row.candidate.group != group:
@@ -225,29 +220,6 @@ def format_table(rows: Sequence[Row]) -> str:
         spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
         lines.append((row.candidate.what, *shown, spread, times, f"{row.peak_mb:,.0f}"))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def augmentation_rows(args: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
-    """Microseconds an image of every way to augment, medians over the rounds, which alternate."""
-    runs: dict[tuple[str, str], list[float]] = {}
-    script = str(REPOSITORY / "benchmarks" / "augmenters.py")
-    for number in range(args.rounds):
-        for way in AUGMENTATIONS:
-            print(f"round {number + 1} of {args.rounds}: {way}", file=sys.stderr)
-            command = (sys.executable, "-P", script, way, "--cores", str(CORES[-1]))
-            for kind, microseconds in json.loads(run_child(command, folder / "log")[3]).items():
-                runs.setdefault((way, kind), []).append(microseconds)
-    return [{"way": way, "kind": kind, "microseconds": values} for (way, kind), values in runs.items()]
-
-
-def format_augmentation(rows: Sequence[dict[str, object]]) -> str:
-    lines = ["| augmentation | where | microseconds an image | min to max | images/s |", "|---|---|---|---|---|"]
-    for row in sorted(rows, key=lambda row: str(row["kind"])):
-        values: list[float] = row["microseconds"]  # type: ignore[assignment]
-        middle = statistics.median(values)
-        spread = f"{min(values):,.0f} to {max(values):,.0f}"
-        lines.append(f"| {row['kind']} | {row['way']} | {middle:,.0f} | {spread} | {1e6 / middle:,.0f} |")
-    return "\n".join(lines)
 
 
 def describe_machine(args: argparse.Namespace) -> dict[str, str]:
@@ -268,33 +240,29 @@ def describe_machine(args: argparse.Namespace) -> dict[str, str]:
 
 def compare(args: argparse.Namespace) -> int:
     """Measure, print and write; gives the exit status: 1 where a candidate failed."""
-    header, content, failed = describe_machine(args), {}, False
+    header = describe_machine(args)
     with tempfile.TemporaryDirectory(prefix="input-benchmark-") as name:
         folder = Path(name)
-        if args.augmentation:
-            header["rounds"] = f"{args.rounds}, batches of 32 at {SIDE} x {SIDE}"
-            content = {"augmentation": augmentation_rows(args, folder)}
-            table = format_augmentation(content["augmentation"])
-        else:
-            candidates = all_candidates(args.torch, args.skimage)
-            if unknown := set(args.only or ()) - {candidate.name for candidate in candidates}:
-                known = " ".join(candidate.name for candidate in candidates)
-                sys.exit(f"error: --only {' '.join(sorted(unknown))}: choose from {known}")
-            candidates = [candidate for candidate in candidates if not args.only or candidate.name in args.only]
-            different = store(args.src, folder, [candidate.name for candidate in candidates])
-            header["images"] = f"{different:,} in an epoch, at least {args.images:,} timed, {args.rounds} rounds"
-            measurements, notes = run_rounds(candidates, args, folder)
-            rows = make_rows(candidates, measurements, notes)
-            content = {"rows": [asdict(row) for row in rows], "measurements": [asdict(run) for run in measurements]}
-            table, failed = format_table(rows), any(note.startswith("failed") for note in notes.values())
-    print("\n".join(f"{name}: {value}" for name, value in header.items()), table, sep="\n\n")
+        candidates = all_candidates(args.torch, args.skimage)
+        if unknown := set(args.only or ()) - {candidate.name for candidate in candidates}:
+            known = " ".join(candidate.name for candidate in candidates)
+            sys.exit(f"error: --only {' '.join(sorted(unknown))}: choose from {known}")
+        candidates = [candidate for candidate in candidates if not args.only or candidate.name in args.only]
+        different = store(args.src, folder, [candidate.name for candidate in candidates])
+        header["images"] = f"{different:,} in an epoch, at least {args.images:,} timed, {args.rounds} rounds"
+        measurements, notes = run_rounds(candidates, args, folder)
+    rows = make_rows(candidates, measurements, notes)
+    content = {"rows": [asdict(row) for row in rows], "measurements": [asdict(run) for run in measurements]}
+    print("\n".join(f"{name}: {value}" for name, value in header.items()), format_table(rows), sep="\n\n")
     if args.json:
         args.json.write_text(json.dumps({**header, **content}, indent=1) + "\n")
-    return int(failed)
+    return int(any(note.startswith("failed") for note in notes.values()))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.input", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     source = REPOSITORY.parent / "shared/kaggle"
     add("--src", type=Path, default=source, help="folder of Kaggle's download (default: %(default)s)")
@@ -304,7 +272,6 @@ def main() -> int:
     add("--torch", default=sys.executable, metavar="PYTHON", help="one with torch, pillow, webdataset (default: this one)")
     add("--skimage", default=sys.executable, metavar="PYTHON", help="one with scikit-image, matplotlib (default: this one)")
     add("--only", nargs="+", metavar="NAME", help="pipelines to run, by their names in loaders.py (default: all)")
-    add("--augmentation", action="store_true", help="measure the augmentation instead")
     args = parser.parse_args()
     if args.images < 1 or args.rounds < 1:
         parser.error("--images and --rounds must be at least 1")

@@ -1,142 +1,30 @@
-"""What each choice of a recipe is worth, measured on real galaxies.
+"""The folder that keeps datasets, finished runs and their predictions, so that days of training can be interrupted."""
 
-The galaxies of --src are cut to 64 x 64 and split as `preprocess --validation_fraction 0.25 --test_fraction 0.1 --seed 0` does.
-Models train on a dataset that holds those of `train` alone, so no epoch is chosen and nothing stops early; choices are made on
-`validation`, and `test` is scored once, at the end.
-
-    .venv/bin/python benchmarks/accuracy.py --src ../shared/kaggle --weights ../shared/weights/vgg16_imagenet_notop.weights.h5
-
-Finished runs are kept as JSON in --work and skipped next time: the whole takes hours on two cores and can be spread over days.
-`--stage screen` tries one change at a time from a base, `--stage confirm` trains the article's recipe, the base, `best`
-and a plain Keras loop for longer, `--stage tables` prints what is there as Markdown. `--stage test`, never part of the others,
-scores the longer runs on `test` once all of them are there, and writes down when it did.
-"""
-
-import argparse
 import csv
-import hashlib
 import json
 import resource
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-PLAIN = Path(__file__).resolve().parent / "plain_keras.py"
+from benchmarks.accuracy.trials import CONFIRM, Trial
+from benchmarks.children import REPOSITORY
+
 SOLUTIONS = "training_solutions_rev1.csv"
 SIZE = 64
 SPLIT_FLAGS = ("--validation_fraction", "0.25", "--test_fraction", "0.1", "--seed", "0")
 VIEWS = (1, 8)
-SCREEN_EPOCHS, CONFIRM_EPOCHS = 4, 10
-SEEDS, CONFIRM_SEEDS = (0, 1, 2), (0, 1)
-
-# What a screened change is a change of: the plain loop's choices, with outputs that start at the column means.
-BASE = {
-    "batch_size": 32,
-    "learning_rate": 1e-4,
-    "schedule": "cosine",
-    "warmup_steps": 60,
-    "head_epochs": 0,
-    "loss": "mse",
-    "weight_decay": 0.0,
-    "ema": 0.0,
-    "augment": "dihedral",
-    "backbone": "vgg16",
-    "input_scaling": "auto",
-    "pooling": "flatten",
-    "head": "sigmoid",
-    "initialisation": "means",
-}
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One run: what differs from the base, in words and in flags. `plain`: the plain Keras loop instead of the trainer."""
-
-    label: str
-    changes: Mapping[str, object] = field(default_factory=dict)
-    epochs: int = SCREEN_EPOCHS
-    seed: int = 0
-    plain: bool = False
-
-    def flags(self) -> list[str]:
-        values = {"epochs": self.epochs} if self.plain else {**BASE, "epochs": self.epochs, **self.changes}
-        return [f"--{name}={value}" for name, value in {**values, "seed": self.seed}.items()]
-
-    @property
-    def name(self) -> str:
-        """Of its files: it changes with the flags, and with the plain loop, so that an edited trial is run again."""
-        words = " ".join([str(self.plain), *self.flags(), *([PLAIN.read_text()] if self.plain else [])])
-        digest = hashlib.sha256(words.encode()).hexdigest()[:8]
-        label = "".join(letter if letter.isalnum() else "-" for letter in self.label)
-        return f"{label}-{self.epochs}-{self.seed}-{digest}"
-
-
-def recipe(name: str) -> dict[str, Any]:
-    """What the trainer takes for a recipe; how long and where from is the trial's."""
-    from trainer.config import RECIPES
-
-    return {name: value for name, value in RECIPES[name]().items() if name in BASE}
-
-
-def _views(trial: Trial) -> tuple[int, ...]:
-    """In how many views its model predicts, each in a table of its own."""
-    return VIEWS[:1] if trial.plain else VIEWS
-
-
-def _seeds(trial: Trial, seeds: tuple[int, ...] = SEEDS) -> list[Trial]:
-    return [replace(trial, seed=seed) for seed in seeds]
-
-
-def _changed(label: str, **changes: object) -> Trial:
-    return Trial(label, changes)
-
-
-_TREE: dict[str, object] = {"head": "tree", "loss": "cross_entropy"}
-SCREEN = (
-    *_seeds(Trial("base")),
-    _changed("Keras' initialisation", initialisation="keras"),
-    _changed("learning rate 5e-5", learning_rate=5e-5),
-    _changed("learning rate 2e-4", learning_rate=2e-4),
-    _changed("learning rate 5e-4", learning_rate=5e-4),
-    # As many galaxies of warm-up as the base has.
-    _changed("batch 8", batch_size=8, warmup_steps=240),
-    _changed("batch 16", batch_size=16, warmup_steps=120),
-    _changed("batch 64", batch_size=64, warmup_steps=30),
-    _changed("inputs in 0..1", input_scaling="unit"),
-    _changed("no warm-up", warmup_steps=0),
-    _changed("constant rate after warm-up", schedule="constant"),
-    _changed("no augmentation", augment="none"),
-    _changed("4 epochs of the head alone before", head_epochs=4, epochs=SCREEN_EPOCHS + 4),
-    _changed("20 epochs of the head alone, no others", head_epochs=20, epochs=20),
-    _changed("average pooling", pooling="average"),
-    _changed("tree head", head="tree"),
-    # What is to enter `best` needs more than one seed.
-    *_seeds(_changed("tree head, cross-entropy", **_TREE)),
-    _changed("tree head, cross-entropy, batch 16", **_TREE, batch_size=16, warmup_steps=120),
-    _changed("warm-up twice as long", warmup_steps=120),
-    _changed("the output layer as Keras starts it", initialisation="he"),
-    _changed("full augmentation", augment="full"),
-)
-CONFIRM = (
-    *_seeds(Trial("article, batch 32", {**recipe("article"), "batch_size": 32}, CONFIRM_EPOCHS), CONFIRM_SEEDS),
-    *_seeds(Trial("base", {}, CONFIRM_EPOCHS), CONFIRM_SEEDS),
-    *_seeds(Trial("best", recipe("best"), CONFIRM_EPOCHS), CONFIRM_SEEDS),
-    *_seeds(Trial("plain Keras loop", {}, CONFIRM_EPOCHS, plain=True), CONFIRM_SEEDS),
-    Trial("article, batch 1", recipe("article"), CONFIRM_EPOCHS),
-)
+_PLAIN_LOOP = ("-m", "benchmarks.accuracy.plain_keras")
 
 
 def _command(*arguments: object) -> None:
-    """Run a program in Python; on failure show what it said and stop."""
-    command = [sys.executable, "-P", *map(str, arguments)]
+    """Run a program in Python; on failure show what it printed, and stop."""
+    command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
@@ -162,6 +50,11 @@ def _rows(path: Path) -> tuple[np.ndarray, np.ndarray]:
     values = np.array([[float(value) for value in row[1:]] for row in rows])
     order = np.argsort(ids)
     return ids[order], values[order]
+
+
+def _views(trial: Trial) -> tuple[int, ...]:
+    """In how many views its model predicts, each in a table of its own."""
+    return VIEWS[:1] if trial.plain else VIEWS
 
 
 class Work:
@@ -244,13 +137,13 @@ class Work:
         commit, began, used = _commit(), time.monotonic(), _cpu_seconds()
         where = ("--out", folder, "--weights", weights.resolve())
         if trial.plain:
-            _command(PLAIN, "train", *where, "--train", self.train, *trial.flags())
+            _command(*_PLAIN_LOOP, "train", *where, "--train", self.train, *trial.flags())
         else:
             _command("-m", "trainer", *where, "--tfrecords", self.train, *trial.flags())
         seconds = {"seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(_cpu_seconds() - used, 1)}
         for split in ("validation", "test") if trial in CONFIRM else ("validation",):
             for views in _views(trial):
-                program = (PLAIN, "predict") if trial.plain else ("-m", "trainer", "predict", "--tta", views)
+                program = (*_PLAIN_LOOP, "predict") if trial.plain else ("-m", "trainer", "predict", "--tta", views)
                 out = self.predictions_path(trial, split, views)
                 _command(*program, "--run", folder, "--tfrecords", self.splits, "--split", split, "--out", out)
         result = {"flags": " ".join(trial.flags()), **seconds, "commit": commit, "inputs": self.inputs()}
@@ -290,29 +183,3 @@ class Work:
         first = json.loads(path.read_text())
         same = "for these runs" if first["runs"] == digests else "FOR OTHER RUNS: these were chosen after test was seen"
         print(f"`test` was first scored on {first['scored']}, {same}.\n")
-
-
-def main() -> None:
-    from accuracy_tables import print_confirmed, print_screen
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--src", type=Path, required=True, help="Kaggle's galaxies, unpacked")
-    parser.add_argument("--weights", type=Path, required=True, help="file of the ImageNet weights of VGG16's base")
-    parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "accuracy", help="(default: %(default)s)")
-    stages = {"screen": SCREEN, "confirm": CONFIRM, "tables": (), "test": (), None: SCREEN + CONFIRM}
-    parser.add_argument("--stage", choices=[stage for stage in stages if stage], help="(default: all but test)")
-    args = parser.parse_args()
-    work = Work(args.work)
-    work.prepare(args.src, args.weights)
-    for trial in stages[args.stage]:
-        work.run(trial, args.weights)
-    if args.stage == "test":
-        work.score_test()
-        print_confirmed(work, CONFIRM, "test")
-    else:
-        print_screen(work, SCREEN)
-        print_confirmed(work, CONFIRM, "validation")
-
-
-if __name__ == "__main__":
-    main()

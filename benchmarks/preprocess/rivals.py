@@ -1,6 +1,6 @@
 """Other ways to do the offline job, and the codec calls alone: one loop each, in a process of its own, timed by itself.
 
-    python benchmarks/rivals.py NAME SRC OUT [--workers N] [--examples_per_shard K]
+    python -m benchmarks.preprocess.rivals NAME SRC OUT [--workers N] [--examples_per_shard K]
 
 SRC holds images_training_rev1/ID.jpg (424 x 424) and training_solutions_rev1.csv; OUT is an empty folder for the records.
 Each loop keeps the centre 212 x 212 of every image and, where it writes, its GalaxyID and 37 vote fractions. A loop runs

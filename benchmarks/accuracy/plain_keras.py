@@ -1,4 +1,4 @@
-"""A plain Keras loop on the same galaxies, for `accuracy.py`: what one writes in an afternoon, with care.
+"""A plain Keras loop on the same galaxies, beside the recipes: what one writes in an afternoon, with care.
 
 VGG16 from ImageNet, the article's head, the usual input scaling, dihedral augmentation, Adam at 1e-4 with warm-up and cosine,
 batches of 32. The images come from the dataset folder, everything else is Keras'.
@@ -17,7 +17,7 @@ BATCH_SIZE, PEAK, WARMUP_STEPS = 32, 1e-4, 60
 def _split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """GalaxyIDs (n,), images uint8 (n, size, size, 3) and votes (n, 37)."""
     from tfrecords.dataset import open_dataset
-    from trainer.pipeline import evaluation_batches
+    from trainer.input.evaluation import evaluation_batches
 
     parts = list(evaluation_batches(open_dataset(folder), split, 256).as_numpy_iterator())
     ids, images, votes = (np.concatenate(column) for column in zip(*parts, strict=True))

@@ -1,14 +1,14 @@
 """Input pipelines that deliver the same batches of galaxies: one each, in a process of its own, timed by itself.
 
-    python benchmarks/loaders.py NAME SRC STORED [--cores K] [--images N]
+    python -m benchmarks.input.loaders NAME SRC STORED [--cores K] [--images N]
 
-SRC is Kaggle's folder; STORED holds what input.py made of it: datasets jpeg/, png/ and raw/, and tars/ for webdataset.
+SRC is Kaggle's folder; STORED holds what __main__.py made of it: datasets jpeg/, png/ and raw/, and tars/ for webdataset.
 A batch is 32 images of 212 x 212 x 3, the centre of 424 x 424, with 37 votes each, in the tensors of the library at hand.
 One epoch warms up, in which the mean level of the images is taken; then batches are counted for at least N images and
 MIN_SECONDS. The last line of stdout is JSON: images and seconds of the timed part; level, the mean of the images in 0..255.
 
 NAME          what runs (all shuffle; as the documentation of each advises)
-ours-*        trainer.pipeline of this project; -decoded and -stored: with its cache of that kind, from the JPEG dataset
+ours-*        trainer.input of this project; -decoded and -stored: with its cache of that kind, from the JPEG dataset
 tfds          the JPEG dataset by tfds.builder_from_directory: shuffled files, shuffle(1024), cut at crop_offset, prefetch
 tf-data       TensorFlow's guide for a folder of files, with decode_and_crop_jpeg; shuffles all paths
 keras         keras.utils.image_dataset_from_directory, centre cut afterwards; float32; no votes (it takes classes only)
@@ -70,7 +70,7 @@ def _tensorflow(cores: int) -> Any:
 def ours(encoding: str, cache: str, work: Work) -> Batches:
     _tensorflow(work.cores)
     from tfrecords.dataset import open_dataset
-    from trainer.pipeline import TrainingInput
+    from trainer.input.training import TrainingInput
 
     source = TrainingInput(open_dataset(work.stored / encoding), BATCH, SEED, cache=cache, augmented=False)
     for images, votes, _ in source.batches(0, 1 << 30):

@@ -1,6 +1,6 @@
 """This project's offline job beside other ways to do the same work, on the same images, in one run.
 
-    python benchmarks/preprocess.py [--src ../shared/kaggle] [--images 12000] [--rounds 5] [--workers 2] [--json FILE]
+    python -m benchmarks.preprocess [--src ../shared/kaggle] [--images 12000] [--rounds 5] [--workers 2] [--json FILE]
                                     [--img2dataset PYTHON] [--only NAME ...]
 
 Images: a seeded sample of those with votes, copied to a temporary folder and read once, so that all come from the page
@@ -21,13 +21,11 @@ Bytes per image: all shards over N. Peak memory: the highest sum of resident mem
 """
 
 import argparse
-import csv
 import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
-import random
 import shutil
 import signal
 import statistics
@@ -39,11 +37,9 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from children import ChildError, run_child
+from benchmarks.children import REPOSITORY, ChildError, run_child
+from benchmarks.galaxies import SEED, lay_out
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-TABLE, IMAGES = "training_solutions_rev1.csv", "images_training_rev1"
-SEED = 0
 # For the ceilings only: glibc may give memory back after every image and fault it in again for the next, which makes a
 # codec up to 2.7 times slower, by the luck of what else lies on the heap.
 KEEP_HEAP = ("env", f"MALLOC_TRIM_THRESHOLD_={1 << 28}", f"MALLOC_MMAP_THRESHOLD_={1 << 28}")
@@ -100,31 +96,6 @@ class Row:
     note: str = ""
 
 
-def make_source(src: Path, folder: Path, count: int) -> int:
-    """Lay out `count` galaxies of `src` in `folder` as Kaggle does; gives the number of different images."""
-    if not (src / TABLE).is_file() or not (src / IMAGES).is_dir():
-        sys.exit(f"error: {src}: no {TABLE} or no {IMAGES}/ in it: give --src the folder of Kaggle's download")
-    with (src / TABLE).open(newline="") as file:
-        header, *votes = csv.reader(file)
-    rows = [row for row in votes if (src / IMAGES / f"{row[0]}.jpg").is_file()]
-    if not rows:
-        sys.exit(f"error: {src}: no galaxy of {TABLE} has an image in {IMAGES}/: check that both are of the same survey")
-    random.Random(SEED).shuffle(rows)
-    rows, next_id = rows[:count], max(int(row[0]) for row in rows) + 1
-    (folder / IMAGES).mkdir(parents=True)
-    with (folder / TABLE).open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        for index in range(count):
-            original, *fractions = rows[index % len(rows)]
-            galaxy_id = original if index < len(rows) else str(next_id + index)
-            shutil.copyfile(src / IMAGES / f"{original}.jpg", folder / IMAGES / f"{galaxy_id}.jpg")
-            writer.writerow([galaxy_id, *fractions])
-    for path in (folder / IMAGES).iterdir():
-        path.read_bytes()
-    return len(rows)
-
-
 def measure(candidate: Candidate, number: int, src: Path, images: int, scratch: Path) -> Measurement:
     """One run of a candidate in `scratch`, which it leaves empty."""
     scratch.mkdir()
@@ -159,11 +130,11 @@ def all_candidates(args: argparse.Namespace) -> list[Candidate]:
     """Every candidate in the order of the table, also those that cannot run here."""
     # Eight shards per worker, as the job would be given many: with one or two, a worker waits for the other's last.
     per_shard = ("--examples_per_shard", str(max(1, args.images // (8 * args.workers))))
-    rivals, python = str(Path(__file__).with_name("rivals.py")), sys.executable
+    rivals, python = ("-m", "benchmarks.preprocess.rivals"), sys.executable
     job = (python, "-m", "preprocess", *per_shard)
 
     def rival(name: str, missing: str = "") -> Candidate:
-        return Candidate(name, (python, rivals, name, *per_shard), missing=missing)
+        return Candidate(name, (python, *rivals, name, *per_shard), missing=missing)
 
     return [
         *(
@@ -176,15 +147,15 @@ def all_candidates(args: argparse.Namespace) -> list[Candidate]:
         rival("tfds"),
         Candidate(
             "img2dataset",
-            (args.img2dataset or python, rivals, "img2dataset", "--workers", str(args.workers)),
+            (args.img2dataset or python, *rivals, "img2dataset", "--workers", str(args.workers)),
             args.workers,
             missing="" if args.img2dataset else NOT_INSTALLED,
         ),
         *(
-            Candidate(f"ceiling-{encoding}", (*KEEP_HEAP, python, rivals, f"ceiling-{encoding}"), 1, encoding)
+            Candidate(f"ceiling-{encoding}", (*KEEP_HEAP, python, *rivals, f"ceiling-{encoding}"), 1, encoding)
             for encoding in ("jpeg", "png", "raw")
         ),
-        Candidate("ceiling-jpeg-plain", (python, rivals, "ceiling-jpeg"), 1, "jpeg-plain"),
+        Candidate("ceiling-jpeg-plain", (python, *rivals, "ceiling-jpeg"), 1, "jpeg-plain"),
     ]
 
 
@@ -296,7 +267,7 @@ def compare(args: argparse.Namespace) -> int:
             sys.exit(f"error: --only {' '.join(sorted(unknown))}: choose from {', '.join(sorted(known))}")
         candidates = [candidate for candidate in candidates if candidate.name in args.only]
     with tempfile.TemporaryDirectory(prefix="preprocess-benchmark-") as folder:
-        distinct = make_source(args.src, Path(folder) / "source", args.images)
+        distinct = lay_out(args.src, Path(folder) / "source", args.images)
         header = describe_machine(args, distinct, version)
         measurements, notes = run_rounds(candidates, args, Path(folder))
     rows = make_rows(candidates, measurements, notes, args.images)
@@ -314,7 +285,9 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="This project's offline job beside other ways to do the same work.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.preprocess", description="This project's offline job beside other ways to do the same work."
+    )
     add = parser.add_argument
     add(
         "--src",

@@ -1,4 +1,4 @@
-"""The tables of `accuracy.py`, as Markdown: differences of RMSE between runs, on the same galaxies."""
+"""The tables of finished runs, as Markdown: differences of RMSE on the same galaxies."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -50,7 +50,7 @@ def _scores(errors: Sequence[np.ndarray]) -> list[float]:
 
 def _seconds(work: Any, trials: Sequence[Any], kind: str) -> str:
     """Their mean; empty where a run was not timed."""
-    known = [(work.result(trial) or {}).get(kind) for trial in trials]
+    known: list[Any] = [(work.result(trial) or {}).get(kind) for trial in trials]
     return "" if None in known else f"{np.mean(known):,.0f}"
 
 

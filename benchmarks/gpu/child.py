@@ -1,0 +1,25 @@
+"""One step in a process of its own, started by __main__.py: python -m benchmarks.gpu.child MODULE OUT SECONDS [ARGUMENT ...]
+
+Calls `measure` of benchmarks/gpu/MODULE.py with the settings kept in OUT, the seconds that it has, and the arguments.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+from benchmarks.gpu.settings import Skip, load
+
+SKIPPED = 75  # exit status where the last line of output is the reason why the step cannot run here
+
+
+def main() -> None:
+    name, out, seconds, *arguments = sys.argv[1:]
+    try:
+        importlib.import_module(f"benchmarks.gpu.{name}").measure(load(Path(out)), float(seconds), *arguments)
+    except Skip as reason:
+        print(reason, flush=True)
+        sys.exit(SKIPPED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""The run `best` as SavedModel and ONNX, and the ONNX file's predictions against the run's own."""
+
+import importlib.util
+import shutil
+import time
+
+import numpy as np
+
+from benchmarks.gpu.processes import must_run, python
+from benchmarks.gpu.settings import Settings, Skip
+
+_TOLERANCE = 0.01  # of a vote fraction: on a GPU the run predicts in TensorFloat-32, ONNX Runtime on the CPU in float32
+
+
+def measure(settings: Settings, seconds: float) -> None:
+    """Exits with a line where the largest difference is above the tolerance."""
+    ends, folder = time.monotonic() + seconds, settings.out / "data" / "exports"
+    shutil.rmtree(folder, ignore_errors=True)
+    for kind in ("savedmodel", "onnx"):
+        if kind == "onnx" and (missing := [name for name in ("tf2onnx", "onnxruntime") if not importlib.util.find_spec(name)]):
+            raise Skip(f"the ONNX file needs {' and '.join(missing)}: pip install -e '.[export]'")
+        command = python("-m", "trainer", "export", "--run", settings.run("best"), "--format", kind, "--out", folder / kind)
+        took = must_run(command, settings.log(f"exports-{kind}"), ends - time.monotonic())
+        settings.record("exports", format=kind, command_seconds=took)
+    import onnxruntime
+
+    from tfrecords.dataset import open_dataset
+    from trainer.predict import predict
+    from trainer.run import open_run
+
+    dataset, count = open_dataset(settings.dataset), 16 if settings.small else 64
+    expected = predict(open_run(settings.run("best")), dataset, "train", limit=count).predicted
+    from trainer.input.evaluation import evaluation_batches
+
+    ids, images, _ = next(evaluation_batches(dataset, "train", count, count).as_numpy_iterator())
+    session = onnxruntime.InferenceSession(str(folder / "onnx"), providers=["CPUExecutionProvider"])
+    found = session.run(None, {"image": images})[0][np.argsort(ids, kind="stable")]
+    off = float(np.abs(found - expected).max())
+    settings.record("exports", format="onnx", galaxies=count, largest_difference=off, tolerance=_TOLERANCE)
+    if off > _TOLERANCE:
+        raise SystemExit("the ONNX file does not predict what the run does")

@@ -1,0 +1,56 @@
+"""The training step of recipe `best` without its input: the model, its objective, and a batch of synthetic galaxies."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.settings import Settings
+
+_DRAWN = 16  # different galaxies in a batch; drawing one takes 50 ms
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a training is made of, as `trainer.train.build_steps` makes it."""
+
+    devices: Any
+    model: Any
+    optimizer: Any
+    objective: Any
+
+
+def make_parts(settings: Settings, precision: str) -> Parts:
+    """With random weights. The output layer is random too: zeros would let no gradient through to the layers below."""
+    from tfrecords.taxonomy import COLUMNS
+    from trainer.backends.base import Objective
+    from trainer.backends.choose import choose
+    from trainer.config import TrainConfig
+    from trainer.input.augmentation import augment
+    from trainer.network.heads import LOSSES, squared_error
+    from trainer.network.model import build_model
+    from trainer.network.optimizer import build_optimizer
+
+    config, devices = TrainConfig(Path(), weights="none", initialisation="he"), choose(precision, require_gpu=False)
+    start = (np.full(len(COLUMNS), 0.3), devices.precision, config.seed, config.initialisation)
+    model = build_model(config.design(settings.size), config.weights, *start)
+    optimizer = build_optimizer(model.trainable_variables, config.rate(steps=100), devices.precision)
+    objective = Objective(functools.partial(augment, kind=config.augment), LOSSES[config.loss], squared_error)
+    return Parts(devices, model, optimizer, objective)
+
+
+def draw_batch(settings: Settings, galaxies: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images uint8 (galaxies, size, size, 3), votes float32 (galaxies, 37), numbers for the augmentation (galaxies, 7)."""
+    from preprocess.demo import draw_galaxy, draw_votes
+    from preprocess.synthetic import draw_cutout
+    from tfrecords.images import crop
+    from trainer.input.augmentation import DRAWS
+
+    generator = np.random.default_rng(0)
+    drawn = [draw_galaxy(generator) for _ in range(min(galaxies, _DRAWN))]
+    votes = np.stack([draw_votes(galaxy, generator) for galaxy in drawn]).astype(np.float32)
+    images = np.stack([crop(np.asarray(draw_cutout(galaxy, generator)), 0.5, settings.size) for galaxy in drawn])
+    places = np.arange(galaxies) % len(drawn)
+    return images[places], votes[places], generator.random((galaxies, DRAWS), np.float32)

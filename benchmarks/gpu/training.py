@@ -1,0 +1,102 @@
+"""Trained runs: what a recipe reaches in so many epochs, and whether a killed run ends as an undisturbed one."""
+
+import json
+import re
+import statistics
+import time
+from pathlib import Path
+
+from benchmarks.gpu.processes import end, must_run, python, run, start
+from benchmarks.gpu.settings import Settings
+from trainer.history import Epoch, best_epoch
+from trainer.run import open_run
+
+_RECIPES: dict[str, tuple[object, ...]] = {
+    "best": (),
+    "article": ("--recipe", "article"),
+    "article-32": ("--recipe", "article", "--batch_size", 32),
+}
+_KILLED_EPOCHS = 3
+_TO_EVALUATE, _TO_SAVE = 60.0, 20.0  # seconds kept for both where training does not end in time
+
+
+def _flags(settings: Settings, folder: Path) -> tuple[object, ...]:
+    common = ("--tfrecords", settings.dataset, "--weights", settings.weights, "--out", folder)
+    return (*common, "--batch_size", 8, "--limit", 48) if settings.small else (*common, "--require_gpu")
+
+
+def _history(folder: Path) -> list[Epoch]:
+    return open_run(folder).history() if (folder / "history.csv").exists() else []
+
+
+def _train(settings: Settings, seconds: float, name: str) -> None:
+    """A run of a recipe; one that the time limit stops is measured as far as it came."""
+    folder, epochs = settings.run(name), 2 if settings.small else settings.epochs
+    training = python("-m", "trainer", *_RECIPES[name], *_flags(settings, folder), "--epochs", epochs)
+    patient = max(seconds - _TO_EVALUATE, seconds / 2)
+    log = settings.log(f"train-{name}-command")
+    ended = run(training, log, patient, grace=min(_TO_SAVE, patient / 4))
+    if ended.timed_out and (folder / "model.keras").exists():
+        evaluation = ("evaluate", "--run", folder, "--tfrecords", settings.dataset)
+        must_run(python("-m", "trainer", *evaluation), log, seconds - ended.seconds)
+    elif ended.rc:
+        raise SystemExit(f"training failed: exit status {ended.rc}\n{ended.tail}")
+    rows = _history(folder)
+    later, best = rows[1:] or rows, best_epoch(rows)
+    # Those of a run that was stopped lie below evaluations/, which sorts before the run's own.
+    metrics = sorted(folder.glob("**/metrics.json"))
+    scores = json.loads(metrics[-1].read_text()) if metrics else {}
+    settings.record(
+        f"train-{name}",
+        epochs=len(rows),
+        of=epochs,
+        command_seconds=ended.seconds,
+        first_epoch_seconds=rows[0].seconds,
+        epoch_seconds=statistics.median(row.seconds for row in later),
+        images_per_second=statistics.median(row.images_per_second for row in later),
+        best_epoch=best.epoch,
+        best_validation_rmse=round(best.val_mse**0.5, 5),
+        test={name: scores[name] for name in ("rmse", "interval", "galaxies", "baselines") if name in scores},
+    )
+
+
+def _kill(command: list[str], log: Path, seconds: float) -> int:
+    """Start a run and kill it in its second epoch; returns how many per cent of that it had done, 0 where it did not come."""
+    process, ends, before, done = start(command, log), time.monotonic() + seconds, log.stat().st_size, 0
+    while done < 20 and process.poll() is None and time.monotonic() < ends:
+        time.sleep(0.02)
+        found = re.findall(rf"epoch 2/{_KILLED_EPOCHS}:\s+(\d+)%", log.read_bytes()[before:].decode(errors="replace"))
+        done = int(found[-1]) if found else 0
+    end(process)
+    return done
+
+
+def _kill_and_resume(settings: Settings, seconds: float) -> None:
+    """kill -9 in the second epoch, then the same command again, then a run that nothing disturbed."""
+    ends, log = time.monotonic() + seconds, settings.log("kill-and-resume-command")
+    folders = settings.run("killed"), settings.run("undisturbed")
+    commands = [python("-m", "trainer", *_flags(settings, folder), "--epochs", _KILLED_EPOCHS) for folder in folders]
+    done = _kill([*commands[0], "--overwrite"], log, seconds / 2)
+    before = _history(folders[0])
+    if not done or len(before) != 1:
+        raise SystemExit(f"no run was killed in its second epoch: {len(before)} epochs, {done} % of the next; see {log}")
+    took = must_run(commands[0], log, ends - time.monotonic())
+    must_run([*commands[1], "--overwrite"], log, ends - time.monotonic())
+    kept = _history(folders[0])[:1] == before
+    resumed, undisturbed = ([row.val_mse for row in _history(folder)] for folder in folders)
+    settings.record(
+        "kill-and-resume",
+        killed_at_percent_of_epoch_2=done,
+        first_epoch_kept=kept,
+        resumed_seconds=took,
+        resumed_validation_mse=resumed,
+        undisturbed_validation_mse=undisturbed,
+        largest_difference=max(abs(one - other) for one, other in zip(resumed, undisturbed, strict=True)),
+    )
+    if not kept:
+        raise SystemExit("the first epoch was lost or repeated")
+
+
+def measure(settings: Settings, seconds: float, name: str) -> None:
+    """name: of a recipe, or "kill-and-resume"."""
+    _train(settings, seconds, name) if name in _RECIPES else _kill_and_resume(settings, seconds)

@@ -1,0 +1,1 @@
+"""The trainer's input pipeline beside other loaders."""

@@ -1,0 +1,1 @@
+"""The offline job beside other tools, and beside its codec alone."""
