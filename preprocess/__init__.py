@@ -1,1 +1,1 @@
-"""The offline job: images and votes -> TFRecord shards. Stands on tfrecords alone; never imports TensorFlow."""
+"""The offline job: images and votes -> TFRecord shards. It never imports TensorFlow."""

@@ -8,29 +8,32 @@ from tfrecords.commandline import Command, at_least, between, fraction, run_prog
 from tfrecords.files import local_path
 from tfrecords.text import printable
 
+_DATASET = "data/galaxy_zoo/1.0.0"
+_DEFAULT = "(default: %(default)s)"
 
-def _workers_flag(add: Any) -> None:
+
+def _workers_flag(group: Any) -> None:
     # Those that this process may use: in a container or a cluster job fewer than the machine has.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    add("--workers", type=at_least(1), default=cores, metavar="N", help="processes (default: the %(default)s cores)")
+    group.add_argument(
+        "--workers",
+        type=at_least(1),
+        default=cores,
+        metavar="N",
+        help="number of processes (default: %(default)s, one for each core)",
+    )
 
 
 def _build_flags(parser: Any) -> None:
-    add = parser.add_argument
+    add = parser.add_argument_group("data").add_argument
     add(
         "--src",
         type=local_path,
         required=True,
         metavar="PATH",
-        help="folder or zip that holds the images and the table of votes",
+        help="folder or zip that holds the images and the table of votes (required)",
     )
-    add(
-        "--out",
-        type=local_path,
-        default=Path("data/galaxy_zoo/1.0.0"),
-        metavar="DIR",
-        help="dataset folder (default: %(default)s)",
-    )
+    add("--out", type=local_path, default=Path(_DATASET), metavar="DIR", help=f"dataset folder to write {_DEFAULT}")
     add(
         "--solutions",
         type=local_path,
@@ -38,69 +41,78 @@ def _build_flags(parser: Any) -> None:
         help="table of votes, zipped or not (default: the one training_solutions_rev1.csv or target_data/targets.csv in --src)",
     )
     add(
+        "--limit",
+        type=at_least(1),
+        default=None,
+        metavar="GALAXIES",
+        help="use only this many galaxies, labelled ones if there are any (default: all)",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replace the dataset in --out; an unfinished job with the same settings and source resumes",
+    )
+    add = parser.add_argument_group("images").add_argument
+    add(
         "--crop_fraction",
         type=fraction,
         default=0.5,
-        metavar="F",
-        help="side of the centred square crop over the image's shorter side (default: %(default)s)",
+        metavar="FRACTION",
+        help=f"side of the centred square crop over the shorter side of the image {_DEFAULT}",
     )
     add(
-        "--size",
-        type=between(1, 10_000),
-        default=212,
-        metavar="PIXELS",
-        help="side of the stored image in pixels (default: %(default)s)",
+        "--size", type=between(1, 10_000), default=212, metavar="PIXELS", help=f"side of the stored image, in pixels {_DEFAULT}"
     )
     add(
         "--encoding",
         choices=("jpeg", "png", "raw"),
         default="jpeg",
-        help="how images are stored; jpeg cuts losslessly a JPEG that is not resized (default: %(default)s)",
+        help=f"how images are stored; jpeg: a JPEG that is not resized is cut without loss {_DEFAULT}",
     )
     add(
         "--jpeg_quality",
         type=between(1, 100),
         default=95,
         metavar="Q",
-        help="1 to 100, of crops that must be encoded as JPEG again (default: %(default)s)",
-    )
-    add(
-        "--validation_fraction", type=fraction, default=0.1, metavar="F", help="of the labelled galaxies (default: %(default)s)"
-    )
-    add("--test_fraction", type=fraction, default=0.1, metavar="F", help="of the labelled galaxies (default: %(default)s)")
-    add("--seed", type=int, default=0, metavar="N", help="of the split and the order (default: %(default)s)")
-    add("--examples_per_shard", type=at_least(1), default=2048, metavar="N", help="at most (default: %(default)s)")
-    _workers_flag(add)
-    add(
-        "--dask",
-        metavar="ADDRESS",
-        default="",
-        help="write on this Dask cluster, like HOST:8786, whose workers see the same files (default: on this machine)",
-    )
-    add(
-        "--limit",
-        type=at_least(1),
-        default=None,
-        metavar="N",
-        help="take N galaxies, labelled ones if there are any (default: all)",
+        help=f"quality of crops that must be encoded as JPEG again, 1 to 100 {_DEFAULT}",
     )
     add(
         "--on_bad_image",
         choices=("skip", "fail"),
         default="skip",
-        help="leave unreadable images out and list them in rejected.csv, or stop at the first (default: %(default)s)",
+        help=f"skip: leave unreadable images out and list them in rejected.csv; fail: stop at the first {_DEFAULT}",
     )
     add(
         "--max_bad_fraction",
         type=fraction,
         default=0.01,
-        metavar="F",
-        help="unreadable images that may be skipped, of all (default: %(default)s)",
+        metavar="FRACTION",
+        help=f"stop if more than this fraction of all images is unreadable {_DEFAULT}",
     )
+    add = parser.add_argument_group("splits and shards").add_argument
+    for split in ("validation", "test"):
+        add(
+            f"--{split}_fraction",
+            type=fraction,
+            default=0.1,
+            metavar="FRACTION",
+            help=f"fraction of the labelled galaxies that goes to split {split} {_DEFAULT}",
+        )
+    add("--seed", type=int, default=0, metavar="N", help=f"seed of the split and of the order {_DEFAULT}")
     add(
-        "--overwrite",
-        action="store_true",
-        help="replace what is in --out; an unfinished job of the same settings and source goes on",
+        "--examples_per_shard",
+        type=at_least(1),
+        default=2048,
+        metavar="GALAXIES",
+        help=f"maximum number of galaxies in a shard {_DEFAULT}",
+    )
+    speed = parser.add_argument_group("speed")
+    _workers_flag(speed)
+    speed.add_argument(
+        "--dask",
+        metavar="HOST:PORT",
+        default="",
+        help="write on the Dask cluster at this address, whose workers see the same files (default: on this machine)",
     )
 
 
@@ -135,16 +147,16 @@ def _build(args: Any) -> None:
 
 
 def _verify_flags(parser: Any) -> None:
-    add = parser.add_argument
-    add("--tfrecords", type=local_path, required=True, metavar="DIR", help="dataset folder")
-    add("--src", type=local_path, metavar="PATH", help="the folder or zip it was made from: compare every galaxy with it too")
+    add = parser.add_argument_group("data").add_argument
+    add("--tfrecords", type=local_path, required=True, metavar="DIR", help="dataset folder to check (required)")
+    add("--src", type=local_path, metavar="PATH", help="folder or zip that it was made from, to compare every galaxy with")
     add("--solutions", type=local_path, metavar="FILE", help="table of votes (default: the one in --src)")
-    _workers_flag(add)
+    _workers_flag(parser.add_argument_group("speed"))
 
 
 def _verify(args: Any) -> None:
-    from preprocess.verify import verify
-    from tfrecords.errors import DatasetError, SettingError
+    from preprocess.verify.dataset import verify
+    from tfrecords.errors import BUILD_AGAIN, DatasetError, SettingError
 
     if args.solutions and not args.src:
         raise SettingError("--solutions is the table of votes of a source: give --src too")
@@ -157,7 +169,7 @@ def _verify(args: Any) -> None:
             say(f"{level:<8} {where:<{width}} {what}")
     if report.errors:
         errors = f"{report.errors} error{'s' * (report.errors > 1)}"
-        raise DatasetError(f"{args.tfrecords}: {errors} found, listed above: build the dataset again with --overwrite")
+        raise DatasetError(f"{args.tfrecords}: {errors} found, listed above: {BUILD_AGAIN}")
     assert report.dataset is not None
     galaxies = sum(shard.examples for shard in report.dataset.shards)
     against = f", and agrees with {args.src}" if args.src else ""
@@ -165,17 +177,17 @@ def _verify(args: Any) -> None:
 
 
 def _demo_flags(parser: Any) -> None:
-    add = parser.add_argument
-    add("--out", type=local_path, required=True, metavar="DIR", help="folder for the images and the table of votes")
+    add = parser.add_argument_group("data").add_argument
+    add("--out", type=local_path, required=True, metavar="DIR", help="folder for the images and the table of votes (required)")
     add(
         "--galaxies",
         type=at_least(10),
         default=600,
-        metavar="N",
-        help="with votes; a tenth as many without (default: %(default)s)",
+        metavar="GALAXIES",
+        help=f"number of galaxies with votes; a tenth as many come without {_DEFAULT}",
     )
-    add("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
-    _workers_flag(add)
+    add("--seed", type=int, default=0, metavar="N", help=f"seed of what is drawn {_DEFAULT}")
+    _workers_flag(parser.add_argument_group("speed"))
 
 
 def _demo(args: Any) -> None:
@@ -187,9 +199,24 @@ def _demo(args: Any) -> None:
 
 
 COMMANDS = {
-    "build": Command("Images and votes -> cropped TFRecord shards (the default command).", _build_flags, _build),
-    "verify": Command("Check a dataset from end to end, and against its source.", _verify_flags, _verify),
-    "demo": Command("Synthetic galaxies in Kaggle's layout, to try everything without a download.", _demo_flags, _demo),
+    "build": Command(
+        "Crop images and pack them with their votes into TFRecord shards (the default command).",
+        _build_flags,
+        _build,
+        "preprocess --src kaggle",
+    ),
+    "verify": Command(
+        "Check a dataset from end to end, and against its source.",
+        _verify_flags,
+        _verify,
+        f"preprocess verify --tfrecords {_DATASET} --src kaggle",
+    ),
+    "demo": Command(
+        "Draw synthetic galaxies in Kaggle's layout, to try everything without a download.",
+        _demo_flags,
+        _demo,
+        "preprocess demo --out demo",
+    ),
 }
 
 

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from preprocess import plan, state, surveys, versions
 from preprocess.engines import require_dask, run_dask, run_local
-from preprocess.listing import PLAIN, Listing
 from preprocess.shard import Receipt, Rejected, ShardTask, write_shard
+from preprocess.sources import PLAIN, Listing
 from preprocess.surveys import Survey
 from tfrecords import dataset
 from tfrecords.dataset import Dataset
@@ -75,13 +75,13 @@ def _complete(folder: Path, work: Path, job: dict[str, Any], images: Listing, sh
     """
     complete = dataset.open_dataset(folder)
     before = {"settings": complete.settings, "source": complete.source}
-    state.refuse(folder, "a dataset made differently", state.difference(before, job, ("settings",)))
+    state.refuse(folder, "a dataset made differently", state.difference_of_jobs(before, job, ("settings",)))
     rows = plan.planned_rows(shards)
     crcs = np.fromiter(tqdm(surveys.content_crcs(images, rows), "checking the source", len(rows), disable=None), np.uint32)
     changed = surveys.fingerprint(job["source"]["listing"], crcs) != complete.source.get("fingerprint")
     state.refuse(folder, "a dataset made differently", "an image of the source has changed" if changed else "")
     check_shards(complete, complete.shards)
-    state.remove(work)
+    state.remove_work(work)
     return complete
 
 
@@ -246,23 +246,23 @@ def build(
             return run_dask(write_shard, tasks, dask, partial(_seen_by_a_worker, out / state.WORK), on_images)
         return run_local(write_shard, tasks, workers, on_images)
 
-    with state.locked(out) as work:
+    with state.locked_job(out) as work:
         survey = surveys.survey_of(src, work, solutions_file)
         job = {
             "settings": settings.flat(),
-            "source": surveys.summary(survey),
+            "source": surveys.summarise(survey),
             "tool": versions.tool(),
             "path": str(src.resolve()),
         }
         shards = plan.make(survey.galaxies, settings.plan)
         begun = state.begun(work)
-        if overwrite and (begun is None or state.difference(begun, job)):  # an interrupted job of the same kind goes on
-            state.clear(out, work)
+        if overwrite and (begun is None or state.difference_of_jobs(begun, job)):  # an interrupted job of the same kind goes on
+            state.remove_dataset(out, work)
             begun = None
         if (out / dataset.MANIFEST).exists():
             return Result(_complete(out, work, job, survey.images, shards), already_complete=True)
         if begun is not None:
-            state.refuse(out, "an unfinished job with other settings or source", state.difference(begun, job))
+            state.refuse(out, "an unfinished job with other settings or source", state.difference_of_jobs(begun, job))
         unfinished = state.begin(out, work, job, (shard.name for shard in shards))
         surveys.warn(survey, shards)
         receipts = _write_shards(out, work, survey, shards, settings.crop, bad, unfinished, overwrite, run)
@@ -275,5 +275,5 @@ def build(
             )  # fmt: skip
         if enlarged := sum(receipt.enlarged for receipt in receipts):
             log.warning("%d crops had fewer pixels than --size %d and were enlarged", enlarged, settings.crop.size)
-        state.remove(work)
+        state.remove_work(work)
     return Result(dataset.open_dataset(out), already_complete=False)

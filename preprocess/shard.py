@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocess import versions
-from preprocess.listing import ImageReader, Listing
+from preprocess.sources import ImageReader, Listing
 from tfrecords import framing, schema
 from tfrecords.dataset import Shard
 from tfrecords.errors import ImageError, SourceError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfrecords.errors import SourceError, lacks_memory
+from tfrecords.errors import SourceError, lacks_memory, squeezed
 from tfrecords.taxonomy import COLUMNS, QUESTIONS, SUM_TOLERANCE_ERROR, SUM_TOLERANCE_WARNING, tree_deviation
 
 
@@ -38,7 +38,7 @@ class Votes:
         return targets
 
 
-def none() -> Votes:
+def no_votes() -> Votes:
     """The table of a source without votes."""
     return Votes(np.zeros(0, np.int64), np.zeros((0, len(COLUMNS)), np.float32), "", ())
 
@@ -72,7 +72,7 @@ def _check_values(path: str, ids: np.ndarray, values: np.ndarray) -> tuple[str, 
     return tuple(warnings)
 
 
-def read(path: str, content: bytes) -> Votes:
+def read_votes(path: str, content: bytes) -> Votes:
     """The table of votes in a CSV file: a column GalaxyID and the 37 of the decision tree, in any order.
 
     path: what messages call the file; content: its bytes.
@@ -88,7 +88,7 @@ def read(path: str, content: bytes) -> Votes:
     except (ValueError, UnicodeDecodeError) as error:
         if lacks_memory(error):  # pandas calls that an error of the table
             raise MemoryError(path) from error
-        raise SourceError(f"{path}: not a readable CSV file ({' '.join(str(error).split())}): check it") from error
+        raise SourceError(f"{path}: not a readable CSV file ({squeezed(error, None)}): check it") from error
     header = next(csv.reader([content.split(b"\n", 1)[0].decode("utf-8-sig", "replace").strip()]), [])
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:

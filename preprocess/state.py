@@ -66,7 +66,7 @@ def _refuse_others(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[Path]:
+def locked_job(folder: Path) -> Iterator[Path]:
     """The job's work folder, held by this process alone; the lock ends with the process, however that ends.
 
     Raises ConfigError where `folder` is a file, holds files of somebody else, or another job is at work in it.
@@ -104,7 +104,7 @@ def begun(work: Path) -> dict[str, Any] | None:
     return job
 
 
-def difference(before: dict[str, Any], now: dict[str, Any], parts: tuple[str, ...] = ("settings", "tool")) -> str:
+def difference_of_jobs(before: dict[str, Any], now: dict[str, Any], parts: tuple[str, ...] = ("settings", "tool")) -> str:
     """What differs between two jobs in these parts and the source, in words; empty if nothing does."""
     changed = [
         f"{name} was {before[part].get(name)}, now {now[part].get(name)}"
@@ -128,7 +128,7 @@ def refuse(folder: Path, state: str, what: str) -> None:
         raise ConfigError(f"{folder}: holds {state} ({what}): choose another --out, or replace it with --overwrite")
 
 
-def clear(folder: Path, work: Path) -> None:
+def remove_dataset(folder: Path, work: Path) -> None:
     """Remove a dataset or unfinished job: first what makes it count as complete; never a file of somebody else.
 
     Raises ConfigError, before anything is removed, where one of the files beside the shards was changed since it was written.
@@ -146,7 +146,7 @@ def clear(folder: Path, work: Path) -> None:
     shutil.rmtree(work / _RECEIPTS, ignore_errors=True)
 
 
-def remove(work: Path) -> None:
+def remove_work(work: Path) -> None:
     """Remove the work folder of a complete dataset."""
     locks.remove(work, _KNOWN)
 
@@ -158,12 +158,12 @@ def save_receipt(work: Path, receipt: Receipt) -> None:
 
 def receipts(folder: Path, work: Path) -> dict[str, Receipt]:
     """The finished shards of an interrupted job that are still as they were written, by name."""
-    found: dict[str, Receipt] = {}
+    complete: dict[str, Receipt] = {}
     for path in sorted((work / _RECEIPTS).glob("*.json")):
         content = json.loads(path.read_text("utf-8"))
         shard = Shard(**content["shard"])
         if (folder / shard.name).is_file() and sha256_file(folder / shard.name) == shard.sha256:
             shape = tuple(content["shape"]) if content["shape"] else None
             rejected = tuple(Rejected(**entry) for entry in content["rejected"])
-            found[shard.name] = Receipt(**{**content, "shard": shard, "shape": shape, "rejected": rejected})
-    return found
+            complete[shard.name] = Receipt(**{**content, "shard": shard, "shape": shape, "rejected": rejected})
+    return complete

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from preprocess import plan, solutions, sources
-from preprocess.listing import PLAIN, ImageReader, Listing
+from preprocess import plan, solutions
 from preprocess.solutions import Votes
+from preprocess.sources import PLAIN, SOLUTIONS_NAMES, ImageReader, Listing, Source, find_source, solutions_table
 from tfrecords.dataset import SPLITS
 from tfrecords.errors import SourceError
 from tfrecords.images import MAX_BYTES
@@ -23,7 +23,7 @@ log = logging.getLogger("preprocess")
 class Survey:
     """A source that was read and checked: its images, their votes, and who goes where."""
 
-    source: sources.Source
+    source: Source
     votes: Votes
     galaxies: plan.Galaxies
 
@@ -37,9 +37,9 @@ def survey_of(src: Path, scratch: Path, solutions_file: Path | None = None) -> S
 
     `scratch`: a folder for copies of zips packed in a zip. Raises SourceError for a source that cannot be used.
     """
-    source = sources.find(src, scratch)
-    table = sources.solutions_table(source, solutions_file)
-    votes = solutions.read(table.path, table.read()) if table else solutions.none()
+    source = find_source(src, scratch)
+    table = solutions_table(source, solutions_file)
+    votes = solutions.read_votes(table.path, table.read()) if table else solutions.no_votes()
     images = source.images
     labelled = votes.rows(images.galaxy_id) >= 0
     if table and images.named.any():
@@ -54,7 +54,7 @@ def survey_of(src: Path, scratch: Path, solutions_file: Path | None = None) -> S
     return Survey(source, votes, plan.Galaxies(images.galaxy_id, labelled, kept[images.place]))
 
 
-def summary(survey: Survey) -> dict[str, Any]:
+def summarise(survey: Survey) -> dict[str, Any]:
     """What the manifest says of the source. `listing`: hash of ids, sizes, kept splits and votes, without the contents."""
     digest = hashlib.sha256(survey.votes.sha256.encode("ascii"))
     for column, kind in ((survey.images.galaxy_id, "<i8"), (survey.images.size, "<u4"), (survey.galaxies.kept, "<i1")):
@@ -78,7 +78,7 @@ def warn(survey: Survey, shards: list[plan.ShardPlan]) -> None:
     if not survey.votes.sha256:
         log.warning(
             "%s: no table of votes (%s): all %s galaxies are unlabelled; name one with --solutions FILE if there is one",
-            survey.source.path, " or ".join(sources.SOLUTIONS_NAMES), f"{len(images):,}",
+            survey.source.path, " or ".join(SOLUTIONS_NAMES), f"{len(images):,}",
         )  # fmt: skip
         return
     training = np.array([place.training for place in images.places])[images.place]

@@ -3,14 +3,11 @@
 Exit status: 0 done; 1 the job failed; 2 bad usage; 130 and 143 interrupted by Ctrl-C and SIGTERM.
 """
 
-import contextlib
 import logging
-import os
 import signal
 import sys
-import threading
 from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -20,16 +17,13 @@ from absl.flags import argparse_flags
 
 from tfrecords import __version__
 from tfrecords.errors import GalaxyZooError, SettingError, one_line
+from tfrecords.interrupts import Terminated
 from tfrecords.text import printable
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived; like KeyboardInterrupt no Exception, so that nothing swallows it."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command of a program: what it gives in a line, its flags, and the function that runs it.
+    """One command of a program: what it does in a line, its flags, the function that runs it, and an example of its use.
 
     `when_interrupted`: what the user is told after Ctrl-C or SIGTERM.
     """
@@ -37,6 +31,7 @@ class Command:
     summary: str
     add_flags: Callable[[Any], None]
     run: Callable[[Any], None]
+    example: str
     when_interrupted: str = "run the same command again"
 
 
@@ -88,55 +83,21 @@ class _Lines(logging.Formatter):
 
 
 def _parser(program: str, name: str, commands: Mapping[str, Command], default: str) -> Any:
+    """Its help begins with what the command does, the other commands where it is the default one, and an example."""
     command = commands[name]
     others = "\n".join(f"  {program} {other:<10} {commands[other].summary}" for other in commands if other != default)
+    listed = f"other commands (each has its own --help):\n{others}\n\n" if name == default and others else ""
+    prog = program if name == default else f"{program} {name}"
     parser = argparse_flags.ArgumentParser(
-        prog=program if name == default else f"{program} {name}",
-        description=command.summary,
-        epilog=f"other commands (each has its own --help):\n{others}" if name == default and others else None,
+        prog=prog,
+        usage=f"{prog} {'[COMMAND] ' if listed else ''}FLAGS",
+        description=f"{command.summary}\n\n{listed}example:\n  {command.example}",
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"galaxy-zoo-vgg16 {__version__}")
     command.add_flags(parser)
     return parser
-
-
-class Interruption:
-    """A Ctrl-C or SIGTERM that waits for a good moment: see `deferred_interrupts`."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def raise_now(self) -> NoReturn:
-        """What the signal would have raised when it came; Terminated where it came to another process of the same run."""
-        raise KeyboardInterrupt if self.signal == signal.SIGINT else Terminated
-
-
-@contextlib.contextmanager
-def deferred_interrupts(notice: str) -> Iterator[Interruption]:
-    """Within the block the first Ctrl-C or SIGTERM prints `notice` and is only remembered; the next ends the block.
-
-    Outside the main thread, where Python takes no signals, nothing changes.
-    """
-    interruption = Interruption()
-    if threading.current_thread() is not threading.main_thread():
-        yield interruption
-        return
-
-    def remember(signum: int, frame: object) -> None:
-        again = interruption.signal is not None
-        interruption.signal = signum
-        if again:
-            interruption.raise_now()
-        os.write(2, f"\n{notice}\n".encode())
-
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield interruption
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _on_sigterm(signum: int, frame: object) -> NoReturn:

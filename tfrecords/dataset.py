@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tfrecords.errors import DatasetError
+from tfrecords.errors import BUILD_AGAIN, DatasetError
 from tfrecords.files import local_path, sha256_file
 from tfrecords.taxonomy import COLUMNS
 from tfrecords.text import from_cell
@@ -195,9 +195,10 @@ class Dataset:
     def encoding(self) -> str:
         return str(self.settings["encoding"])
 
-    def galaxies(self, split: str) -> int:
-        """Number of galaxies in a split; 0 where the split is absent."""
-        return sum(shard.examples for shard in self.shards if shard.split == split)
+    def galaxies(self, split: str, limit: int = 0) -> int:
+        """Number of galaxies in a split, or of the first `limit` of them (0: all); 0 where the split is absent."""
+        galaxies = sum(shard.examples for shard in self.shards if shard.split == split)
+        return min(galaxies, limit) if limit else galaxies
 
     def _table(self, name: str, header: tuple[str, ...]) -> list[list[str]]:
         """The rows of a CSV file of the dataset. Raises DatasetError where it is missing or damaged."""
@@ -205,11 +206,9 @@ class Dataset:
             with (self.folder / name).open(encoding="utf-8", newline="") as file:
                 first, *rows = csv.reader(file)
         except (OSError, ValueError, csv.Error) as error:
-            raise DatasetError(f"{self.folder / name}: damaged ({error}): build the dataset again with --overwrite") from error
+            raise DatasetError(f"{self.folder / name}: damaged ({error}): {BUILD_AGAIN}") from error
         if tuple(first) != header or any(len(row) != len(header) or not row[0].isdecimal() for row in rows):
-            raise DatasetError(
-                f"{self.folder / name}: no table of {', '.join(header)}: build the dataset again with --overwrite"
-            )
+            raise DatasetError(f"{self.folder / name}: no table of {', '.join(header)}: {BUILD_AGAIN}")
         return rows
 
     def names(self) -> dict[int, str]:
@@ -260,7 +259,7 @@ def read_manifest(folder: Path) -> Dataset:
             f"{folder / MANIFEST}: not a whole manifest of preprocess ({error}): build the dataset again in another folder"
         ) from error
     if not intact:
-        raise DatasetError(f"{folder / MANIFEST}: edited since it was written: build the dataset again with --overwrite")
+        raise DatasetError(f"{folder / MANIFEST}: edited since it was written: {BUILD_AGAIN}")
     return dataset
 
 
@@ -269,11 +268,9 @@ def _check_files(dataset: Dataset) -> None:
     for name, digest in dataset.files.items():
         path = dataset.folder / name
         if not path.is_file():
-            raise DatasetError(f"{path}: is missing: build the dataset again with --overwrite")
+            raise DatasetError(f"{path}: is missing: {BUILD_AGAIN}")
         if sha256_file(path) != digest:
-            raise DatasetError(
-                f"{path}: was changed since it was written: move it elsewhere, and build the dataset again with --overwrite"
-            )
+            raise DatasetError(f"{path}: was changed since it was written: move it elsewhere, and {BUILD_AGAIN}")
 
 
 def open_dataset(folder: Path) -> Dataset:
@@ -287,9 +284,7 @@ def open_dataset(folder: Path) -> Dataset:
     for shard in dataset.shards:
         path = folder / shard.name
         if not path.is_file():
-            raise DatasetError(f"{path}: this shard is missing: build the dataset again with --overwrite")
+            raise DatasetError(f"{path}: this shard is missing: {BUILD_AGAIN}")
         if (size := path.stat().st_size) != shard.bytes:
-            raise DatasetError(
-                f"{path}: {size} bytes where {shard.bytes} were written: build the dataset again with --overwrite"
-            )
+            raise DatasetError(f"{path}: {size} bytes where {shard.bytes} were written: {BUILD_AGAIN}")
     return dataset

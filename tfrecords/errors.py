@@ -5,6 +5,8 @@ import errno
 from tfrecords.text import printable
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+# What to do about a dataset that is damaged; messages end with it.
+BUILD_AGAIN = "build the dataset again with --overwrite"
 
 
 class GalaxyZooError(Exception):
@@ -48,6 +50,12 @@ def lacks_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
+def squeezed(error: BaseException, longest: int | None = 160) -> str:
+    """The text of another program's error as part of our line: no line breaks, at most `longest` characters (None: all of
+    them); its kind where it has no text."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
+
+
 def one_line(error: BaseException) -> str:
     """The line a command prints for `error`: no traceback, no line breaks, and for a full disk the way out.
 
@@ -58,7 +66,7 @@ def one_line(error: BaseException) -> str:
 
 def _line(error: BaseException) -> str:
     if isinstance(error, MemoryError):
-        detail = " ".join(str(error).split())
+        detail = squeezed(error, None) if str(error) else ""
         return (
             f"not enough memory{f' ({detail})' if detail else ''}: close other programs, use fewer --workers or a smaller "
             "--batch_size, or a machine with more memory, and run the same command again"
@@ -70,4 +78,4 @@ def _line(error: BaseException) -> str:
         return f"no permission for {error.filename}: choose a path you may use, or change its permissions"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror or error}: check the path and try again"
-    return " ".join(str(error).split()) or type(error).__name__
+    return squeezed(error, None)

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from tfrecords.errors import RecordError
+from tfrecords.errors import BUILD_AGAIN, RecordError
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
@@ -40,7 +40,7 @@ def frame(data: bytes) -> bytes:
 def _exactly(file: BinaryIO, size: int, path: Path, number: int) -> bytes:
     data = file.read(size)
     if len(data) != size:
-        raise RecordError(f"{path}: record {number} is cut off: build the dataset again with --overwrite")
+        raise RecordError(f"{path}: record {number} is cut off: {BUILD_AGAIN}")
     return data
 
 
@@ -54,16 +54,16 @@ def read_records(path: Path) -> Iterator[bytes]:
         remaining = path.stat().st_size
         while header := file.read(_HEADER.size):
             if len(header) != _HEADER.size:
-                raise RecordError(f"{path}: record {number} is cut off: build the dataset again with --overwrite")
+                raise RecordError(f"{path}: record {number} is cut off: {BUILD_AGAIN}")
             length, crc = _HEADER.unpack(header)
             if crc != masked_crc(header[:8]):
-                raise RecordError(f"{path}: record {number} has a damaged length: build the dataset again with --overwrite")
+                raise RecordError(f"{path}: record {number} has a damaged length: {BUILD_AGAIN}")
             remaining -= RECORD_OVERHEAD + length
             if remaining < 0:
-                raise RecordError(f"{path}: record {number} is cut off: build the dataset again with --overwrite")
+                raise RecordError(f"{path}: record {number} is cut off: {BUILD_AGAIN}")
             data = _exactly(file, length, path, number)
             (crc,) = _FOOTER.unpack(_exactly(file, _FOOTER.size, path, number))
             if crc != masked_crc(data):
-                raise RecordError(f"{path}: record {number} has damaged data: build the dataset again with --overwrite")
+                raise RecordError(f"{path}: record {number} has damaged data: {BUILD_AGAIN}")
             yield data
             number += 1

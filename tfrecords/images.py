@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tfrecords.errors import GalaxyZooError, ImageError, lacks_memory
+from tfrecords.errors import GalaxyZooError, ImageError, lacks_memory, squeezed
 
 try:
     import turbojpeg
@@ -94,7 +94,7 @@ def _unreadable(error: Exception, width: int = 0, height: int = 0) -> ImageError
         np.empty(width * height * _DECODING_BYTES, np.uint8)
     except MemoryError:
         raise MemoryError(f"{width} x {height} pixels") from error
-    return ImageError(f"not a readable JPEG or PNG ({' '.join(str(error).split())[:120]})")
+    return ImageError(f"not a readable JPEG or PNG ({squeezed(error, 120)})")
 
 
 def _jpeg_header(data: bytes) -> dict[str, Any] | None:
@@ -183,7 +183,7 @@ def encode(pixels: np.ndarray, encoding: str, jpeg_quality: int = 95) -> bytes:
     if encoding == "jpeg":
         Image.fromarray(pixels).save(buffer, "JPEG", quality=jpeg_quality)
     else:
-        # Run lengths only: 5 times faster than Pillow's default for 6 % more bytes (benchmarks/codecs.py).
+        # Run lengths only: 5 times faster than Pillow's default for 6 % more bytes (benchmarks/README.md).
         Image.fromarray(pixels).save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return buffer.getvalue()
 
@@ -255,8 +255,8 @@ def _cut(data: bytes, header: dict[str, Any], crop_fraction: float, size: int) -
             return None
         raise _unreadable(error, header["width"], header["height"]) from error
     # Sampling factors that turbojpeg knows by a usual name may have larger blocks: then it cut out more.
-    made = turbojpeg.decompress_header(cut)
-    if (made["height"], made["width"]) != (bottom - top, right - left):
+    cut_header = turbojpeg.decompress_header(cut)
+    if (cut_header["height"], cut_header["width"]) != (bottom - top, right - left):
         return None
     stored = StoredImage(cut, offset, (bottom - top, right - left), enlarged=False, lossless=True)
     # Decoders smooth a progressive image whose last scans were left out; its cut would come out unsmoothed.

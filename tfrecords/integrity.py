@@ -1,7 +1,7 @@
 """Whether a dataset's shards are those that its manifest lists, by their SHA-256.
 
 TensorFlow checks the CRC of each record it reads, but not that a shard is the right one: two of equal size that were swapped,
-or one of another build, would be read without a word. `benchmarks/checks.py` measures what hashing costs.
+or one of another build, would be read without a word. `benchmarks.checks` measures what hashing costs.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tfrecords.dataset import Dataset, Shard
-from tfrecords.errors import DatasetError
+from tfrecords.errors import BUILD_AGAIN, DatasetError
 from tfrecords.files import sha256_file
 
 # Size, time of last change of content and of status (ns), inode: while they are the same, so is the file.
@@ -56,7 +56,7 @@ def check_shards(dataset: Dataset, shards: Iterable[Shard], checked: Mapping[str
                 pool.shutdown(cancel_futures=True)
                 raise DatasetError(
                     f"{dataset.folder / shard.name}: holds other bytes than preprocess wrote: "
-                    "move it elsewhere, and build the dataset again with --overwrite"
+                    f"move it elsewhere, and {BUILD_AGAIN}"
                 )
             bar.update(shard.bytes)
     return stamps

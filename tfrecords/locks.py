@@ -51,7 +51,7 @@ def _is_here(descriptor: int, work: Path) -> bool:
         return False
 
 
-def make(work: Path) -> None:
+def make_lock(work: Path) -> None:
     """Put a lock file into a folder that is known to be ours."""
     write_bytes(work / _LOCK, _OURS)
 

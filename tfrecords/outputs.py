@@ -206,7 +206,7 @@ class Output:
         if not beside_others:
             self.refuse_others()
         if self.exists and not os.path.lexists(self.private / "lock"):  # copied without it
-            locks.make(self.private)
+            locks.make_lock(self.private)
         with locks.locked(self.private, busy, _KNOWN, keep=(_MARKER,)):
             self._read()
             self._settle_interrupted()

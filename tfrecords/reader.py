@@ -34,12 +34,12 @@ class Piece:
     take: int
 
 
-def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
+def parse_record(record: tf.Tensor) -> dict[str, tf.Tensor]:
     """One serialized record as an example."""
     return tf.io.parse_single_example(record, _FEATURES)
 
 
-def decode(example: dict[str, tf.Tensor], encoding: str, size: int) -> tf.Tensor:
+def decode_example(example: dict[str, tf.Tensor], encoding: str, size: int) -> tf.Tensor:
     """The crop of an example as uint8 (size, size, 3), pixel for pixel as Pillow decodes it."""
     if encoding == "raw":
         image = tf.reshape(tf.io.decode_raw(example["image"], tf.uint8), (size, size, 3))
@@ -54,13 +54,13 @@ def decode(example: dict[str, tf.Tensor], encoding: str, size: int) -> tf.Tensor
 
 def pieces(dataset: Dataset, split: str, start: int, stop: int) -> list[Piece]:
     """Where the examples `start` up to `stop` of a split lie, counted from 0 as stored."""
-    found, first = [], 0
+    parts, first = [], 0
     for path, shard in zip(dataset.paths(split), (shard for shard in dataset.shards if shard.split == split), strict=True):
         begin, end = max(start - first, 0), min(stop - first, shard.examples)
         if begin < end:
-            found.append(Piece(str(path), begin, end - begin))
+            parts.append(Piece(str(path), begin, end - begin))
         first += shard.examples
-    return found
+    return parts
 
 
 def records(path: str | tf.Tensor, skip: int | tf.Tensor, take: int | tf.Tensor, encoding: str) -> tf.data.Dataset:
@@ -95,7 +95,7 @@ def decoded(serialized: tf.data.Dataset, encoding: str, size: int, batch_size: i
         else:
             stored = {name: examples[name] for name in ("image", "crop_offset")}
             spec = tf.TensorSpec((size, size, 3), tf.uint8)
-            images = tf.map_fn(lambda example: decode(example, encoding, size), stored, fn_output_signature=spec)
+            images = tf.map_fn(lambda example: decode_example(example, encoding, size), stored, fn_output_signature=spec)
         return examples["galaxy_id"], images, examples["targets"]
 
     batches = serialized.batch(together).map(several, num_parallel_calls=parallel, deterministic=True)
@@ -104,9 +104,8 @@ def decoded(serialized: tf.data.Dataset, encoding: str, size: int, batch_size: i
 
 def in_order(dataset: Dataset, split: str, limit: int = 0) -> tf.data.Dataset:
     """Every example of a split once, as stored; with `limit` only the first of them."""
-    galaxies = dataset.galaxies(split)
-    parts = pieces(dataset, split, 0, min(galaxies, limit) if limit else galaxies)
-    return stored_order(parts, dataset.encoding).map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    parts = pieces(dataset, split, 0, dataset.galaxies(split, limit))
+    return stored_order(parts, dataset.encoding).map(parse_record, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def votes_of(dataset: Dataset, split: str, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -124,8 +123,8 @@ def targets_of(dataset: Dataset, split: str, limit: int = 0) -> np.ndarray:
 def cutouts(dataset: Dataset, split: str, galaxy_ids: Sequence[int]) -> dict[int, np.ndarray]:
     """The crops of some galaxies of a split by GalaxyID, uint8 (size, size, 3) each; those it does not hold are left out."""
     wanted = tf.constant(np.asarray(galaxy_ids, np.int64))
-    found = in_order(dataset, split).filter(lambda example: tf.reduce_any(example["galaxy_id"] == wanted))
+    examples = in_order(dataset, split).filter(lambda example: tf.reduce_any(example["galaxy_id"] == wanted))
     return {
-        int(example["galaxy_id"]): decode(example, dataset.encoding, dataset.size).numpy()
-        for example in found.take(len(galaxy_ids))
+        int(example["galaxy_id"]): decode_example(example, dataset.encoding, dataset.size).numpy()
+        for example in examples.take(len(galaxy_ids))
     }

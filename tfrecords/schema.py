@@ -17,7 +17,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from tfrecords.errors import RecordError
+from tfrecords.errors import BUILD_AGAIN, RecordError
 from tfrecords.taxonomy import COLUMNS
 
 _Field = descriptor_pb2.FieldDescriptorProto
@@ -94,14 +94,12 @@ def parse(data: bytes) -> Example:
     try:
         message.ParseFromString(data)
     except DecodeError as error:
-        raise RecordError("a record is no tf.train.Example: build the dataset again with --overwrite") from error
+        raise RecordError(f"a record is no tf.train.Example: {BUILD_AGAIN}") from error
     feature = message.features.feature
     ids = feature["galaxy_id"].int64_list.value
     images = feature["image"].bytes_list.value
     offset = feature["crop_offset"].int64_list.value
     targets = feature["targets"].float_list.value
     if (len(ids), len(images), len(offset), len(targets)) != (1, 1, 2, len(COLUMNS)):
-        raise RecordError(
-            "a record lacks galaxy_id, image, crop_offset[2] or targets[37]: build the dataset again with --overwrite"
-        )
+        raise RecordError(f"a record lacks galaxy_id, image, crop_offset[2] or targets[37]: {BUILD_AGAIN}")
     return Example(ids[0], images[0], (offset[0], offset[1]), np.array(targets, np.float32))

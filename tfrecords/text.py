@@ -34,7 +34,7 @@ def cell(text: str) -> str:
 def from_cell(text: str) -> str:
     """What `cell` was given."""
     shown = text[1:] if text.startswith("'") else text
-    return _ESCAPE.sub(lambda found: found[0].encode("ascii").decode("unicode_escape"), shown)
+    return _ESCAPE.sub(lambda match: match[0].encode("ascii").decode("unicode_escape"), shown)
 
 
 def markdown_code(text: str) -> str:

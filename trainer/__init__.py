@@ -1,1 +1,1 @@
-"""The training program: shards -> a trained VGG16, its metrics, its report. Stands on tfrecords."""
+"""The training program: shards -> a trained VGG16, its metrics, its report, its predictions."""

@@ -22,10 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from tfrecords import dataset as datasets
-from tfrecords.errors import RunError
+from trainer.backends.base import Devices
+from trainer.backends.choose import choose
+from trainer.backends.startup import explained
 from trainer.config import TrainConfig
-from trainer.devices import Devices, choose, explained
+from trainer.network.model import OUTPUTS, build_model
+from trainer.train import build_steps, open_for_training
 
 WARM_UP_STEPS = 3
 # A few batches are ready before the clock starts: so many seconds make them count for little.
@@ -143,41 +145,34 @@ def benchmark(config: TrainConfig, steps: int, rounds: int) -> Speed:
 
     Each round takes `steps` batches three times. Raises what `train` raises for dataset, devices and batch size.
     """
-    dataset = datasets.open_dataset(config.tfrecords)
-    if not dataset.galaxies("train"):
-        raise RunError(f"{dataset.folder}: has no galaxies in split 'train': preprocess images together with their votes")
+    dataset = open_for_training(config)
     devices = choose(config.precision, config.require_gpu)
-    from trainer import cache, memory, model, schedule
-    from trainer.optimizer import optimizer
-    from trainer.pipeline import TrainingInput
-    from trainer.steps import training_steps
-    from trainer.train import shared_batch
+    from trainer.input import cache
+    from trainer.input.training import TrainingInput, steps_per_epoch
 
-    steps_an_epoch, batch_size = shared_batch(config, dataset, devices)
-    kept = cache.plan(config.cache, dataset, steps_an_epoch * batch_size, memory.available())
+    steps_an_epoch, batch_size = steps_per_epoch(dataset, config.batch_size, config.limit, devices.replicas)
+    cached = cache.plan(config.cache, dataset, steps_an_epoch * batch_size, cache.available_memory())
     with devices.scope():
-        start = (np.full(model.OUTPUTS, 0.3), devices.precision, config.seed)
-        net = model.build(model.design(config, dataset.size), "none", *start)
-        rate = schedule.of_all_layers(config, steps_an_epoch)
-        adam = optimizer(net.trainable_variables, rate, devices.precision, config.weight_decay, config.ema)
-        training = training_steps(net, adam, devices, config.augment, config.loss)
-    training.start_epoch()
-    source = TrainingInput(dataset, batch_size, config.seed, config.limit, kept, augmented=config.augment != "none")
+        start = (np.full(OUTPUTS, 0.3), devices.precision, config.seed)
+        net = build_model(config.design(dataset.size), "none", *start)
+        stepper = build_steps(net, config, devices, config.rate(steps_an_epoch))
+    stepper.start_epoch()
+    source = TrainingInput(dataset, batch_size, config.seed, config.limit, cached, augmented=config.augment != "none")
     batches = source.batches(0, 2**31)
-    fed = iter(training.ready(batches))
+    fed = iter(stepper.ready(batches))
     batch = next(fed)
     alone = iter(batches)
     for _ in range(WARM_UP_STEPS):
-        training.train(batch)
-        training.train(next(fed))
+        stepper.train(batch)
+        stepper.train(next(fed))
         next(alone)
-    training.error_sum()
+    stepper.error_sum()
     taken: dict[str, list[float]] = {"pipeline": [], "step": [], "together": []}
     for number in range(rounds):
         taken["pipeline"].append(_timed(alone, steps, lambda batch: None, lambda: None, PIPELINE_SECONDS))
         pair = [("step", itertools.repeat(batch)), ("together", fed)]
         for name, supply in pair if number % 2 else reversed(pair):
-            taken[name].append(_timed(supply, steps, training.train, training.error_sum))
+            taken[name].append(_timed(supply, steps, stepper.train, stepper.error_sum))
     seconds = {name: statistics.median(values) for name, values in taken.items()}
     gflop = 3 * forward_flops(net) / 1e9
     matrix = _matrix_rate(devices, 8192 if devices.gpus else 2048) * devices.replicas

@@ -1,129 +1,76 @@
 """The command line of `trainer`: train (the default command), explore, evaluate, predict, export, benchmark."""
 
 import os
-from dataclasses import fields
+import sys
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tfrecords.commandline import Command, at_least, between, run_program, say
 from tfrecords.errors import ConfigError, SettingError
 from tfrecords.files import local_path
-from trainer.config import CHOICES, RECIPES, TrainConfig
+from trainer.config import DEFAULTS, GROUPS, RECIPES, SETTINGS, TrainConfig
 
-_ON = "(default: %(default)s)"
-
-
-def _dataset_flag(parser: Any) -> None:
-    parser.add_argument(
-        "--tfrecords", type=local_path, required=True, metavar="DIR", help="dataset folder that preprocess made"
-    )
+_DATASET = "data/galaxy_zoo/1.0.0"
+_DEFAULT = "(default: %(default)s)"
+_RUN = "run folder, the --out of a training"
 
 
-def _run_flags(parser: Any) -> None:
-    parser.add_argument("--run", type=local_path, required=True, metavar="RUN", help="run folder, the --out of training")
-    _dataset_flag(parser)
+def _add_setting(group: Any, name: str) -> None:
+    """The flag of a field of TrainConfig, as its description has it."""
+    setting, default = SETTINGS[name], DEFAULTS[name]
+    text = setting.help.replace("%", "%%")
+    if setting.kind is bool:
+        group.add_argument(f"--{name}", action="store_true", help=text)
+        return
+    if default is MISSING:
+        group.add_argument(f"--{name}", type=setting.kind, required=True, metavar=setting.unit, help=f"{text} (required)")
+        return
+    shown = setting.none or default
+    if setting.in_recipe and (of_article := RECIPES["article"]()[name]) != default:
+        shown = f"{shown}; article: {of_article}"
+    if setting.choices is not None:
+        values: dict[str, Any] = {"choices": tuple(setting.choices)}
+    elif setting.kind is int:
+        values = {"metavar": setting.unit, "type": between(int(setting.minimum or 0), int(setting.maximum or sys.maxsize))}
+    else:
+        values = {"metavar": setting.unit, "type": setting.kind}
+    group.add_argument(f"--{name}", default=None, help=f"{text} (default: {shown})", **values)
 
 
-def _recipe_flag(parser: Any, name: str, about: str, **options: Any) -> None:
-    """A flag for a choice that the recipe makes where it is not given."""
-    made = {recipe: choices()[name] for recipe, choices in RECIPES.items()}
-    said = f"{made['best']}; article: {made['article']}" if made["best"] != made["article"] else made["best"]
-    if name in CHOICES:
-        options["choices"] = CHOICES[name]
-    parser.add_argument(f"--{name}", default=None, help=f"{about} (default: {said})", **options)
-
-
-def _work_flags(parser: Any, defaults: TrainConfig) -> None:
-    """The flags of a step and its input, which training and its benchmark share."""
-    add = parser.add_argument
-    _dataset_flag(parser)
-    add(
-        "--recipe",
-        choices=tuple(RECIPES),
-        default="best",
-        help=f"what the flags below take where they are not given: best, by measurement, or the article's {_ON}",
-    )
-    _recipe_flag(parser, "batch_size", "galaxies per step", type=at_least(1), metavar="N")
-    _recipe_flag(parser, "augment", "dihedral: one of 8 symmetries; full: rotation by any angle, zoom and shift too")
-    _recipe_flag(parser, "backbone", "the convolutional base")
-    _recipe_flag(parser, "pooling", "flatten: all of the base's last maps go on; average: the mean of each")
-    _recipe_flag(parser, "head", "sigmoid: each column for itself; tree: fractions that obey the decision tree")
-    _recipe_flag(parser, "loss", "cross_entropy: of every question, weighted by how many were asked; needs --head tree")
-    _recipe_flag(parser, "ema", "momentum of a moving average of the weights, the one that is kept; 0: none", type=float)
-    add(
-        "--precision",
-        choices=CHOICES["precision"],
-        default=defaults.precision,
-        help=f"auto: mixed on GPUs, float32 on CPUs {_ON}",
-    )
-    add(
-        "--cache",
-        choices=CHOICES["cache"],
-        default=defaults.cache,
-        help=f"keep galaxies in memory over the epochs; auto: where that takes at most a quarter of what is free {_ON}",
-    )
-    add("--seed", type=at_least(0), default=defaults.seed, metavar="N", help=f"of weights, order, augmentation, dropout {_ON}")
-    add("--limit", type=at_least(1), default=None, metavar="N", help="the first N galaxies of each split (default: all)")
-    add("--require_gpu", action="store_true", help="stop where no GPU is found, instead of using the CPU")
-
-
-def _weights(text: str) -> str:
-    local_path(text)  # may be the path of a file
-    return text
-
-
-def _train_flags(parser: Any) -> None:
-    add = parser.add_argument
-    defaults = TrainConfig(Path(), Path("runs/vgg16"))
-    _work_flags(parser, defaults)
-    add("--out", type=local_path, default=defaults.out, metavar="DIR", help=f"run folder {_ON}")
-    add(
-        "--weights",
-        type=_weights,
-        default=defaults.weights,
-        metavar="imagenet|none|FILE",
-        help=f"where the convolutional base starts: downloaded, random, or a file {_ON}",
-    )
-    _recipe_flag(parser, "epochs", "at most", type=at_least(1), metavar="N")
-    _recipe_flag(parser, "learning_rate", "Adam's, after warm-up; --head_epochs take ten times it", type=float, metavar="RATE")
-    _recipe_flag(parser, "schedule", "of the learning rate after warm-up: as it is, or falling to zero along a cosine")
-    _recipe_flag(parser, "warmup_steps", "of linear growth of the rate", type=at_least(0), metavar="N")
-    _recipe_flag(
-        parser,
-        "head_epochs",
-        "the first epochs train only what follows the base, on features computed once: quick where there is no GPU",
-        type=at_least(0),
-        metavar="N",
-    )
-    _recipe_flag(parser, "weight_decay", "AdamW's, 0: none", type=float, metavar="RATE")
-    _recipe_flag(parser, "input_scaling", "auto: as the weights expect the input; unit: 0..1")
-    _recipe_flag(
-        parser,
-        "initialisation",
-        "means: He, outputs start at the column means of train; he, keras (Glorot): outputs too, they start near one half",
-    )
-    _recipe_flag(
-        parser, "patience", "epochs without a better validation MSE until training stops", type=at_least(1), metavar="N"
-    )
-    add(
-        "--hosts",
-        default=defaults.hosts,
-        metavar="A:PORT,B:PORT|auto",
-        help="addresses of all processes of a run on several machines, the first is where they meet; auto: ask the cluster, "
-        "Slurm say (JAX only; default: this machine alone)",
-    )
-    add("--host_index", type=at_least(0), default=None, metavar="I", help="the place of this process in --hosts, from 0")
-    add("--overwrite", action="store_true", help="replace the run in --out")
+def _add_settings(parser: Any, timed: bool = False) -> dict[str, Any]:
+    """The flags of TrainConfig in their groups, with `timed` those alone on which speed depends; returns the groups by name."""
+    groups = {}
+    for title in GROUPS:
+        names = [name for name, setting in SETTINGS.items() if setting.group == title and (setting.timed or not timed)]
+        if names:
+            groups[title] = parser.add_argument_group(title)
+        if title == "model":
+            groups[title].add_argument(
+                "--recipe",
+                choices=tuple(RECIPES),
+                default="best",
+                help="recipe that gives the flags below their defaults; best: what measurement shows to be best; article: what "
+                f"the article has {_DEFAULT}",
+            )
+        for name in names:
+            _add_setting(groups[title], name)
+    return groups
 
 
 def _config(args: Any, **more: Any) -> TrainConfig:
     """The choices that the flags stand for, and the recipe where they are not given; `more`: those that have no flag here."""
-    given = {field.name: getattr(args, field.name, None) for field in fields(TrainConfig)}
+    given = {name: getattr(args, name, None) for name in SETTINGS}
     chosen = {name: value for name, value in given.items() if value is not None}
     recipe = RECIPES[args.recipe]()
     if chosen.get("head") == "sigmoid":  # which the cross-entropy of a recipe does not go with
         recipe["loss"] = "mse"
     return TrainConfig(**{**recipe, **chosen, **more})
+
+
+def _train_flags(parser: Any) -> None:
+    groups = _add_settings(parser)
+    groups["data"].add_argument("--overwrite", action="store_true", help="replace the run in --out")
 
 
 def _train(args: Any) -> None:
@@ -133,11 +80,11 @@ def _train(args: Any) -> None:
 
 
 def _benchmark_flags(parser: Any) -> None:
-    _work_flags(parser, TrainConfig(Path(), Path()))
-    add = parser.add_argument
-    add("--steps", type=at_least(1), default=10, metavar="N", help=f"batches of each measurement {_ON}")
-    add("--rounds", type=at_least(1), default=5, metavar="N", help=f"measurements of each kind {_ON}")
-    add("--json", type=local_path, default=None, metavar="FILE", help="write the figures there too")
+    _add_settings(parser, timed=True)
+    add = parser.add_argument_group("measuring").add_argument
+    add("--steps", type=at_least(1), default=10, metavar="N", help=f"batches in each measurement {_DEFAULT}")
+    add("--rounds", type=at_least(1), default=5, metavar="N", help=f"measurements of each kind {_DEFAULT}")
+    add("--json", type=local_path, default=None, metavar="FILE", help="file to write the figures to, as JSON too")
 
 
 def _benchmark(args: Any) -> None:
@@ -155,41 +102,50 @@ def _benchmark(args: Any) -> None:
         write_text(args.json, to_json(speed.to_dict()))
 
 
+def _dataset_flag(group: Any) -> None:
+    _add_setting(group, "tfrecords")
+
+
 def _explore_flags(parser: Any) -> None:
-    _dataset_flag(parser)
-    add = parser.add_argument
-    add("--out", type=local_path, required=True, metavar="DIR", help="folder for the page, its figures and their numbers")
-    add(
+    data = parser.add_argument_group("data")
+    _dataset_flag(data)
+    data.add_argument(
+        "--out", type=local_path, required=True, metavar="DIR", help="folder for the page, its figures and numbers"
+    )
+    data.add_argument(
         "--src",
         type=local_path,
         default=None,
         metavar="PATH",
-        help="the images that were preprocessed, to see what the crop keeps",
+        help="folder or zip that was preprocessed; adds what the crop keeps of each galaxy's light",
     )
-    add(
+    parser.add_argument_group("page").add_argument(
         "--where",
         default=None,
         metavar="EXPR",
-        help='a gallery of these galaxies, like "Class4.1 > 0.8 and not Class3.1 > 0.5"',
+        help='adds a gallery of the galaxies that fulfil it, like "Class4.1 > 0.8 and not Class3.1 > 0.5"',
     )
 
 
 def _explore(args: Any) -> None:
     from tfrecords.dataset import open_dataset
-    from trainer.analysis.explore import explore
+    from trainer.explore import explore
 
     _check_above(args.out)
     say(f"page: {explore(open_dataset(args.tfrecords), args.out, args.src, args.where)}")
 
 
 def _evaluate_flags(parser: Any) -> None:
-    _run_flags(parser)
-    parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help=_ON)
+    data = parser.add_argument_group("data")
+    data.add_argument("--run", type=local_path, required=True, metavar="RUN", help=f"{_RUN} (required)")
+    _dataset_flag(data)
+    splits = ("train", "validation", "test")
+    data.add_argument("--split", choices=splits, default="test", help=f"galaxies to evaluate on {_DEFAULT}")
 
 
 def _evaluate(args: Any) -> None:
     from tfrecords.dataset import open_dataset
-    from trainer.analysis.evaluate import evaluate, summary
+    from trainer.evaluate import evaluate, summary
     from trainer.run import open_run
 
     run = open_run(args.run)
@@ -198,33 +154,38 @@ def _evaluate(args: Any) -> None:
 
 
 def _predict_flags(parser: Any) -> None:
-    from trainer.classes import DEFAULT_THRESHOLD
-    from trainer.fits import Stretch
+    from trainer.images.fits import Stretch
+    from trainer.tables import DEFAULT_THRESHOLD
 
-    add = parser.add_argument
+    add = parser.add_argument_group("data").add_argument
     add(
         "--run",
         type=local_path,
         action="append",
         required=True,
         metavar="RUN",
-        help="run folder, the --out of training; given several times: the mean of these runs",
+        help=f"{_RUN} (required); given several times, the mean of these runs is predicted",
     )
-    add(
-        "--tfrecords", type=local_path, default=None, metavar="DIR", help="predict a split of this dataset that preprocess made"
-    )
+    add("--tfrecords", type=local_path, default=None, metavar="DIR", help="dataset folder of which a split is predicted")
     add(
         "--images",
         type=local_path,
         default=None,
         metavar="PATH",
-        help="or predict the images in a file, folder or zip: JPEG, PNG, and FITS (.fits, .fit) with the extra fits, "
-        "pip install '.[fits]'; FITS: planes R, G, B (SDSS: i, r, g), flux on a linear scale, sky subtracted",
+        help="file, folder or zip of images to predict instead: JPEG, PNG, and FITS (.fits, .fit) with the extra fits, "
+        "pip install '.[fits]'",
     )
     splits = ("train", "validation", "test", "unlabelled")
-    add("--split", choices=splits, default=None, help="of --tfrecords (default: unlabelled)")
-    add("--out", type=local_path, required=True, metavar="FILE.csv", help="where the table of predictions goes")
-    add("--tta", type=between(1, 8), default=1, metavar="N", help=f"mean over the first N of the square's 8 symmetries {_ON}")
+    add("--split", choices=splits, default=None, help="split of --tfrecords (default: unlabelled)")
+    add("--out", type=local_path, required=True, metavar="FILE.csv", help="table of predictions to write (required)")
+    add = parser.add_argument_group("predictions").add_argument
+    add(
+        "--tta",
+        type=between(1, 8),
+        default=1,
+        metavar="N",
+        help=f"predict each galaxy in the first N of the square's 8 symmetries, and write the mean {_DEFAULT}",
+    )
     add(
         "--hubble",
         action="store_true",
@@ -236,8 +197,8 @@ def _predict_flags(parser: Any) -> None:
         "--threshold",
         type=float,
         default=None,
-        metavar="T",
-        help="of --hubble: a galaxy is in a class when all its columns are at least T, above 0.5 and at most 1 "
+        metavar="FRACTION",
+        help="a galaxy belongs to a class of --hubble if all columns of the class are at least this; above 0.5 and at most 1 "
         f"(default: {DEFAULT_THRESHOLD})",
     )
     add(
@@ -247,15 +208,24 @@ def _predict_flags(parser: Any) -> None:
         "decision tree, empty where fewer than 5%% are asked; no submission either",
     )
     stretch = Stretch()
+    add = parser.add_argument_group(
+        "FITS images", "Planes in the order R, G, B (SDSS: i, r, g), flux on a linear scale, sky subtracted."
+    ).add_argument
     add(
         "--fits_stretch",
         type=float,
         default=None,
         metavar="FLUX",
-        help="of FITS images: flux per pixel up to which brightness grows linearly, of Lupton+2004; the default suits SDSS "
+        help="flux per pixel up to which brightness grows linearly (Lupton et al. 2004); the default suits SDSS "
         f"frames in nanomaggies (default: {stretch.stretch})",
     )
-    add("--fits_q", type=float, default=None, metavar="Q", help=f"of FITS images: softening above it (default: {stretch.q})")
+    add(
+        "--fits_q",
+        type=float,
+        default=None,
+        metavar="Q",
+        help=f"softening of brighter flux, Q of Lupton et al. 2004 (default: {stretch.q})",
+    )
 
 
 def _check_predict(args: Any) -> None:
@@ -276,18 +246,19 @@ def _check_above(path: Path) -> None:
 
 
 def _predict(args: Any) -> None:
-    from trainer.classes import DEFAULT_THRESHOLD, check_threshold, extra_columns
-    from trainer.fits import Stretch
-    from trainer.predict import (
+    from trainer.images.fits import Stretch
+    from trainer.predict import predict, predict_images
+    from trainer.run import open_run
+    from trainer.tables import (
+        DEFAULT_THRESHOLD,
         Predictions,
-        predict,
-        predict_images,
+        check_threshold,
+        extra_columns,
         refuse_other_table,
         rejected_path,
         write_csv,
         write_rejected,
     )
-    from trainer.run import open_run
 
     _check_predict(args)
     threshold = (DEFAULT_THRESHOLD if args.threshold is None else args.threshold) if args.hubble else None
@@ -308,8 +279,8 @@ def _predict(args: Any) -> None:
         names, what = dataset.names(), f"of split '{split}'"
         predictions = predict([open_run(folder) for folder in args.run], dataset, split, tta=args.tta)
     else:
-        found = predict_images([open_run(folder) for folder in args.run], args.images, args.tta, stretch)
-        predictions, names, rejected, what = found, dict(found.names), found.rejected, f"of {args.images}"
+        of_images = predict_images([open_run(folder) for folder in args.run], args.images, args.tta, stretch)
+        predictions, names, rejected, what = of_images, dict(of_images.names), of_images.rejected, f"of {args.images}"
     write_rejected(rejected, args.out)
     write_csv(predictions, args.out, names, extra_columns(predictions.predicted, threshold, args.conditional))
     left_out = f"; {len(rejected):,} that cannot be read are in {rejected_path(args.out)}" if rejected else ""
@@ -320,20 +291,21 @@ def _predict(args: Any) -> None:
 def _export_flags(parser: Any) -> None:
     from trainer.export import FORMATS
 
-    parser.add_argument("--run", type=local_path, required=True, metavar="RUN", help="run folder, the --out of training")
-    parser.add_argument(
-        "--format",
-        choices=FORMATS,
-        default="savedmodel",
-        help="savedmodel: for TensorFlow, takes JPEG files too; onnx: for ONNX Runtime and others, needs "
-        f"pip install -e '.[export]'; litert: for phones and small machines {_ON}",
-    )
-    parser.add_argument(
+    add = parser.add_argument_group("data").add_argument
+    add("--run", type=local_path, required=True, metavar="RUN", help=f"{_RUN} (required)")
+    add(
         "--out",
         type=local_path,
         required=True,
         metavar="PATH",
-        help="a new folder (savedmodel) or file (onnx; litert: FILE.tflite)",
+        help="new folder (savedmodel) or file (onnx; litert: FILE.tflite) to write (required)",
+    )
+    parser.add_argument_group("output").add_argument(
+        "--format",
+        choices=FORMATS,
+        default="savedmodel",
+        help="savedmodel: for TensorFlow, accepts JPEG files too; onnx: for ONNX Runtime and others, needs "
+        f"pip install -e '.[export]'; litert: for phones and small machines {_DEFAULT}",
     )
 
 
@@ -348,16 +320,42 @@ def _export(args: Any) -> None:
 
 COMMANDS = {
     "train": Command(
-        "Shards -> a trained VGG16 regressor, its metrics and its report (the default command).",
+        "Train a VGG16 regressor on a dataset, or resume its run, and evaluate it (the default command).",
         _train_flags,
         _train,
-        "run the same command again (without --overwrite) to go on from the last checkpoint",
+        f"trainer --tfrecords {_DATASET} --out runs/vgg16 --epochs 30",
+        "run the same command again (without --overwrite) to resume from the last checkpoint",
     ),
-    "benchmark": Command("Speed of the pipeline, of the training step, and of both together.", _benchmark_flags, _benchmark),
-    "explore": Command("A page about a dataset: votes, classes, splits, pictures.", _explore_flags, _explore),
-    "evaluate": Command("Metrics, predictions and report of a run on a split.", _evaluate_flags, _evaluate),
-    "export": Command("The best model of a run for other programs: SavedModel, ONNX, LiteRT.", _export_flags, _export),
-    "predict": Command("A table of predictions, in Kaggle's submission format.", _predict_flags, _predict),
+    "evaluate": Command(
+        "Measure a run on a split: metrics, predictions, a page.",
+        _evaluate_flags,
+        _evaluate,
+        f"trainer evaluate --run runs/vgg16 --tfrecords {_DATASET} --split validation",
+    ),
+    "explore": Command(
+        "Make a page about a dataset: votes, classes, splits, pictures.",
+        _explore_flags,
+        _explore,
+        f"trainer explore --tfrecords {_DATASET} --out explore --src kaggle",
+    ),
+    "predict": Command(
+        "Write a table of predictions, in Kaggle's submission format.",
+        _predict_flags,
+        _predict,
+        f"trainer predict --run runs/vgg16 --tfrecords {_DATASET} --out submission.csv",
+    ),
+    "export": Command(
+        "Write the best model of a run for other programs: SavedModel, ONNX, LiteRT.",
+        _export_flags,
+        _export,
+        "trainer export --run runs/vgg16 --format onnx --out galaxies.onnx",
+    ),
+    "benchmark": Command(
+        "Measure the speed of input, training step, and both together, from random weights; keeps nothing.",
+        _benchmark_flags,
+        _benchmark,
+        f"trainer benchmark --tfrecords {_DATASET} --batch_size 64",
+    ),
 }
 
 

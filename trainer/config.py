@@ -1,123 +1,334 @@
-"""Every choice of a training run in one validated dataclass, and the recipes that make these choices together."""
+"""Every setting of a training run, described once: flags, their help, validation and README's table follow from it.
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+Two recipes make the choices of how a run learns together.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from tfrecords.errors import SettingError
+from tfrecords.files import local_path
+from trainer.input.augmentation import AUGMENTATIONS
+from trainer.network.backbones import BACKBONES
+from trainer.network.heads import HEADS, LOSSES
+from trainer.network.model import INITIALISATIONS, INPUT_SCALINGS, POOLINGS, Design
+from trainer.network.optimizer import SCHEDULES, Rate
 
-MAX_SEED = 2**32 - 1
-AUGMENTATIONS = ("none", "dihedral", "full")
-BACKBONES = ("vgg16", "resnet50", "convnext_tiny")
+GROUPS = ("data", "model", "learning", "speed", "several machines")
 CACHES = ("auto", "memory", "none")
-HEADS = ("sigmoid", "tree")
-INITIALISATIONS = ("means", "he", "keras")
-INPUT_SCALINGS = ("auto", "unit")
-LOSSES = ("mse", "cross_entropy")
-POOLINGS = ("flatten", "average")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
-SCHEDULES = ("constant", "cosine")
 
-CHOICES = {
-    "augment": AUGMENTATIONS,
-    "backbone": BACKBONES,
-    "cache": CACHES,
-    "head": HEADS,
-    "initialisation": INITIALISATIONS,
-    "input_scaling": INPUT_SCALINGS,
-    "loss": LOSSES,
-    "pooling": POOLINGS,
-    "precision": PRECISIONS,
-    "schedule": SCHEDULES,
-}
-_MINIMA = {
-    "epochs": 1,
-    "batch_size": 1,
-    "warmup_steps": 0,
-    "head_epochs": 0,
-    "patience": 1,
-    "seed": 0,
-    "limit": 0,
-}
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of a setting beside its name and default.
+
+    group: one of GROUPS. help: what it is, for --help and README. unit: what a number counts, or what a text is; shown in
+    the place of a value. kind: text of a flag -> value; bool for one that takes none. choices: all legal values, where they are
+    few. minimum, maximum: the legal range of a number, both included; above, below: the same, not included. none: what the
+    default means where it stands for no value, which is legal whatever the range. in_recipe: a recipe chooses it where no flag
+    does. of_run: it makes a run this run and no other; the rest is where it reads and writes, and on what it runs how fast.
+    timed: the speed of training depends on it, so `trainer benchmark` has it too.
+    """
+
+    group: str
+    help: str
+    unit: str = ""
+    kind: Callable[[str], Any] = str
+    choices: Collection[str] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    none: str = ""
+    in_recipe: bool = False
+    of_run: bool = True
+    timed: bool = False
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise SettingError for an illegal value."""
+        if self.choices is not None and value not in self.choices:
+            raise SettingError(f"--{name} {value}: choose from {', '.join(self.choices)}")
+        wrong = (
+            (self.minimum is not None and not value >= self.minimum)
+            or (self.maximum is not None and not value <= self.maximum)
+            or (self.above is not None and not value > self.above)
+            or (self.below is not None and not value < self.below)
+        )
+        if wrong:
+            raise SettingError(f"--{name} {value}: must be {self.range}")
+
+    @property
+    def range(self) -> str:
+        """The legal range in words; empty where there is none."""
+        bounds = (
+            ("at least", self.minimum),
+            ("above", self.above),
+            ("at most", self.maximum),
+            ("below", self.below),
+        )
+        return " and ".join(f"{words} {bound:,}" for words, bound in bounds if bound is not None)
+
+
+def _setting(group: str, help: str, **more: Any) -> dict[str, Setting]:
+    """The metadata of a field of `TrainConfig`."""
+    return {"setting": Setting(group, help, **more)}
+
+
+def setting_of(described: Field[Any]) -> Setting:
+    """The description of a field of `TrainConfig`."""
+    setting: Setting = described.metadata["setting"]
+    return setting
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """A run: what it reads, where it writes, and how it learns. Defaults are those of recipe `best`.
 
-    The model. backbone: the convolutional base, see `backbones`; weights: where it starts: "imagenet" (Keras downloads them),
-    "none" (random), or a file. input_scaling: "auto", as those weights expect it, or "unit", levels to 0..1. pooling: how the
-    base's last maps become a vector: all of them ("flatten") or the mean of each ("average"). head: "sigmoid", each column
-    for itself, or "tree", which obeys the decision tree, see `heads`. initialisation: of what is random: "means", He with
-    outputs that start at the column means of `train`; "he", outputs too; "keras", Keras' own: Glorot. Outputs then start near
-    one half.
-
-    Learning. loss: "mse", or "cross_entropy" of every question weighted by how many were asked (head "tree" only).
-    learning_rate: Adam's, reached after `warmup_steps` steps of linear growth from near zero; schedule: then "constant", or
-    falling to zero along a "cosine" until the last epoch. head_epochs: the first epochs that train only what follows the base,
-    on its features, at ten times that rate, see `head_first`. weight_decay: AdamW's, 0 for none. ema: momentum of a moving
-    average of the weights, which is then what is validated and kept; 0 for none. augment: see `augmentation`.
-
-    patience: epochs without a better validation MSE until training stops. limit: galaxies per split, 0 for all. cache: see
-    `cache`. hosts: addresses of all processes of a run on several machines, or "auto"; host_index: the place of this one among
-    them; see `hosts`.
+    `Setting.help` says what each is. Raises SettingError for a value that is illegal or contradicts another.
     """
 
-    tfrecords: Path
-    out: Path
-    epochs: int = 50
-    batch_size: int = 32
-    learning_rate: float = 1e-4
-    schedule: str = "cosine"
-    warmup_steps: int = 60
-    head_epochs: int = 0
-    loss: str = "cross_entropy"
-    weight_decay: float = 0.0
-    ema: float = 0.0
-    augment: str = "dihedral"
-    backbone: str = "vgg16"
-    weights: str = "imagenet"
-    input_scaling: str = "auto"
-    pooling: str = "flatten"
-    head: str = "tree"
-    initialisation: str = "means"
-    precision: str = "auto"
-    patience: int = 10
-    seed: int = 0
-    limit: int = 0
-    cache: str = "auto"
-    require_gpu: bool = False
-    hosts: str = ""
-    host_index: int | None = None
+    tfrecords: Path = field(
+        metadata=_setting("data", "dataset folder that preprocess wrote", unit="DIR", kind=local_path, of_run=False, timed=True)
+    )
+    out: Path = field(
+        default=Path("runs/vgg16"),
+        metadata=_setting("data", "run folder to write, or to resume", unit="DIR", kind=local_path, of_run=False),
+    )
+    limit: int = field(
+        default=0,
+        metadata=_setting(
+            "data",
+            "use only this many galaxies of each split, the first as stored",
+            unit="GALAXIES",
+            kind=int,
+            minimum=1,
+            none="all",
+            timed=True,
+        ),
+    )
+    backbone: str = field(
+        default="vgg16", metadata=_setting("model", "convolutional base", choices=BACKBONES, in_recipe=True, timed=True)
+    )
+    weights: str = field(
+        default="imagenet",
+        metadata=_setting(
+            "model",
+            "where the base starts: imagenet downloads its weights, none draws them at random, FILE reads them",
+            unit="imagenet|none|FILE",
+        ),
+    )
+    input_scaling: str = field(
+        default="auto",
+        metadata=_setting(
+            "model",
+            "auto: pixels are scaled as the weights of the base expect, for random ones to order one; unit: to 0..1",
+            choices=INPUT_SCALINGS,
+            in_recipe=True,
+        ),
+    )
+    pooling: str = field(
+        default="flatten",
+        metadata=_setting(
+            "model",
+            "how the last maps of the base become a vector; flatten: all their values; average: the mean of each map",
+            choices=POOLINGS,
+            in_recipe=True,
+            timed=True,
+        ),
+    )
+    head: str = field(
+        default="tree",
+        metadata=_setting(
+            "model",
+            "sigmoid: each column is predicted for itself; tree: all columns together obey the decision tree",
+            choices=HEADS,
+            in_recipe=True,
+            timed=True,
+        ),
+    )
+    initialisation: str = field(
+        default="means",
+        metadata=_setting(
+            "model",
+            "start of layers without pretrained weights; means: random kernels (He et al. 2015), and an output layer that "
+            "begins at the mean votes of split train; he: a random output layer too; keras: as he, but with the kernels of "
+            "Keras (Glorot & Bengio 2010)",
+            choices=INITIALISATIONS,
+            in_recipe=True,
+        ),
+    )
+    epochs: int = field(
+        default=50,
+        metadata=_setting("learning", "maximum number of epochs", unit="EPOCHS", kind=int, minimum=1, in_recipe=True),
+    )
+    batch_size: int = field(
+        default=32,
+        metadata=_setting("learning", "galaxies in a step", unit="GALAXIES", kind=int, minimum=1, in_recipe=True, timed=True),
+    )
+    learning_rate: float = field(
+        default=1e-4,
+        metadata=_setting(
+            "learning", "learning rate of Adam after warm-up", unit="RATE", kind=float, above=0, maximum=1, in_recipe=True
+        ),
+    )
+    schedule: str = field(
+        default="cosine",
+        metadata=_setting(
+            "learning",
+            "learning rate after warm-up; constant: stays; cosine: falls to zero at the last epoch, along half a cosine",
+            choices=SCHEDULES,
+            in_recipe=True,
+        ),
+    )
+    warmup_steps: int = field(
+        default=60,
+        metadata=_setting(
+            "learning",
+            "steps in which the learning rate grows from near zero, linearly",
+            unit="STEPS",
+            kind=int,
+            minimum=0,
+            in_recipe=True,
+        ),
+    )
+    loss: str = field(
+        default="cross_entropy",
+        metadata=_setting(
+            "learning",
+            "mse: squared error of the columns; cross_entropy: cross-entropy of the answers to each question, weighted by the "
+            "share of volunteers who were asked, needs --head tree; with --head sigmoid the default is mse",
+            choices=LOSSES,
+            in_recipe=True,
+            timed=True,
+        ),
+    )
+    weight_decay: float = field(
+        default=0.0,
+        metadata=_setting(
+            "learning", "weight decay of AdamW; 0: none", unit="RATE", kind=float, minimum=0, below=1, in_recipe=True
+        ),
+    )
+    ema: float = field(
+        default=0.0,
+        metadata=_setting(
+            "learning",
+            "momentum of a moving average of the weights, which is then validated and kept; 0: none",
+            unit="MOMENTUM",
+            kind=float,
+            minimum=0,
+            below=1,
+            in_recipe=True,
+            timed=True,
+        ),
+    )
+    augment: str = field(
+        default="dihedral",
+        metadata=_setting(
+            "learning",
+            "how galaxies vary between epochs; none: not at all; dihedral: one of the 8 symmetries of the square; full: also "
+            "turned by any angle, zoomed and shifted a little",
+            choices=AUGMENTATIONS,
+            in_recipe=True,
+            timed=True,
+        ),
+    )
+    patience: int = field(
+        default=10,
+        metadata=_setting(
+            "learning",
+            "epochs without a lower validation MSE after which training stops",
+            unit="EPOCHS",
+            kind=int,
+            minimum=1,
+            in_recipe=True,
+        ),
+    )
+    seed: int = field(
+        default=0,
+        metadata=_setting(
+            "learning",
+            "seed of weights, order, augmentation and dropout",
+            unit="N",
+            kind=int,
+            minimum=0,
+            maximum=2**32 - 1,
+            timed=True,
+        ),
+    )
+    precision: str = field(
+        default="auto",
+        metadata=_setting(
+            "speed", "number format of the layers; auto: a mixed one on GPUs, float32 on CPUs", choices=PRECISIONS, timed=True
+        ),
+    )
+    cache: str = field(
+        default="auto",
+        metadata=_setting(
+            "speed",
+            "keep galaxies in memory between epochs; auto: if they need at most a quarter of the free memory",
+            choices=CACHES,
+            of_run=False,
+            timed=True,
+        ),
+    )
+    require_gpu: bool = field(
+        default=False,
+        metadata=_setting("speed", "stop if no GPU is found, instead of using the CPU", kind=bool, of_run=False, timed=True),
+    )
+    hosts: str = field(
+        default="",
+        metadata=_setting(
+            "several machines",
+            "addresses of all processes of the run, the first is where they meet; auto: as Slurm or another cluster manager "
+            "names them (JAX only)",
+            unit="A:PORT,B:PORT|auto",
+            none="this machine alone",
+            of_run=False,
+        ),
+    )
+    host_index: int | None = field(
+        default=None,
+        metadata=_setting(
+            "several machines",
+            "place of this process in --hosts, counted from 0",
+            unit="I",
+            kind=int,
+            minimum=0,
+            none="none",
+            of_run=False,
+        ),
+    )
 
     def __post_init__(self) -> None:
-        for name, minimum in _MINIMA.items():
-            if getattr(self, name) < minimum:
-                raise SettingError(f"--{name} {getattr(self, name)}: must be at least {minimum}")
-        if self.seed > MAX_SEED:
-            raise SettingError(f"--seed {self.seed}: must be at most {MAX_SEED}")
-        if not 0 < self.learning_rate <= 1:
-            raise SettingError(f"--learning_rate {self.learning_rate}: must be above 0 and at most 1")
-        for name in ("weight_decay", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise SettingError(f"--{name} {getattr(self, name)}: must be at least 0 and below 1")
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise SettingError(f"--{name} {getattr(self, name)}: choose from {', '.join(choices)}")
-        if self.head_epochs > self.epochs:
-            raise SettingError(
-                f"--head_epochs {self.head_epochs}: are the first of --epochs {self.epochs}: take at most as many"
-            )
+        for described in fields(self):
+            setting, value = setting_of(described), getattr(self, described.name)
+            if not (setting.none and value == described.default):
+                setting.check(described.name, value)
+        if self.weights not in ("imagenet", "none"):
+            local_path(self.weights)
         if self.loss == "cross_entropy" and self.head != "tree":
-            raise SettingError("--loss cross_entropy: needs the shares of each question's answers: take --head tree with it")
+            raise SettingError("--loss cross_entropy: needs the fractions of each question's answers: add --head tree")
 
     def settings(self) -> dict[str, Any]:
         """What makes a run this run and no other: all but where it reads and writes, and on what it runs how fast."""
-        values = asdict(self)
-        for name in ("tfrecords", "out", "cache", "require_gpu", "hosts", "host_index"):
-            del values[name]
-        return values
+        of_run = {described.name for described in fields(self) if setting_of(described).of_run}
+        return {name: value for name, value in asdict(self).items() if name in of_run}
+
+    def design(self, size: int) -> Design:
+        """The model that the run trains on images of `size` x `size` pixels."""
+        scaling = "unit" if self.input_scaling == "unit" else ("random" if self.weights == "none" else "imagenet")
+        return Design(size, self.backbone, scaling, self.pooling, self.head)
+
+    def rate(self, steps: int) -> Rate:
+        """The learning rate over the run, with `steps` steps in an epoch."""
+        return Rate(self.learning_rate, self.warmup_steps, self.epochs * steps if self.schedule == "cosine" else 0)
+
+
+SETTINGS: Mapping[str, Setting] = {described.name: setting_of(described) for described in fields(TrainConfig)}
+DEFAULTS: Mapping[str, Any] = {described.name: described.default for described in fields(TrainConfig)}
 
 
 def article() -> dict[str, Any]:
@@ -129,7 +340,7 @@ def article() -> dict[str, Any]:
     the weights get the colours in the order they were trained with, blue first.
 
     RMSE 0.1092 (one seed) on 316 galaxies of `test` after 10 epochs of 2,000 others at 64 x 64, and 0.1195 with
-    --batch_size 32 (two seeds): `benchmarks/accuracy.py --stage confirm`, then `--stage test`. It gives
+    --batch_size 32 (two seeds): `benchmarks.accuracy --stage confirm`, then `--stage test`. It gives
     `trainer --weights FILE --recipe article --epochs 10` these 2,000 galaxies alone, so the last epoch counts.
     """
     return {
@@ -138,7 +349,6 @@ def article() -> dict[str, Any]:
         "learning_rate": 1e-5,
         "schedule": "constant",
         "warmup_steps": 0,
-        "head_epochs": 0,
         "loss": "mse",
         "weight_decay": 0.0,
         "ema": 0.0,
@@ -156,12 +366,11 @@ def best() -> dict[str, Any]:
     """The recipe that measurement shows to be best: the defaults of `TrainConfig`.
 
     RMSE 0.1003 on 316 galaxies of `test` after 10 epochs of 2,000 others at 64 x 64 (two seeds: 0.1002 and 0.1004; the
-    article's recipe 0.1092, a plain Keras loop 0.1100): `benchmarks/accuracy.py --stage confirm`, then `--stage test`. It gives
+    article's recipe 0.1092, a plain Keras loop 0.1100): `benchmarks.accuracy --stage confirm`, then `--stage test`. It gives
     `trainer --weights FILE --epochs 10` these 2,000 galaxies alone, so the last epoch counts.
     What that could not measure (weight decay, averages, long training) is as in the literature, see benchmarks/README.md.
     """
-    defaults = TrainConfig(Path(), Path())
-    return {name: getattr(defaults, name) for name in article()}
+    return {name: DEFAULTS[name] for name, setting in SETTINGS.items() if setting.in_recipe}
 
 
 RECIPES: dict[str, Callable[[], dict[str, Any]]] = {"best": best, "article": article}

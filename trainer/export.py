@@ -46,28 +46,28 @@ def export(run: Run, out: Path, kind: str = "savedmodel") -> None:
     partial = partial_path(out)
     partial.mkdir()
     try:
-        made = partial / out.name
-        _run_process(run, made, kind, scratch=partial)
-        files = [path for path in (made, *made.rglob("*")) if path.is_file()]
+        target = partial / out.name
+        _run_process(run, target, kind, scratch=partial)
+        files = [path for path in (target, *target.rglob("*")) if path.is_file()]
         for path in files:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        if made.is_dir():
-            marker, names = Output(made, "export"), [path.relative_to(made).as_posix() for path in files]
+        if target.is_dir():
+            marker, names = Output(target, "export"), [path.relative_to(target).as_posix() for path in files]
             marker.adopt(*names)
             marker.settle(*names)
         if os.path.lexists(out):  # by now: a rename would replace a file
             raise ConfigError(f"{out}: exists already: choose another --out")
-        made.rename(out)
+        target.rename(out)
         sync_folder(out.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _run_process(run: Run, made: Path, kind: str, scratch: Path) -> None:
+def _run_process(run: Run, target: Path, kind: str, scratch: Path) -> None:
     """Make the export in a process that keeps what it writes on the way in `scratch`, so that none of it is left behind."""
     ours = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(scratch.resolve())}
-    command = [sys.executable, "-m", "trainer.export", str(run.folder), str(made), kind]
+    command = [sys.executable, "-m", "trainer.export", str(run.folder), str(target), kind]
     done = subprocess.run(command, env={**os.environ, **ours}, capture_output=True, text=True, check=False)
     if done.returncode == _SAID:
         raise RunError(done.stdout.strip().splitlines()[-1])
@@ -75,9 +75,9 @@ def _run_process(run: Run, made: Path, kind: str, scratch: Path) -> None:
         last = (done.stderr.strip().splitlines() or ["without a word"])[-1][:200]
         reason = f"killed by signal {-done.returncode}" if done.returncode < 0 else last
         scarce = done.returncode < 0 or any(word in last for word in ("MemoryError", "No space left"))
-        advice = "free memory or disk space and run the same command again, or " if scarce else ""
+        way_out = "free memory or disk space and run the same command again, or " if scarce else ""
         error = RunError(
-            f"{run.model_path}: the conversion to {FORMATS[kind]} failed ({reason}): {advice}see the whole of it with "
+            f"{run.model_path}: the conversion to {FORMATS[kind]} failed ({reason}): {way_out}see the whole of it with "
             "--verbosity=1"
         )
         error.add_note(done.stderr)
@@ -121,7 +121,7 @@ def stored_image(jpeg: Any, crop_fraction: float, size: int) -> Any:
     return tf.ensure_shape(stored, (size, size, 3))
 
 
-def _savedmodel(model: Any, run: Run, made: Path) -> None:
+def _savedmodel(model: Any, run: Run, target: Path) -> None:
     """Signatures: serving_default, uint8 images; serve_jpeg, a vector of whole JPEG files, cut as the run's images were."""
     import tensorflow as tf
 
@@ -142,10 +142,10 @@ def _savedmodel(model: Any, run: Run, made: Path) -> None:
     # Keras' own export stores every weight twice.
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
-    tf.saved_model.save(module, str(made), signatures=signatures)
+    tf.saved_model.save(module, str(target), signatures=signatures)
 
 
-def _onnx(model: Any, run: Run, made: Path) -> None:
+def _onnx(model: Any, run: Run, target: Path) -> None:
     """Convert the network with its weights as inputs, and put them in afterwards.
 
     tf2onnx copies its graph dozens of times: with the weights of a 212 x 212 model in it that took 29 s and 8 GB, so it
@@ -177,25 +177,25 @@ def _onnx(model: Any, run: Run, made: Path) -> None:
     for tensor in (*graph.input, *graph.output):
         tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.checker.check_model(converted)
-    onnx.save(converted, str(made))
+    onnx.save(converted, str(target))
 
 
-def _litert(model: Any, run: Run, made: Path) -> None:
+def _litert(model: Any, run: Run, target: Path) -> None:
     """Convert with LiteRT's built-in operations alone: those of TensorFlow would need another runtime."""
     import tensorflow as tf
 
     # Shorter ways do not serve: from a function the weights are lost, and Keras' own export lets TensorFlow's operations in.
-    saved = made.with_name("savedmodel")
+    saved = target.with_name("savedmodel")
     _savedmodel(model, run, saved)
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=["serving_default"])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    made.write_bytes(converter.convert())
+    target.write_bytes(converter.convert())
 
 
-def _export_here(folder: str, made: str, kind: str) -> None:
+def _export_here(folder: str, target: str, kind: str) -> None:
     run = open_run(Path(folder))
     writers: dict[str, Callable[[Any, Run, Path], None]] = {"savedmodel": _savedmodel, "onnx": _onnx, "litert": _litert}
-    writers[kind](run.load_model(), run, Path(made))
+    writers[kind](run.load_model(), run, Path(target))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,15 @@ import numpy as np
 
 from tfrecords import __version__
 from tfrecords.dataset import SPLITS, Dataset, to_json
-from tfrecords.errors import ConfigError, RunError, lacks_memory
+from tfrecords.errors import ConfigError, RunError, lacks_memory, squeezed
 from tfrecords.files import PARTIAL_SUFFIX, atomic_file, local_path, real_folder, sha256_file, sync_folder, write_text
 from tfrecords.integrity import Stamp
 from tfrecords.outputs import NEVER, PRIVATE, Output
-from trainer.backbones import BACKBONES, Backbone
+from trainer.history import HISTORY, Epoch, read_history, write_history
+from trainer.network.backbones import BACKBONES, Backbone
 
 CONFIG = "config.json"
 MODEL = "model.keras"
-HISTORY = "history.csv"
 CARD = "README.md"
 CHECKPOINT = "checkpoint"
 EVALUATIONS = "evaluations"
@@ -43,22 +43,6 @@ _ARRAYS, _PROGRESS = "arrays.npz", "progress.json"
 _SHARDS = "shards.json"
 _BUSY = "another trainer command is writing here: wait for it, or choose another folder"
 _START_AGAIN = "start again with --overwrite, or choose another --out"
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One row of the history. Epochs count from 1; mse: over the epoch's steps, as training saw the galaxies (val_mse: after
-    it; NaN without validation).
-
-    seconds: wall time with validation, without saving; images_per_second: of the training part alone.
-    """
-
-    epoch: int
-    mse: float
-    val_mse: float
-    learning_rate: float
-    seconds: float
-    images_per_second: float
 
 
 @dataclass(frozen=True)
@@ -76,17 +60,6 @@ class Progress:
 
 
 NOTHING_YET = Progress((), 0, "")
-
-
-def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """The epoch whose model is kept: the lowest validation MSE, the first of equals; without validation the last."""
-    measured = [row for row in history if not np.isnan(row.val_mse)]
-    return min(measured, key=lambda row: row.val_mse) if measured else history[-1]
-
-
-def stops_early(history: Sequence[Epoch], patience: int, not_before: int = 0) -> bool:
-    """Whether `patience` epochs have passed since the best one and since epoch `not_before`; never without validation."""
-    return bool(history) and history[-1].epoch - max(best_epoch(history).epoch, not_before) >= patience
 
 
 @dataclass(frozen=True)
@@ -160,8 +133,8 @@ class Run:
     @property
     def half_light_radius(self) -> tuple[float, float] | None:
         """1 and 99 % quantiles of its training set, in pixels of the stored image; None of runs that did not measure it."""
-        found = self.config.get("half_light_radius")
-        return None if found is None else (float(found[0]), float(found[1]))
+        ends = self.config.get("half_light_radius")
+        return None if ends is None else (float(ends[0]), float(ends[1]))
 
     @property
     def output(self) -> Output:
@@ -191,10 +164,6 @@ class Run:
         name = f"{split}-of-{dataset.fingerprint[:12]}" if other else split
         return Record(split, f"{EVALUATIONS}/{name}/")
 
-    def features_path(self, split: str) -> Path:
-        """Where the features of a split are kept while the head trains on them: of this very run, and no earlier one."""
-        return self.output.private / f"features-{split}-{self._identity()[:16]}"
-
     def load_model(self) -> Any:
         """The best model, ready for prediction. Raises RunError where there is none yet, or it is damaged or another one."""
         import keras
@@ -207,7 +176,7 @@ class Run:
         except Exception as error:  # Keras raises many kinds for a damaged file
             if lacks_memory(error):
                 raise MemoryError(f"reading {self.model_path}") from error
-            reason = " ".join(str(error).split())[:160]
+            reason = squeezed(error)
             raise RunError(f"{self.model_path}: cannot be loaded ({reason}): train again in another --out") from error
 
     def check_model(self) -> None:
@@ -229,26 +198,10 @@ class Run:
 
     def history(self) -> list[Epoch]:
         """The finished epochs, from history.csv. Raises RunError where it is damaged or was changed."""
-        import csv
-
-        path = self.folder / HISTORY
-        if not path.is_file():
-            return []
-        self.output.check(HISTORY, "move it elsewhere, and the pages are made without it")
-        try:
-            text = path.read_text("utf-8")
-            table = csv.DictReader(text.splitlines())
-            rows = list(table)
-            if table.fieldnames != [field.name for field in fields(Epoch)] or not text.endswith("\n"):
-                raise ValueError("it is not whole")
-            return [Epoch(int(row["epoch"]), *(float(row[field.name]) for field in fields(Epoch)[1:])) for row in rows]
-        except (ValueError, KeyError, TypeError, csv.Error) as error:
-            raise RunError(f"{path}: damaged ({error}): remove it, and the pages are made without it") from error
+        return read_history(self.output)
 
     def write_history(self, history: Sequence[Epoch]) -> None:
-        lines = [",".join(field.name for field in fields(Epoch))]
-        lines += [",".join(repr(value) for value in asdict(row).values()) for row in history]
-        self.output.write({HISTORY: ("\n".join(lines) + "\n").encode("ascii")})
+        write_history(self.output, history)
 
     def save_model(self, model: Any) -> None:
         """Put a model under model.keras in one atomic step."""
@@ -256,14 +209,14 @@ class Run:
         output.claim(MODEL)
         partial = output.private / f".{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
         partial.mkdir()
-        made = partial / MODEL  # Keras insists on the ending
+        unfinished = partial / MODEL  # Keras insists on the ending
         try:
-            model.save(made)
-            with made.open("rb") as file:
+            model.save(unfinished)
+            with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
-            os.replace(made, self.model_path)
+            os.replace(unfinished, self.model_path)
         finally:
-            made.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
             partial.rmdir()
         sync_folder(self.folder)
         output.settle(MODEL)
@@ -295,8 +248,8 @@ class Run:
         return hashlib.sha256(to_json(parts).encode("utf-8")).hexdigest()
 
     def _latest_checkpoint(self) -> Path | None:
-        found = sorted(path.parent for path in (self.folder / CHECKPOINT).glob(f"epoch-*[0-9]/{_PROGRESS}"))
-        return found[-1] if found else None
+        checkpoints = sorted(path.parent for path in (self.folder / CHECKPOINT).glob(f"epoch-*[0-9]/{_PROGRESS}"))
+        return checkpoints[-1] if checkpoints else None
 
     def _read_progress(self, latest: Path) -> dict[str, Any]:
         try:
@@ -352,9 +305,9 @@ class Run:
 def open_run(folder: Path) -> Run:
     """An existing run. Raises RunError where `folder` is none, or its config.json was changed."""
     path = local_path(folder) / CONFIG
-    advice = "give --run the --out of a trainer command"
+    hint = "give --run the --out of a trainer command"
     if not path.is_file():
-        raise RunError(f"{folder}: not a run folder ({CONFIG} is missing): {advice}")
+        raise RunError(f"{folder}: not a run folder ({CONFIG} is missing): {hint}")
     try:
         text = path.read_text("utf-8")
         if {*json.loads(text)} >= {"settings", "dataset"} and "sha256" not in json.loads(text):
@@ -362,14 +315,16 @@ def open_run(folder: Path) -> Run:
         config = unsealed(text)
         config["settings"], [config["dataset"][name] for name in ("fingerprint", "crop_fraction", "size", "galaxies", "folder")]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path}: not the intact {CONFIG} of a run ({error}): {advice}, as training left it") from error
+        raise RunError(f"{path}: not the intact {CONFIG} of a run ({error}): {hint}, as training left it") from error
     return Run(folder, config)
 
 
 def _differences(run: Run, new: Run) -> list[str]:
+    if head_epochs := run.settings.get("head_epochs"):
+        return [f"it was begun with --head_epochs {head_epochs}, which this version no longer has"]
     changed = [
         f"{name} was {run.settings.get(name)}, now {new.settings.get(name)}"
-        for name in sorted({*run.settings, *new.settings})
+        for name in sorted({*run.settings, *new.settings} - {"head_epochs"})
         if run.settings.get(name) != new.settings.get(name)
     ]
     if run.config["dataset"]["fingerprint"] != new.config["dataset"]["fingerprint"]:
@@ -421,7 +376,7 @@ def refuse_in_the_way(run: Run) -> None:
 def create(run: Run) -> None:
     """Make the folder of a new run, in place of what another run left there."""
     output = run.output
-    for path in output.private.glob("features-*"):
+    for path in output.private.glob("features-*"):  # gigabytes, of a run of an earlier version with --head_epochs
         path.unlink()
     # config.json last, because without it the folder is no run.
     output.remove(sorted(output.files, key=lambda name: (name == CONFIG, name)))

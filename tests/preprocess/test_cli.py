@@ -85,6 +85,7 @@ def test_every_flag_reaches_the_job(run_main: Main, survey: Path, tmp_path: Path
     assert open_dataset(out).size == 32
 
 
+@pytest.mark.slow
 def test_the_defaults_are_the_articles(run: Run, survey: Path, tmp_path: Path) -> None:
     assert run("--src", survey).returncode == 0
     assert open_dataset(tmp_path / "data" / "galaxy_zoo" / "1.0.0").settings == {
@@ -194,6 +195,7 @@ def test_fractions_that_add_up_to_more_than_1_fail_with_one_line(run: Run, surve
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
@@ -230,6 +232,7 @@ def made(survey: Path, build_settings: Callable[..., BuildSettings], tmp_path: P
     return build(survey, tmp_path / "out", build_settings(examples_per_shard=28)).dataset.folder
 
 
+@pytest.mark.slow
 def test_a_dataset_is_verified_with_status_0_and_a_line(run_main: Main, made: Path, survey: Path) -> None:
     assert run_main("verify", "--tfrecords", made)[:2] == (0, f"{made}: intact: 28 galaxies in 4 shards\n")
     line = f"{made}: intact: 28 galaxies in 4 shards, and agrees with {survey}\n"

@@ -91,6 +91,7 @@ def test_workers_that_see_something_else_are_refused(cluster: str) -> None:
         list(run_dask(_twice, [1], cluster, _process, lambda images: None))
 
 
+@pytest.mark.slow
 def test_a_worker_of_another_version_that_joins_late_ends_the_job_before_its_shard_counts(
     make_survey: Callable[..., Path], build_settings: Callable[..., BuildSettings], tmp_path: Path
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_cluster_without_workers_is_refused() -> None:
         list(run_dask(_twice, [1], empty.scheduler_address, _nothing, lambda images: None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
 def test_a_missing_scheduler_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preprocess.engines._DASK_SECONDS", 2)
@@ -151,6 +153,7 @@ def _die(task: int, on_image: Callable[[], None]) -> int:
     os._exit(1)
 
 
+@pytest.mark.slow
 def test_workers_that_die_end_the_job_with_one_line() -> None:
     with (
         distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,

@@ -51,6 +51,7 @@ def mean_votes(galaxy: Galaxy, column: str) -> float:
     return float(np.mean([demo.draw_votes(galaxy, generator)[COLUMN_INDEX[column]] for _ in range(100)]))
 
 
+@pytest.mark.slow
 def test_same_seed_gives_same_bytes_for_any_number_of_workers(drawn: Path, tmp_path: Path) -> None:
     demo.write_survey(tmp_path / "again", **SURVEY, workers=1)
     assert contents(tmp_path / "again") == contents(drawn)

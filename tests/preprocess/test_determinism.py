@@ -86,6 +86,7 @@ def _runs(forms: dict[str, Path], encoding: str) -> Iterator[tuple[str, Path, in
         yield f"{workers} workers", forms["folder"], workers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
 def test_every_byte_is_the_same_however_the_source_is_packed_and_by_however_many_workers(
     forms: dict[str, Path], build_settings: Settings, contents: Contents, tmp_path: Path, encoding: str
@@ -101,6 +102,7 @@ def test_every_byte_is_the_same_however_the_source_is_packed_and_by_however_many
         assert files == first, name
 
 
+@pytest.mark.slow
 def test_every_byte_is_the_same_for_names_that_are_no_numbers(
     survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
 ) -> None:
@@ -116,6 +118,7 @@ def test_every_byte_is_the_same_for_names_that_are_no_numbers(
     assert datasets[1:] == datasets[:1] * 2
 
 
+@pytest.mark.slow
 def test_every_byte_is_the_same_whatever_the_processes_hash_seed_folder_time_zone_and_language(
     spoiled: Path, command: list[str], contents: Contents, tmp_path: Path
 ) -> None:
@@ -132,6 +135,7 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_every_byte_is_the_same_for_real_galaxies(kaggle: Path, build_settings: Settings, tmp_path: Path) -> None:
     settings = build_settings(size=212, encoding="jpeg", examples_per_shard=512)
     first = _hashes(build(kaggle, tmp_path / "folder", settings, workers=2).dataset.folder)

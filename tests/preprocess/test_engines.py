@@ -34,7 +34,7 @@ def make_tasks(survey: Path, tmp_path: Path) -> Make:
         (tmp_path / name).mkdir()
 
     def make(galaxies: tuple[int, ...] = (1,), size: int = 32, source: Path = survey) -> Iterator[ShardTask]:
-        images = sources.find(source, tmp_path / "scratch").images
+        images = sources.find_source(source, tmp_path / "scratch").images
         crop = CropSettings(0.5, size, "png", 95)
         for index, count in enumerate(itertools.cycle(galaxies)):
             listed, targets = images.part(np.arange(count)), np.zeros((count, 37), np.float32)
@@ -79,6 +79,7 @@ def _assert_nothing_goes_on(tmp_path: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_every_task_gives_the_receipt_of_its_shard_and_every_image_is_counted(
     make_tasks: Make, tmp_path: Path, workers: int
@@ -102,6 +103,7 @@ def test_many_small_tasks_are_counted_to_the_last_image(make_tasks: Make) -> Non
     assert min(counts) >= 0
 
 
+@pytest.mark.slow
 def test_a_long_task_is_counted_while_it_runs(make_tasks: Make) -> None:
     counts: list[int] = []
     assert len(list(run_local(write_shard, itertools.islice(make_tasks((12,), SLOW), 1), 1, counts.append))) == 1

@@ -29,7 +29,7 @@ Spoil = Callable[[Path], dict[str, str]]
 Said = Callable[[str], list[str]]
 Ready = Callable[[list[int]], bool]
 Killed = Callable[[list[str], Ready], bool]
-MOMENTS = 20
+MOMENTS = 12
 # Runs a job again and again, each time in a new folder, and kills it before its first, second, third ... change of
 # the file system, until one run was not killed, or got so far that it begins anew. Python tells an audit hook of each.
 KILLER = """
@@ -152,6 +152,7 @@ def _progress(out: Path, expected: dict[str, bytes]) -> str:
     return "before the first shard" if not receipts else "amid the shards" if receipts < shards else "after the last shard"
 
 
+@pytest.mark.slow
 def test_a_job_killed_at_any_moment_and_run_again_leaves_the_bytes_of_an_undisturbed_one(
     job: list[str], settings: BuildSettings, survey: Path, undisturbed: tuple[dict[str, bytes], float],
     killed: Killed, contents: Contents, tmp_path: Path,
@@ -161,17 +162,18 @@ def test_a_job_killed_at_any_moment_and_run_again_leaves_the_bytes_of_an_undistu
     reached: Counter[str] = Counter()
     for moment in range(MOMENTS):
         out = tmp_path / str(moment)
-        # One moment at random in each twentieth of the job.
+        # One moment at random in each twelfth of the job.
         after = seconds * (moment + generator.random()) / MOMENTS
         ended = not killed([*job, f"--out={out}"], _has_used(after))
         reached["the end" if ended else _progress(out, expected)] += 1
         _assert_final_names_are_whole(out, contents, expected)
         complete = (out / "manifest.json").exists()
         assert build(survey, out, settings).already_complete == complete
-        assert contents(out) == expected, f"killed {moment + 1} twentieths into the job"
+        assert contents(out) == expected, f"killed {moment + 1} twelfths into the job"
     assert reached["before the first shard"] and reached["amid the shards"] >= 3, reached
 
 
+@pytest.mark.slow
 def test_a_job_killed_again_and_again_comes_to_the_same_end(
     job: list[str], undisturbed: tuple[dict[str, bytes], float], killed: Killed, contents: Contents, tmp_path: Path
 ) -> None:
@@ -183,6 +185,7 @@ def test_a_job_killed_again_and_again_comes_to_the_same_end(
     assert contents(out) == undisturbed[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True], ids=["in a new folder", "overwriting another dataset"])
 def test_a_job_killed_before_any_single_change_of_the_file_system_comes_to_the_same_end(
     survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path, overwrite: bool
@@ -209,6 +212,7 @@ def test_a_job_killed_before_any_single_change_of_the_file_system_comes_to_the_s
     assert unfinished >= 7  # amid the commit, or amid the removal of the old dataset
 
 
+@pytest.mark.slow
 def test_a_job_on_real_galaxies_killed_several_times_comes_to_the_same_end(
     kaggle: Path, command: list[str], killed: Killed, contents: Contents, tmp_path: Path
 ) -> None:
@@ -221,6 +225,7 @@ def test_a_job_on_real_galaxies_killed_several_times_comes_to_the_same_end(
     assert contents(out) == contents(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_job_with_one_line_and_the_job_can_go_on(
     job: list[str], settings: BuildSettings, survey: Path, undisturbed: tuple[dict[str, bytes], float],
     contents: Contents, children: Children, assert_all_end: AllEnd, said: Said, tmp_path: Path,
@@ -241,6 +246,7 @@ def test_a_killed_worker_ends_the_job_with_one_line_and_the_job_can_go_on(
     assert contents(out) == undisturbed[0]
 
 
+@pytest.mark.slow
 def test_a_job_killed_while_it_copies_a_zip_out_of_a_zip_comes_to_the_same_end(
     survey: Path, command: list[str], contents: Contents, tmp_path: Path
 ) -> None:
@@ -264,6 +270,7 @@ def test_a_job_killed_while_it_copies_a_zip_out_of_a_zip_comes_to_the_same_end(
     assert contents(out) == contents(tmp_path / "plain")
 
 
+@pytest.mark.slow
 def test_of_two_jobs_at_once_one_makes_the_dataset_and_the_other_says_that_it_is_being_made(
     job: list[str], undisturbed: tuple[dict[str, bytes], float], contents: Contents, said: Said, tmp_path: Path
 ) -> None:
@@ -276,6 +283,7 @@ def test_of_two_jobs_at_once_one_makes_the_dataset_and_the_other_says_that_it_is
     assert contents(out) == undisturbed[0]
 
 
+@pytest.mark.slow
 def test_a_job_stopped_by_a_full_disk_leaves_no_partial_file_and_goes_on_when_there_is_room(
     job: list[str], undisturbed: tuple[dict[str, bytes], float], contents: Contents, said: Said, tmp_path: Path
 ) -> None:
@@ -311,6 +319,7 @@ def spoiled(survey: Path, spoil: Spoil, tmp_path: Path) -> tuple[Path, dict[str,
     return src, spoil(src / "images_test_rev1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
 def test_images_that_cannot_be_used_are_left_out_and_listed_with_their_reason(
     survey: Path, spoiled: tuple[Path, dict[str, str]], build_settings: Settings, examples: Examples, tmp_path: Path,
@@ -334,6 +343,7 @@ def test_images_that_cannot_be_used_are_left_out_and_listed_with_their_reason(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("bad", [BadImages(max_fraction=0.17), BadImages(skip=False)], ids=["too many", "none allowed"])
 def test_more_bad_images_than_allowed_end_the_job_without_a_dataset(

@@ -59,6 +59,7 @@ def test_neither_import_nor_help_loads_a_heavy_library(code: str) -> None:
     assert imported.isdisjoint(HEAVY)
 
 
+@pytest.mark.slow
 def test_a_worker_loads_no_heavy_library(survey: Path, tmp_path: Path) -> None:
     (tmp_path / "spy.py").write_text(SPY)
     (tmp_path / "out").mkdir()
@@ -69,6 +70,7 @@ def test_a_worker_loads_no_heavy_library(survey: Path, tmp_path: Path) -> None:
     assert modules.isdisjoint(HEAVY)
 
 
+@pytest.mark.slow
 def test_a_job_and_its_check_import_neither_tensorflow_nor_matplotlib(run: Run, survey: Path, tmp_path: Path) -> None:
     # One that cannot be imported lies before the real one: a process that tried would fail the job.
     for name in ("tensorflow", "tensorflow_datasets", "keras", "matplotlib"):
@@ -88,6 +90,7 @@ def _resident_megabytes(pid: int) -> float:
     return next((int(line.split()[1]) / 1000 for line in lines if line.startswith("VmRSS:")), 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_job_on_real_galaxies_takes_150_mb_and_120_more_for_each_worker(
     kaggle: Path, command: list[str], children: Callable[[int], list[int]], tmp_path: Path, workers: int

@@ -48,7 +48,8 @@ def _stored_shape(dataset: Dataset) -> list[str]:
     return shape
 
 
-@pytest.mark.parametrize(("encoding", "limit"), [("jpeg", 0), ("png", 300), ("raw", 300)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("encoding", "limit"), [("jpeg", 0), ("png", 200), ("raw", 200)])
 def test_crops_and_targets_of_real_galaxies_equal_their_source_bit_for_bit(
     kaggle: Path, build_settings: Settings, examples: Examples, tmp_path: Path, encoding: str, limit: int
 ) -> None:
@@ -110,6 +111,7 @@ def test_other_settings_are_refused_with_what_differs_and_nothing_is_touched(
     assert contents(out) == before
 
 
+@pytest.mark.slow
 def test_overwrite_replaces_the_dataset_as_if_it_had_never_been(
     survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
 ) -> None:
@@ -391,6 +393,7 @@ def test_settings_that_contradict_themselves_are_refused(build_settings: Setting
         build_settings(**changes)
 
 
+@pytest.mark.slow
 def test_the_stored_shape_is_stated_where_all_images_share_it_and_open_where_they_do_not(
     make_survey: Callable[..., Path], build_settings: Settings, examples: Examples, tmp_path: Path
 ) -> None:
@@ -429,6 +432,7 @@ def test_another_source_of_the_same_names_and_sizes_is_refused(survey: Path, bui
         build(other, tmp_path / "out", build_settings())
 
 
+@pytest.mark.slow
 def test_a_cluster_that_cannot_be_reached_costs_no_dataset(
     survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

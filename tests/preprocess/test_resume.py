@@ -18,7 +18,7 @@ from PIL import Image
 
 from preprocess import job, plan, state, surveys
 from preprocess.job import BadImages, BuildSettings, build
-from preprocess.listing import ImageReader
+from preprocess.sources.listing import ImageReader
 from tfrecords import framing, schema
 from tfrecords.dataset import open_dataset
 from tfrecords.errors import ConfigError, DatasetError, SourceError
@@ -116,6 +116,7 @@ def _change(path: Path) -> None:
     assert path.stat().st_size == size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "status", "line"),
     [
@@ -155,6 +156,7 @@ def test_an_interrupted_job_leaves_no_process_and_resumes_to_identical_bytes(
     assert contents(out) == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.05, 0.15])
 def test_ctrl_c_while_the_workers_start_is_one_line_too(
     seconds: float, start: Start, children: Children, assert_all_end: AllEnd, tmp_path: Path
@@ -169,6 +171,7 @@ def test_ctrl_c_while_the_workers_start_is_one_line_too(
     assert_all_end(workers)
 
 
+@pytest.mark.slow
 def test_a_second_job_on_the_same_folder_is_refused_and_the_first_ends_well(
     start: Start, survey: Path, long_settings: BuildSettings, undisturbed: dict[str, bytes], contents: Contents,
     tmp_path: Path,
@@ -196,12 +199,12 @@ def test_a_folder_is_never_two_jobs_at_once_and_none_stumbles_over_another_that_
     def ask(number: int) -> None:
         for _ in range(400):
             try:
-                with state.locked(tmp_path / "out") as work:
+                with state.locked_job(tmp_path / "out") as work:
                     inside.append(number)
                     if inside != [number]:
                         faults.append("two at once")
                     inside.remove(number)
-                    state.remove(work)  # as a job that is complete
+                    state.remove_work(work)  # as a job that is complete
             except ConfigError:  # another one is at work
                 pass
             except OSError as error:
@@ -245,6 +248,7 @@ def test_an_unfinished_job_refuses_other_settings_and_another_source_and_stays_r
     assert contents(unfinished) == undisturbed
 
 
+@pytest.mark.slow
 def test_an_image_that_changed_after_its_shard_was_written_is_named_until_overwritten(
     unfinished: Path, own_survey: Path, long_settings: BuildSettings, contents: Contents, tmp_path: Path
 ) -> None:
@@ -286,6 +290,7 @@ def test_no_image_that_was_not_touched_is_read_again(
             assert job._changed(source.images, shard, receipts[shard.name], same_place=True) == ""
 
 
+@pytest.mark.slow
 def test_an_image_that_changed_before_it_was_read_counts_as_it_is_now(
     unfinished: Path, own_survey: Path, long_settings: BuildSettings, contents: Contents, undisturbed: dict[str, bytes],
     tmp_path: Path,
@@ -299,6 +304,7 @@ def test_an_image_that_changed_before_it_was_read_counts_as_it_is_now(
     assert contents(unfinished) == contents(build(own_survey, tmp_path / "2", long_settings, workers=2).dataset.folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["touched", "copied", "zipped"])
 def test_other_times_another_place_or_packing_are_no_change_of_the_source(
     unfinished: Path, own_survey: Path, long_settings: BuildSettings, undisturbed: dict[str, bytes], contents: Contents,
@@ -354,6 +360,7 @@ def test_a_source_that_changed_since_the_dataset_was_made_is_refused_with_what_c
     assert contents(out) == before
 
 
+@pytest.mark.slow
 def test_a_dataset_of_a_source_that_changed_is_replaced_when_told_to(
     own_survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
 ) -> None:
@@ -364,6 +371,7 @@ def test_a_dataset_of_a_source_that_changed_is_replaced_when_told_to(
     assert contents(replaced.folder) == contents(build(own_survey, tmp_path / "fresh", build_settings()).dataset.folder)
 
 
+@pytest.mark.slow
 def test_an_image_that_changed_while_the_job_ran_is_noticed_when_it_is_run_again(
     start: Start, own_survey: Path, long_settings: BuildSettings, tmp_path: Path
 ) -> None:
@@ -378,6 +386,7 @@ def test_an_image_that_changed_while_the_job_ran_is_noticed_when_it_is_run_again
         build(own_survey, out, long_settings)
 
 
+@pytest.mark.slow
 def test_more_bad_images_may_be_allowed_for_later_and_fewer_may_not(
     own_survey: Path, build_settings: Settings, spoil: Callable[[Path], dict[str, str]], contents: Contents, tmp_path: Path
 ) -> None:

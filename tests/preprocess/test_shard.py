@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from preprocess import sources
-from preprocess.listing import Listing
 from preprocess.shard import Receipt, Rejected, ShardTask, write_shard
+from preprocess.sources.listing import Listing
 from tfrecords import framing, images, schema
 from tfrecords.errors import SourceError
 from tfrecords.files import sha256_file
@@ -29,7 +29,7 @@ Make = Callable[..., ShardTask]
 def _listing(source: Path, scratch: Path, galaxy_ids: tuple[int, ...] = IDS) -> Listing:
     """These galaxies of a folder or zip, in this order, as a worker is handed them."""
     scratch.mkdir(exist_ok=True)
-    found = sources.find(source, scratch).images
+    found = sources.find_source(source, scratch).images
     rows = np.searchsorted(found.galaxy_id, galaxy_ids)
     assert found.galaxy_id[rows].tolist() == list(galaxy_ids)
     return found.part(rows)

@@ -42,7 +42,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def _read(path: Path) -> solutions.Votes:
-    return solutions.read(str(path), path.read_bytes())
+    return solutions.read_votes(str(path), path.read_bytes())
 
 
 def _refused(path: Path) -> str:
@@ -206,17 +206,17 @@ def test_rows_are_sorted_by_galaxy_whatever_their_order_in_the_file(table: Table
 
 def test_a_table_that_a_spreadsheet_saved_is_taken(survey: Path) -> None:
     content = (survey / "training_solutions_rev1.csv").read_bytes()
-    votes = solutions.read("votes.csv", b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"))
-    np.testing.assert_array_equal(votes.targets, solutions.read("votes.csv", content).targets)
+    votes = solutions.read_votes("votes.csv", b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"))
+    np.testing.assert_array_equal(votes.targets, solutions.read_votes("votes.csv", content).targets)
 
 
 def test_the_messages_call_the_table_by_the_given_name(survey: Path) -> None:
     content = (survey / "training_solutions_rev1.csv").read_bytes()
     name = "kaggle.zip/training_solutions_rev1.csv"
     with pytest.raises(SourceError) as caught:
-        solutions.read(name, content.replace(b"Class1.1", b"Class0.0"))
+        solutions.read_votes(name, content.replace(b"Class1.1", b"Class0.0"))
     assert str(caught.value).startswith(f"{name}: lacks Class1.1: ")
-    assert solutions.read(name, content).sha256 == hashlib.sha256(content).hexdigest()
+    assert solutions.read_votes(name, content).sha256 == hashlib.sha256(content).hexdigest()
 
 
 IDS = st.lists(st.integers(0, 2**63 - 1) | st.integers(0, 30), max_size=40, unique=True)
@@ -242,7 +242,7 @@ def test_a_galaxy_may_be_asked_for_twice_and_in_any_order(table: Table, write: W
 
 
 def test_the_table_of_a_source_without_votes_knows_no_galaxy() -> None:
-    votes = solutions.none()
+    votes = solutions.no_votes()
     assert (len(votes.galaxy_ids), votes.targets.shape, votes.sha256, votes.warnings) == (0, (0, 37), "", ())
     ids = np.array([0, 100008, 2**63 - 1])
     assert votes.rows(ids).tolist() == [-1, -1, -1]

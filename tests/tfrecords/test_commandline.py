@@ -45,11 +45,11 @@ def _no_flags(parser: Any) -> None:
 
 
 COMMANDS = {
-    "count": Command("Count galaxies.", _count_flags, _print_galaxies),
-    "fail": Command("Fail.", _no_flags, _fail),
-    "miss": Command("Look for a file that is not there.", _no_flags, _miss),
-    "interrupt": Command("Press Ctrl-C.", _no_flags, _interrupt, when_interrupted="count again"),
-    "terminate": Command("Send SIGTERM.", _no_flags, _terminate),
+    "count": Command("Count galaxies.", _count_flags, _print_galaxies, "galaxies --galaxies 12"),
+    "fail": Command("Fail.", _no_flags, _fail, "galaxies fail"),
+    "miss": Command("Look for a file that is not there.", _no_flags, _miss, "galaxies miss"),
+    "interrupt": Command("Press Ctrl-C.", _no_flags, _interrupt, "galaxies interrupt", when_interrupted="count again"),
+    "terminate": Command("Send SIGTERM.", _no_flags, _terminate, "galaxies terminate"),
 }
 
 

@@ -36,6 +36,7 @@ def _sliced(galaxy: dict[str, np.ndarray]) -> np.ndarray:
     return galaxy["image"][row : row + 32, column : column + 32]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
 def test_tfds_reads_the_same_galaxies_in_the_same_order(
     small_survey: Path, build_settings: Callable[..., BuildSettings], tmp_path: Path, encoding: str
@@ -113,6 +114,7 @@ def test_tfds_reads_stored_images_of_differing_shapes(
         assert np.abs(_sliced(galaxies[example.galaxy_id]).astype(int) - pixels).mean() < 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [(0,), (5,), (1, 2), (0, 3, 5)], ids=str)
 def test_tfds_reads_a_split_in_which_a_shard_is_empty(
     make_survey: SurveyMaker, build_settings: Callable[..., BuildSettings], tmp_path: Path, bad: tuple[int, ...]

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 
 import pytest
 
-from tfrecords.commandline import Interruption, Terminated, deferred_interrupts
+from tfrecords.interrupts import Interruption, Terminated, deferred_interrupts
 
 NOTICE = "ends after this step; once more to stop at once"
 
 # Within the block it says "step", waits for a signal, or if it is patient for ever, and says what came of it.
 CHILD = f"""
 import signal, sys, time
-from tfrecords.commandline import Terminated, deferred_interrupts
+from tfrecords.interrupts import Terminated, deferred_interrupts
 
 def terminated(signum, frame):
     raise Terminated

@@ -140,6 +140,7 @@ def test_any_jpeg_that_is_only_cut_loses_nothing(
     _assert_same_pixels(data, fraction, _store(data, fraction))
 
 
+@pytest.mark.slow
 def test_every_real_galaxy_is_stored_without_loss_in_a_third_of_its_bytes(kaggle: Path) -> None:
     paths = sorted(kaggle.glob("images_*/*.jpg"))
     assert len(paths) == 4261

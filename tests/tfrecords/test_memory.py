@@ -47,6 +47,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: folder / kind for kind in KINDS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_good_image_is_stored_or_ends_the_work_and_is_never_rejected(kind: str, files: dict[str, Path]) -> None:
     ends = []
@@ -58,6 +59,7 @@ def test_a_good_image_is_stored_or_ends_the_work_and_is_never_rejected(kind: str
     assert ends[0] == "not enough memory" and ends[-1] == "stored"
 
 
+@pytest.mark.slow
 def test_a_damaged_image_is_rejected_however_much_memory_there_is(files: dict[str, Path], tmp_path: Path) -> None:
     for kind in KINDS:
         content = files[kind].read_bytes()
@@ -67,6 +69,7 @@ def test_a_damaged_image_is_rejected_however_much_memory_there_is(files: dict[st
         assert done.stdout.startswith("rejected not a readable JPEG or PNG"), kind
 
 
+@pytest.mark.slow
 def test_the_job_ends_in_one_line_that_names_the_image_and_resumes_where_there_is_memory(
     files: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -51,6 +51,7 @@ def _centre(path: Path, size: int) -> np.ndarray:
     return pixels[row : row + size, column : column + size]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
 @pytest.mark.parametrize(("source", "size"), [("survey", 32), ("kaggle", 212), ("kaggle", 45)])
 def test_decoded_pixels_are_pillows_in_every_pixel(
@@ -67,7 +68,7 @@ def test_decoded_pixels_are_pillows_in_every_pixel(
     plan = build_settings(encoding=encoding, size=size, limit=GALAXIES, validation_fraction=0.0, test_fraction=0.0)
     dataset = build(folder, tmp_path / "data", plan, workers=1).dataset
     decoded = {
-        int(example["galaxy_id"]): reader.decode(example, encoding, size).numpy()
+        int(example["galaxy_id"]): reader.decode_example(example, encoding, size).numpy()
         for example in reader.in_order(dataset, "train")
     }
     assert len(decoded) == GALAXIES
@@ -106,7 +107,7 @@ def test_tensorflow_gives_any_kind_of_jpeg_the_pixels_that_pillow_gives_it(
     assert len(galaxies) == 2 * len(KINDS)
     for example in galaxies:
         original = folder / f"{int(example['galaxy_id'])}.jpg"
-        np.testing.assert_array_equal(reader.decode(example, "jpeg", 41), _centre(original, 41))
+        np.testing.assert_array_equal(reader.decode_example(example, "jpeg", 41), _centre(original, 41))
 
 
 def test_a_shard_without_examples_is_no_obstacle(
@@ -139,9 +140,9 @@ def test_a_crop_offset_says_where_in_the_stored_image_the_crop_begins(row: int, 
     whole = np.random.default_rng(0).integers(0, 256, (44, 44, 3), np.uint8)
     Image.fromarray(whole).save(buffer, encoding)
     record = schema.serialize(schema.Example(7, buffer.getvalue(), (row, column), VOTES))
-    example = reader.parse(tf.constant(record))
+    example = reader.parse_record(tf.constant(record))
     expected = np.asarray(Image.open(buffer))[row : row + 32, column : column + 32]
-    np.testing.assert_array_equal(reader.decode(example, encoding, 32), expected)
+    np.testing.assert_array_equal(reader.decode_example(example, encoding, 32), expected)
     assert int(example["galaxy_id"]) == 7
     np.testing.assert_array_equal(example["targets"], VOTES)
 
@@ -221,6 +222,7 @@ def test_a_shard_with_fewer_records_than_the_manifest_says_is_an_error(small_dat
             assert len(list(records)) == piece.take
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
 @pytest.mark.parametrize("batch_size", [1, 7, 8, 24, 100])
 def test_decoded_batches_are_what_decode_gives_galaxy_by_galaxy(
@@ -240,7 +242,7 @@ def test_decoded_batches_are_what_decode_gives_galaxy_by_galaxy(
     ids, images, targets = (np.concatenate(column) for column in zip(*batches, strict=True))
     examples = list(reader.in_order(dataset, "train"))
     np.testing.assert_array_equal(ids, _ids(examples))
-    np.testing.assert_array_equal(images, [reader.decode(example, encoding, 32) for example in examples])
+    np.testing.assert_array_equal(images, [reader.decode_example(example, encoding, 32) for example in examples])
     np.testing.assert_array_equal(targets, [example["targets"] for example in examples])
 
 

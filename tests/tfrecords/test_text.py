@@ -38,6 +38,7 @@ def test_no_cell_begins_a_formula(text: str) -> None:
     assert cell(text).endswith(printable(text))
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=12), min_size=1, max_size=8))
 def test_a_table_has_a_line_for_each_row_whatever_stands_in_it(names: list[str]) -> None:
     content = b"".join(csv_line((number, cell(name))) for number, name in enumerate(names)).decode("utf-8")

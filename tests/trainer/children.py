@@ -1,5 +1,6 @@
 """What tests run in processes of their own: other backends, several devices, several hosts. `children.py NAME ARGUMENTS`."""
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -18,24 +19,28 @@ def _two_devices_on_tensorflow() -> None:
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 
-def _training(dataset: Any, devices: Any, optimizer: Any, dropout: float, kind: str) -> Any:
+def _training(dataset: Any, devices: Any, make_optimizer: Any, dropout: float, kind: str) -> Any:
+    from tests.trainer import small
+    from tests.trainer.objective import objective
     from tfrecords.reader import targets_of
-    from trainer import model
-    from trainer.steps import training_steps
+    from trainer.network import model
 
+    small.register()
     with devices.scope():
         means = targets_of(dataset, "train", 0).mean(axis=0)
-        network = model.build(model.Design(dataset.size, scaling="random"), "none", means, devices.precision, seed=3)
+        network = model.build_model(
+            model.Design(dataset.size, small.SMALL, scaling="random"), "none", means, devices.precision, seed=3
+        )
         network.get_layer("dropout").rate = dropout
         kernel = network.get_layer("vote_fractions").kernel  # zeros would let no gradient through to the layers below
         kernel.assign(np.random.default_rng(0).normal(0, 0.03, kernel.shape))
-        return training_steps(network, optimizer(network.trainable_variables), devices, kind)
+        return devices.steps(network, make_optimizer(network.trainable_variables), objective(kind))
 
 
 def _batches(dataset: Any, training: Any, devices: Any, skip: int = 0) -> Any:
-    from trainer.pipeline import TrainingInput
+    from trainer.input.training import TrainingInput
 
-    source = TrainingInput(dataset, BATCH_SIZE, seed=3, share=devices.hosts)
+    source = TrainingInput(dataset, BATCH_SIZE, seed=3, share=devices.share)
     return iter(training.ready(source.batches(0, 2, skip)))
 
 
@@ -51,8 +56,9 @@ def gradient(folder: str, out: str, dropout: str) -> None:
     import keras
 
     from tfrecords.dataset import open_dataset
-    from trainer.devices import WHOLE, choose
-    from trainer.predict import predicted_batches
+    from trainer.backends.base import WHOLE
+    from trainer.backends.choose import choose
+    from trainer.input.evaluation import predicted_batches
 
     def sgd(variables: Any) -> Any:
         made = keras.optimizers.SGD(1.0)
@@ -79,17 +85,18 @@ def gradient(folder: str, out: str, dropout: str) -> None:
 def host(folder: str, out: str, hosts: str, index: str) -> None:
     """Three steps as one of several processes; its end state, its galaxies, and the files it read go to OUT/INDEX.npz."""
     from tfrecords.dataset import open_dataset
-    from trainer.devices import choose
-    from trainer.hosts import joined
-    from trainer.optimizer import optimizer
-    from trainer.pipeline import TrainingInput
-    from trainer.predict import predicted_batches
-    from trainer.schedule import Rate
+    from trainer.backends.choose import choose
+    from trainer.backends.hosts import joined
+    from trainer.input.evaluation import predicted_batches
+    from trainer.input.training import TrainingInput
+    from trainer.network.optimizer import Rate, build_optimizer
 
     dataset = open_dataset(Path(folder))
     with joined(hosts, int(index)) as share:
-        devices = choose("float32", require_gpu=False, hosts=share)
-        training = _training(dataset, devices, lambda variables: optimizer(variables, Rate(3e-4, 2), "float32"), 0.5, "none")
+        devices = choose("float32", require_gpu=False, share=share)
+        training = _training(
+            dataset, devices, lambda variables: build_optimizer(variables, Rate(3e-4, 2), "float32"), 0.5, "none"
+        )
         batches = _batches(dataset, training, devices)
         for _ in range(3):
             training.train(next(batches))
@@ -110,20 +117,19 @@ def statistics() -> None:
     import keras
     import tensorflow as tf
 
-    from trainer import backbones, model
-    from trainer.devices import choose
-    from trainer.optimizer import optimizer
-    from trainer.schedule import Rate
-    from trainer.steps import training_steps
+    from tests.trainer.objective import objective
+    from trainer.backends.choose import choose
+    from trainer.network import backbones, model
+    from trainer.network.optimizer import Rate, build_optimizer
 
     devices = choose("float32", require_gpu=False)
     assert devices.replicas == 2
     layers = [keras.layers.Rescaling(1 / 32), keras.layers.BatchNormalization(), keras.layers.GlobalAveragePooling2D()]
     alone = keras.Sequential([keras.Input((32, 32, 3)), *layers, keras.layers.Dense(37, "sigmoid")])
     with devices.scope():
-        resnet = model.architecture(model.Design(32, "resnet50"), "float32")
-        shared = keras.models.clone_model(alone, clone_function=backbones._stock)
-        training = training_steps(shared, optimizer(shared.trainable_variables, Rate(1e-9), "float32"), devices, "none")
+        resnet = model.architecture(model.Design(32, "resnet50"), "float32", synchronized=devices.splits_batches)
+        shared = keras.models.clone_model(alone, clone_function=functools.partial(backbones._stock, synchronized=True))
+        training = devices.steps(shared, build_optimizer(shared.trainable_variables, Rate(1e-9), "float32"), objective())
     found = [layer for layer in resnet._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
     assert len(found) == 53 and all(layer.synchronized for layer in found)
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
@@ -138,47 +144,8 @@ def statistics() -> None:
     print("the same")
 
 
-def head_first(folder: str, out: str) -> None:
-    """A run that trains the head first, undisturbed and begun again after its first epoch: the same end.
-
-    Between them, steps of all layers with a moving average of the weights.
-    """
-    from tests.trainer.test_steps import check_average
-    from tfrecords.commandline import Interruption
-    from tfrecords.dataset import open_dataset
-    from trainer import run as runs
-    from trainer.config import TrainConfig
-    from trainer.devices import choose
-    from trainer.train import _Training, train
-
-    dataset = open_dataset(Path(folder))
-    settings: dict[str, Any] = {
-        "head": "tree",
-        "loss": "cross_entropy",
-        "ema": 0.5,
-        "weights": "none",
-        "limit": 8,
-        "augment": "none",
-    }
-    both = [
-        TrainConfig(dataset.folder, Path(out) / name, epochs=4, head_epochs=1, batch_size=8, **settings)
-        for name in ("alone", "stopped")
-    ]
-    alone = train(both[0])
-    run, is_new = runs.start(both[1].out, both[1].settings(), dataset, overwrite=False)
-    first = _Training(run, is_new, both[1], dataset, choose("float32", require_gpu=False))
-    first.prepare(Interruption())
-    first.epoch(Interruption())
-    check_average(first.training, first.batches, settings["ema"])
-    stopped = train(both[1])
-    rows = [[(row.epoch, row.mse, row.val_mse) for row in each.history()] for each in (alone, stopped)]
-    assert len(rows[0]) == 4 and rows[0] == rows[1]
-    bits = [[array.tobytes() for array in each.checkpoint_arrays()] for each in (alone, stopped)]
-    assert bits[0] == bits[1]
-
-
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
     if os.environ.get("TENSORFLOW_DEVICES") == "2":
         _two_devices_on_tensorflow()
-    {"gradient": gradient, "host": host, "head_first": head_first, "statistics": statistics}[sys.argv[1]](*sys.argv[2:])
+    {"gradient": gradient, "host": host, "statistics": statistics}[sys.argv[1]](*sys.argv[2:])

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from preprocess.job import BuildSettings, build
+from tests.trainer import small
 from tfrecords.dataset import Dataset
 from tfrecords.taxonomy import COLUMNS, QUESTIONS
 from trainer.config import RECIPES, TrainConfig
@@ -23,7 +24,7 @@ Main = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def loaded_backend() -> Iterator[None]:
     """Keras' backend, loaded quietly; its models are forgotten after the module."""
-    from trainer.devices import load_backend
+    from trainer.backends.startup import load_backend
 
     load_backend()
     yield
@@ -85,10 +86,19 @@ def plain_dataset(
     return build(plain_survey, tmp_path_factory.mktemp("plain_dataset") / "data", settings, workers=1).dataset
 
 
+small.register()
 # Spelt out, so that another recipe does not make another run of it.
 TINY = {
     **RECIPES["article"](),
-    **{"epochs": 3, "batch_size": 8, "learning_rate": 3e-4, "warmup_steps": 4, "weights": "none", "seed": 3},
+    **{
+        "backbone": small.SMALL,
+        "epochs": 3,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "warmup_steps": 4,
+        "weights": "none",
+        "seed": 3,
+    },
     **{"initialisation": "means", "input_scaling": "auto", "augment": "dihedral"},
 }
 
@@ -107,7 +117,7 @@ def tiny_run(plain_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     train(TrainConfig(plain_dataset.folder, folder, **TINY))
     yield open_run(folder)
-    shutil.rmtree(folder)  # pytest keeps the folders of three sessions, and a run has 260 MB
+    shutil.rmtree(folder)  # pytest keeps the folders of three sessions
 
 
 @pytest.fixture(scope="session")
@@ -120,8 +130,8 @@ def tiny_metrics(tiny_run: Run) -> dict[str, Any]:
 @pytest.fixture
 def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Main:
     """A function that runs `trainer` in this process and gives its exit status, stdout and stderr."""
+    from trainer.backends.startup import load_backend
     from trainer.cli import main
-    from trainer.devices import load_backend
 
     # Where TensorFlow was imported before `main`, it looks for GPUs as absl starts the program, and says so on stderr.
     load_backend()
@@ -141,7 +151,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
 @pytest.fixture(scope="session")
 def look() -> Any:
     """The function that opens a page in headless Chromium and gives what is wrong with it: see browser.py."""
-    from tests.trainer import browser
+    from tests.trainer.analysis import browser
 
     if browser.CHROMIUM is None:
         pytest.skip("chromium is not at hand: on Debian, apt-get install chromium")

@@ -16,9 +16,9 @@ SPEED = Speed("CPU", 212, 32, 10, 5, 1000.0, 100.0, 99.0, 0.01, 83.0, 8.3, 16.6)
 
 
 def test_the_flops_of_vgg16_are_those_of_its_layers() -> None:
-    from trainer import model
+    from trainer.network import model
 
-    net = model.build(model.Design(32, scaling="random"), "none", np.full(37, 0.3), "float32", 0)
+    net = model.build_model(model.Design(32, scaling="random"), "none", np.full(37, 0.3), "float32", 0)
     blocks = [(32, 3, 64), (32, 64, 64), (16, 64, 128), (16, 128, 128), (8, 128, 256), (8, 256, 256), (8, 256, 256)]
     blocks += [(4, 256, 512), (4, 512, 512), (4, 512, 512), (2, 512, 512), (2, 512, 512), (2, 512, 512)]
     convolutions = sum(2 * side * side * 9 * inputs * outputs for side, inputs, outputs in blocks)
@@ -26,7 +26,7 @@ def test_the_flops_of_vgg16_are_those_of_its_layers() -> None:
 
 
 def test_training_one_image_of_the_article_takes_about_83_gflop() -> None:
-    from trainer import model
+    from trainer.network import model
 
     assert 3 * forward_flops(model.architecture(model.Design(212), "float32")) / 1e9 == pytest.approx(83, rel=0.03)
 
@@ -49,12 +49,21 @@ def test_utilization_is_the_share_of_the_matrix_rate() -> None:
     assert SPEED.utilization == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_the_command_prints_three_speeds_and_writes_them_as_json(
     run_main: Main, plain_dataset: Dataset, tmp_path: Path, precision: str
 ) -> None:
     file = tmp_path / "speed.json"
-    flags = ["--batch_size=8", "--steps=2", "--rounds=2", "--limit=16", "--augment=full", f"--precision={precision}"]
+    flags = [
+        "--batch_size=8",
+        "--steps=2",
+        "--rounds=2",
+        "--limit=16",
+        "--augment=full",
+        "--backbone=small",
+        f"--precision={precision}",
+    ]
     flags.append(f"--json={file}")
     code, out, _ = run_main("benchmark", "--tfrecords", plain_dataset.folder, *flags)
     content = json.loads(file.read_text("utf-8"))

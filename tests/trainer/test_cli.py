@@ -12,8 +12,8 @@ import pytest
 
 from tfrecords import __version__
 from tfrecords.dataset import Dataset
+from trainer.backends.choose import choose
 from trainer.config import RECIPES, TrainConfig
-from trainer.devices import choose
 from trainer.run import Run
 
 Main = Callable[..., tuple[int, str, str]]
@@ -142,6 +142,7 @@ def test_a_seed_that_does_not_fit_is_refused_by_its_flag(run_main: Main, plain_d
         assert code == 2 and "--seed" in err and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_another_backend_of_keras_is_one_line_with_the_way_out(plain_dataset: Dataset, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "trainer", "--tfrecords", plain_dataset.folder, "--out", tmp_path / "run"],
@@ -171,7 +172,7 @@ def test_every_flag_reaches_the_run(
     taken: list[TrainConfig] = []
     monkeypatch.setattr("trainer.train.train", lambda config, overwrite: taken.append(config))
     values = {
-        "epochs": 2, "batch_size": 3, "learning_rate": 0.002, "schedule": "constant", "warmup_steps": 5, "head_epochs": 1,
+        "epochs": 2, "batch_size": 3, "learning_rate": 0.002, "schedule": "constant", "warmup_steps": 5,
         "loss": "cross_entropy", "weight_decay": 0.125, "ema": 0.5, "augment": "full", "backbone": "resnet50",
         "weights": "none", "input_scaling": "unit", "pooling": "average", "head": "tree", "initialisation": "keras",
         "precision": "mixed_bfloat16", "patience": 4, "seed": 2**31, "limit": 6,

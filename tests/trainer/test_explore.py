@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.trainer.browser import Look
-from tests.trainer.pages import Read
+from tests.trainer.analysis.browser import Look
+from tests.trainer.analysis.pages import Read
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, SettingError
 from tfrecords.taxonomy import COLUMNS, QUESTIONS, hubble_score, tree_deviation
-from trainer.analysis import explore as exploring
-from trainer.analysis.explore import explore, readings
+from trainer import explore as exploring
+from trainer.explore import explore, readings
 
 Main = Callable[..., tuple[int, str, str]]
 CHARTS = {"tree", "vote-fractions", "maximum-agreement", "light", "splits"}
@@ -123,16 +123,17 @@ def test_readings_give_medians_and_quartiles() -> None:
 
 
 def test_a_split_that_is_not_alike_is_named(plain_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer.analysis.survey import Survey
+    from trainer.analysis.labelled import LabelledGalaxies
 
     votes = np.random.default_rng(0).uniform(0.2, 0.4, (90, 37))
     votes[60:, 5] += 0.3
-    survey = Survey(plain_dataset, ("train", "test"), np.repeat([0, 1], [60, 30]), np.arange(90), votes)
+    survey = LabelledGalaxies(plain_dataset, ("train", "test"), np.repeat([0, 1], [60, 30]), np.arange(90), votes)
     section = exploring._splits(survey)
     assert section.paragraphs[0].startswith("More than 4 standard errors from train: Class3.1 in test (0.6")
     assert section.paragraphs[0].count("Class") == 1
 
 
+@pytest.mark.slow
 def test_without_the_source_the_page_says_how_to_see_what_the_crop_keeps(
     plain_dataset: Dataset, tmp_path: Path, run_main: Main
 ) -> None:
@@ -173,6 +174,7 @@ def test_a_dataset_without_votes_has_nothing_to_explore(survey: Path, tmp_path: 
     assert not (tmp_path / "page").exists()
 
 
+@pytest.mark.slow
 def test_a_dataset_of_one_split_is_explored_and_compared_with_nothing(make_dataset: Any, tmp_path: Path) -> None:
     dataset = make_dataset(limit=3, validation_fraction=0.0, test_fraction=0.0)
     page = explore(dataset, tmp_path / "page", where="Class1.1 > 2")
@@ -181,17 +183,18 @@ def test_a_dataset_of_one_split_is_explored_and_compared_with_nothing(make_datas
 
 
 def test_columns_that_are_constant_in_both_splits_are_flagged_and_drawn(plain_dataset: Dataset) -> None:
+    from trainer.analysis.labelled import LabelledGalaxies
     from trainer.analysis.page import Chart
-    from trainer.analysis.survey import Survey
 
     votes = np.zeros((30, 37))
     votes[15:, 3] = 0.5
-    section = exploring._splits(Survey(plain_dataset, ("train", "test"), np.repeat([0, 1], 15), np.arange(30), votes))
+    section = exploring._splits(LabelledGalaxies(plain_dataset, ("train", "test"), np.repeat([0, 1], 15), np.arange(30), votes))
     assert "Class2.1 in test (0.500 against 0.000)" in section.paragraphs[0]
     [chart] = [part for part in section.parts if isinstance(part, Chart)]
     assert chart.draw(9.6).axes[0].get_xlim() == pytest.approx((-4.4, 4.4))
 
 
+@pytest.mark.slow
 def test_an_earlier_page_leaves_nothing_and_files_of_somebody_else_stay(plain_dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "page"
     explore(plain_dataset, out, where="Class1.1 > 0")

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from preprocess.job import BuildSettings, build
+from tests.trainer import small
 from tfrecords.errors import ConfigError, RunError
 from tfrecords.images import crop, decode
 from trainer.export import FORMATS, export, stored_image
@@ -25,11 +26,12 @@ from trainer.run import Run, open_run
 Main = Callable[..., tuple[int, str, str]]
 NAMES = {"savedmodel": "model", "onnx": "model.onnx", "litert": "model.tflite"}
 SIZE = 32
+pytestmark = pytest.mark.slow
 
 
 def _trainer(*arguments: object, **environment: str) -> str:
     """The stdout of `trainer` in a process of its own."""
-    command = [sys.executable, "-m", "trainer", *map(str, arguments)]
+    command = [*small.PROGRAM, *map(str, arguments)]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -43,7 +45,7 @@ def mixed_run(
     folder = tmp_path_factory.mktemp("mixed")
     all_for_training = build_settings(validation_fraction=0.0, test_fraction=0.0, limit=8)
     data = build(small_survey, folder / "data", all_for_training, workers=1).dataset.folder
-    flags = "--precision=mixed_bfloat16", "--weights=none", "--epochs=1", "--batch_size=8"
+    flags = f"--backbone={small.SMALL}", "--precision=mixed_bfloat16", "--weights=none", "--epochs=1", "--batch_size=8"
     more = "--learning_rate=1e-3", "--warmup_steps=0", "--schedule=constant", "--head=tree", "--pooling=average"
     _trainer(f"--tfrecords={data}", f"--out={folder / 'run'}", *flags, *more, KERAS_BACKEND="jax")
     run = open_run(folder / "run")

@@ -6,6 +6,8 @@ import logging
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,24 +19,25 @@ from astropy.io import fits as astrofits
 from PIL import Image
 
 from preprocess.job import BuildSettings, build
+from tests.trainer import small
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, RunError, SettingError, SourceError
 from tfrecords.taxonomy import COLUMNS
 from trainer import predict as predicting
-from trainer.classes import ExtraColumns, extra_columns
 from trainer.config import TrainConfig
-from trainer.cutouts import Rejected
-from trainer.predict import (
+from trainer.images.cutouts import UnreadableImage
+from trainer.predict import predict, predict_images
+from trainer.run import Run, open_run
+from trainer.tables import (
+    ExtraColumns,
     Predictions,
-    predict,
-    predict_images,
+    extra_columns,
     read_csv,
     refuse_other_table,
     rejected_path,
     write_csv,
     write_rejected,
 )
-from trainer.run import Run, open_run
 
 Main = Callable[..., tuple[int, str, str]]
 PREDICTIONS = Predictions(
@@ -85,7 +88,7 @@ def test_names_break_no_line_and_are_no_formula(tmp_path: Path) -> None:
         "'=HYPERLINK(1).jpg",
         "\\x1b[31mred\\n.jpg",
     ]
-    write_rejected([Rejected("+1.jpg", "+1.jpg", "is\x1b[2J empty")], tmp_path / "table.csv")
+    write_rejected([UnreadableImage("+1.jpg", "+1.jpg", "is\x1b[2J empty")], tmp_path / "table.csv")
     listing = (tmp_path / "table-rejected.csv").read_text()
     assert listing == "GalaxyID,path,reason\n'+1.jpg,'+1.jpg,is\\x1b[2J empty\n"
 
@@ -118,7 +121,7 @@ def test_a_table_of_predictions_is_replaced(tmp_path: Path) -> None:
     for more in (ExtraColumns(), extra):
         refuse_other_table(tmp_path / "table.csv")
         write_csv(PREDICTIONS, tmp_path / "table.csv", {}, more)
-    write_rejected([Rejected(1, "1.jpg", "is empty")], tmp_path / "table.csv")
+    write_rejected([UnreadableImage(1, "1.jpg", "is empty")], tmp_path / "table.csv")
     refuse_other_table(tmp_path / "table.csv")
 
 
@@ -136,6 +139,7 @@ def test_every_galaxy_of_a_split_comes_once_sorted_with_its_own_votes(
     assert np.isnan(predictions.targets).all() == (split == "unlabelled")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_predictions_do_not_depend_on_the_batches(
     tiny_run: Run, plain_dataset: Dataset, batch_size: int, monkeypatch: pytest.MonkeyPatch
@@ -230,7 +234,15 @@ def other_run(make_dataset: Any, tmp_path_factory: pytest.TempPathFactory) -> It
     dataset = make_dataset(crop_fraction=0.5, size=40)
     train(
         TrainConfig(
-            dataset.folder, folder, epochs=1, batch_size=8, learning_rate=3e-4, warmup_steps=0, weights="none", limit=16
+            dataset.folder,
+            folder,
+            epochs=1,
+            batch_size=8,
+            learning_rate=1e-3,
+            warmup_steps=0,
+            weights="none",
+            limit=16,
+            backbone=small.SMALL,
         )
     )
     yield open_run(folder)
@@ -249,6 +261,7 @@ def _pictures(survey: Path, count: int) -> list[np.ndarray]:
     return [np.asarray(Image.open(path)) for path in paths]
 
 
+@pytest.mark.slow
 def test_images_and_shards_of_the_same_galaxies_give_the_same_predictions(
     tiny_run: Run, plain_survey: Path, plain_dataset: Dataset
 ) -> None:
@@ -278,6 +291,7 @@ def test_real_galaxies_cut_losslessly_give_the_same_predictions_from_both(
     assert len(found.galaxy_ids) == 24 and found.predicted.std(axis=0).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 8])
 def test_tta_is_the_mean_over_the_first_symmetries_of_the_square(
     tiny_run: Run, plain_survey: Path, tmp_path: Path, count: int
@@ -335,6 +349,7 @@ def test_more_symmetries_than_the_square_has_are_refused(
             predicted()
 
 
+@pytest.mark.slow
 def test_several_runs_are_averaged_each_seeing_its_own_crop_and_size(tiny_run: Run, other_run: Run, plain_survey: Path) -> None:
     images = plain_survey / "images_test_rev1"
     runs = [tiny_run, other_run, tiny_run]
@@ -344,6 +359,7 @@ def test_several_runs_are_averaged_each_seeing_its_own_crop_and_size(tiny_run: R
     assert np.abs(each[0] - each[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_several_runs_on_shards_are_averaged_and_each_must_fit(tiny_run: Run, other_run: Run, plain_dataset: Dataset) -> None:
     alone = predict(tiny_run, plain_dataset, "test")
     np.testing.assert_allclose(predict([tiny_run, tiny_run], plain_dataset, "test").predicted, alone.predicted, atol=1e-6)
@@ -515,3 +531,14 @@ def test_a_folder_where_one_may_not_write_is_refused_before_anything_is_predicte
     tmp_path.chmod(0o500)
     code, _, err = run_main("predict", "--run", tiny_run.folder, "--images", plain_survey, "--out", tmp_path / "table.csv")
     assert code == 1 and "you may not write there" in err and err.count("\n") == 1
+
+
+def test_what_can_be_refused_is_refused_before_tensorflow_is_loaded(tiny_run: Run, tmp_path: Path) -> None:
+    """Its import takes seconds, and its notes are held back only where `choose` loads it."""
+    script = (
+        "import sys; from pathlib import Path; from trainer.predict import predict_images; from trainer.run import open_run\n"
+        "try: predict_images(open_run(Path(sys.argv[1])), Path(sys.argv[2]))\n"
+        "except Exception as error: print(type(error).__name__, 'tensorflow' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, str(tiny_run.folder), str(tmp_path / "gone")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "SourceError False\n"

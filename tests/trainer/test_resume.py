@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,17 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfrecords.commandline import Interruption, Terminated
+from tests.trainer import small
 from tfrecords.dataset import Dataset
+from tfrecords.interrupts import Interruption, Terminated
 from trainer import run as runs
+from trainer.backends.choose import choose
 from trainer.config import TrainConfig
-from trainer.devices import choose
 from trainer.run import Run, open_run
 from trainer.train import _Training, train
 
 Main = Callable[..., tuple[int, str, str]]
 NOTICE = "saving a checkpoint after this step; once more to stop at once"
-GO_ON = "run the same command again (without --overwrite) to go on from the last checkpoint"
+GO_ON = "run the same command again (without --overwrite) to resume from the last checkpoint"
 BAR = re.compile(r"epoch (\d+)/\d+: .*?(\d+)/6 \[")
 
 
@@ -62,8 +62,10 @@ def _flags(dataset: Dataset, out: Path, settings: dict[str, Any]) -> list[str]:
 
 def _trainer(backend: str, dataset: Dataset, out: Path, settings: dict[str, Any], *stops: Stop) -> Stopped:
     """Run `trainer`, and send it signals one after the other."""
-    command = [sys.executable, "-m", "trainer", *_flags(dataset, out, settings)]
+    command = [*small.PROGRAM, *_flags(dataset, out, settings)]
     environment = {**os.environ, "KERAS_BACKEND": backend, "XLA_FLAGS": "--xla_backend_optimization_level=1"}
+    if stops:
+        environment["STEP_SECONDS"] = "0.2"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None and process.stderr is not None
         complained = b""
@@ -118,6 +120,7 @@ def disturbed(
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_sigterm_in_an_epoch_saves_a_checkpoint_and_says_how_to_go_on(disturbed: Disturbed) -> None:
     ended = disturbed.terminated
     assert ended.status == 143
@@ -127,6 +130,7 @@ def test_sigterm_in_an_epoch_saves_a_checkpoint_and_says_how_to_go_on(disturbed:
     assert ended.complained.count(NOTICE) == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_an_epoch_saves_a_checkpoint_and_says_how_to_go_on(disturbed: Disturbed) -> None:
     ended = disturbed.stopped_by_ctrl_c
     assert ended.status == 130
@@ -136,6 +140,7 @@ def test_ctrl_c_in_an_epoch_saves_a_checkpoint_and_says_how_to_go_on(disturbed: 
     assert ended.complained.count(NOTICE) == 1
 
 
+@pytest.mark.slow
 def test_nothing_but_progress_and_these_lines_goes_to_stderr(disturbed: Disturbed) -> None:
     for ended in (disturbed.terminated, disturbed.stopped_by_ctrl_c, disturbed.killed):
         lines = ended.complained.replace("\r", "\n").splitlines()
@@ -143,6 +148,7 @@ def test_nothing_but_progress_and_these_lines_goes_to_stderr(disturbed: Disturbe
         assert [line for line in others if not line.startswith("predicting test")] == []
 
 
+@pytest.mark.slow
 def test_the_next_command_goes_on_with_the_very_next_step(disturbed: Disturbed) -> None:
     for before, after in (
         (disturbed.terminated, disturbed.stopped_by_ctrl_c),
@@ -163,26 +169,31 @@ def _bits(arrays: list[np.ndarray]) -> list[tuple[Any, Any, bytes]]:
     return [(array.dtype, array.shape, array.tobytes()) for array in arrays]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_with_the_history_of_an_undisturbed_one_bit_for_bit(disturbed: Disturbed) -> None:
     assert len(disturbed.run.history()) == disturbed.run.settings["epochs"]
     assert _rows(disturbed.run) == _rows(disturbed.undisturbed)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_with_the_state_of_an_undisturbed_one_bit_for_bit(disturbed: Disturbed) -> None:
     """Weights, moments of the optimizer, random states, and the sum of losses."""
     assert _bits(disturbed.run.checkpoint_arrays()) == _bits(disturbed.undisturbed.checkpoint_arrays())
 
 
+@pytest.mark.slow
 def test_a_stopped_run_keeps_the_model_of_an_undisturbed_one_bit_for_bit(disturbed: Disturbed) -> None:
     kept, other = (run.load_model().get_weights() for run in (disturbed.run, disturbed.undisturbed))
     assert _bits(kept) == _bits(other)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_with_the_predictions_of_an_undisturbed_one_bit_for_bit(disturbed: Disturbed) -> None:
     name = "predictions-test.csv"
     assert (disturbed.run.folder / name).read_bytes() == (disturbed.undisturbed.folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_leaves_no_other_files_than_an_undisturbed_one(disturbed: Disturbed) -> None:
     def names(folder: Path) -> set[str]:
         return {str(path.relative_to(folder)) for path in folder.rglob("*") if "tfevents" not in path.name}
@@ -190,6 +201,7 @@ def test_a_stopped_run_leaves_no_other_files_than_an_undisturbed_one(disturbed: 
     assert names(disturbed.run.folder) == names(disturbed.undisturbed.folder)
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once_without_a_checkpoint(
     plain_dataset: Dataset, tiny_settings: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -200,13 +212,14 @@ def test_a_second_signal_ends_at_once_without_a_checkpoint(
     assert ended.complained.count(NOTICE) == 1
 
 
+@pytest.mark.slow
 def test_sigterm_in_validation_loses_no_training_step(
     plain_dataset: Dataset, tiny_settings: dict[str, Any], tiny_run: Run, tmp_path: Path
 ) -> None:
     config = TrainConfig(plain_dataset.folder, tmp_path / "run", **tiny_settings)
     run, is_new = runs.start(config.out, config.settings(), plain_dataset, overwrite=False)
     training = _Training(run, is_new, config, plain_dataset, choose("float32", require_gpu=False))
-    training.prepare(Interruption())
+    training.open_batches()
     training._train(Interruption())
     came = Interruption()
     came.signal = signal.SIGTERM
@@ -217,6 +230,7 @@ def test_sigterm_in_validation_loses_no_training_step(
     shutil.rmtree(run.folder)
 
 
+@pytest.mark.slow
 def test_a_disturbed_run_stops_early_in_the_same_epoch(
     unmeasured_dataset: Dataset, tiny_settings: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -257,6 +271,7 @@ def test_a_finished_run_prints_its_metrics_again_and_changes_no_file(
     assert state() == before
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_before_its_metrics_evaluates_without_training(
     disturbed: Disturbed, plain_dataset: Dataset, run_main: Main
 ) -> None:
@@ -274,6 +289,7 @@ def test_a_run_that_was_stopped_before_its_metrics_evaluates_without_training(
     assert open_run(folder) == disturbed.run
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_need_the_weights_it_started_from(
     unmeasured_dataset: Dataset, imagenet_weights: Path, tmp_path: Path
 ) -> None:

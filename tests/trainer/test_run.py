@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from tfrecords.dataset import SPLITS, Dataset
 from tfrecords.errors import ConfigError, RunError
 from trainer import run
-from trainer.run import NOTHING_YET, Epoch, Progress, Run, best_epoch, open_run, stops_early
-from trainer.tensorboard import Curves
+from trainer.analysis.card import command
+from trainer.history import Curves, Epoch, best_epoch, stops_early
+from trainer.run import NOTHING_YET, Progress, Run, open_run
 
 SETTINGS = {"epochs": 3, "learning_rate": 1e-5, "weights": "none"}
 NUMBERS = st.floats(allow_nan=True, allow_infinity=False)
@@ -272,7 +273,7 @@ def test_a_folder_of_the_run_that_is_a_link_is_refused(small_dataset: Dataset, t
     uses = {
         "checkpoint": lambda: a_run.save_checkpoint(ARRAYS, _progress([0.5])),
         "report": lambda: a_run.output.write({"report/index.html": b""}),
-        "tensorboard": lambda: Curves(a_run).write(_history([0.5])[0]),
+        "tensorboard": lambda: Curves(a_run.folder).write(_history([0.5])[0]),
     }
     with pytest.raises(ConfigError, match=f"{name}: is a link to another folder"):
         uses[name]()
@@ -281,7 +282,7 @@ def test_a_folder_of_the_run_that_is_a_link_is_refused(small_dataset: Dataset, t
 
 def test_the_event_files_of_tensorboard_are_listed_as_ours(small_dataset: Dataset, tmp_path: Path) -> None:
     a_run = _start(tmp_path, small_dataset)
-    curves = Curves(a_run)
+    curves = Curves(a_run.folder)
     for row in _history([0.5, 0.4]):
         curves.write(row)
     events = {path.relative_to(tmp_path).as_posix() for path in (tmp_path / "tensorboard").rglob("events*")}
@@ -333,13 +334,29 @@ def test_a_run_of_an_earlier_version_is_named_as_such(tmp_path: Path) -> None:
         open_run(tmp_path)
 
 
-def test_features_of_another_run_are_never_used(small_dataset: Dataset, tmp_path: Path) -> None:
-    old = _start(tmp_path / "run", small_dataset)
-    for split in ("train", "validation"):
-        old.features_path(split).write_bytes(b"of the old run")
-    new = _start(tmp_path / "run", small_dataset, overwrite=True, epochs=4)
-    assert new.features_path("train") != old.features_path("train")
-    assert not old.features_path("train").exists() and not new.features_path("train").exists()
+def test_a_run_begun_with_head_epochs_is_refused_in_one_line_and_can_be_replaced(
+    small_dataset: Dataset, tmp_path: Path
+) -> None:
+    old = _start(tmp_path, small_dataset, head_epochs=2)
+    (old.output.private / "features-train-0123").write_bytes(b"gigabytes")
+    before = _contents(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        _start(tmp_path, small_dataset)
+    assert str(caught.value) == (
+        f"{tmp_path}: holds another run (it was begun with --head_epochs 2, which this version no longer has): "
+        "choose another --out, or replace it with --overwrite"
+    )
+    assert _contents(tmp_path) == before
+    with _start(tmp_path, small_dataset, overwrite=True).locked():
+        assert not list(old.output.private.glob("features-*"))
+
+
+def test_a_run_begun_without_head_epochs_by_a_version_that_had_them_resumes(small_dataset: Dataset, tmp_path: Path) -> None:
+    old = _start(tmp_path, small_dataset, head_epochs=0)
+    old.save_checkpoint(ARRAYS, _progress([0.5]))
+    resumed = _start(tmp_path, small_dataset)
+    assert resumed == old and resumed.progress() == _progress([0.5])
+    assert "head_epochs" not in command(resumed)
 
 
 def test_a_model_that_is_gone_is_told_with_the_ways_out(small_dataset: Dataset, tmp_path: Path) -> None:

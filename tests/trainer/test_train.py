@@ -16,22 +16,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.trainer import small
 from tfrecords import framing, schema
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, RunError
 from tfrecords.outputs import NEVER, Output
-from trainer.analysis.evaluate import evaluate
+from trainer.advice import time_to_end
 from trainer.config import TrainConfig
+from trainer.evaluate import evaluate
 from trainer.predict import predict
 from trainer.run import Run, open_run
-from trainer.train import time_to_end, train
+from trainer.train import train
 
 MakeDataset = Callable[..., Dataset]
 
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Iterator[Path]:
-    """A place for a run of this test alone; a checkpoint has 200 MB, so it goes at the end."""
+    """A place for a run of this test alone; a checkpoint of VGG16 has 200 MB, so it goes at the end."""
     yield tmp_path / "run"
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
 
@@ -94,7 +96,7 @@ def test_the_history_has_a_row_per_epoch_that_agrees_with_the_checkpoint(tiny_ru
     assert tuple(history) == tiny_run.progress().history
     for row in history:
         assert 0 < row.mse < 1 and 0 < row.val_mse < 1 and row.seconds > 0 and row.images_per_second > 0
-        assert row.learning_rate == pytest.approx(3e-4)  # after four steps of warm-up
+        assert row.learning_rate == pytest.approx(1e-3)  # after four steps of warm-up
 
 
 def test_the_kept_model_is_that_of_the_best_epoch(tiny_run: Run, plain_dataset: Dataset) -> None:
@@ -118,13 +120,22 @@ class Bare:
 def bare(make_dataset: MakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
     dataset = make_dataset(validation_fraction=0.0, test_fraction=0.0)
     folder = tmp_path_factory.mktemp("bare") / "run"
-    settings: dict[str, Any] = {"epochs": 2, "batch_size": 1, "limit": 12, "weights": "none", "patience": 1, "ema": 0.99999}
+    settings: dict[str, Any] = {
+        "epochs": 2,
+        "batch_size": 1,
+        "limit": 12,
+        "weights": "none",
+        "patience": 1,
+        "ema": 0.99999,
+        "backbone": small.SMALL,
+    }
     with contextlib.redirect_stdout(io.StringIO()) as said:
         run = train(TrainConfig(dataset.folder, folder, **settings))
     yield Bare(run, said.getvalue())
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_without_validation_there_is_no_early_stopping_and_the_last_model_is_kept(bare: Bare) -> None:
     assert "no split 'validation': no early stopping, and the last model is kept" in bare.said
     assert [math.isnan(row.val_mse) for row in bare.run.history()] == [True, True]
@@ -132,6 +143,7 @@ def test_without_validation_there_is_no_early_stopping_and_the_last_model_is_kep
     assert bare.run.model_path.is_file()
 
 
+@pytest.mark.slow
 def test_without_test_there_are_no_metrics_and_that_is_said(bare: Bare) -> None:
     assert "no split 'test': no metrics" in bare.said
     assert not [path.name for path in bare.run.folder.iterdir() if path.name.startswith(("metrics", "predictions"))]
@@ -140,16 +152,19 @@ def test_without_test_there_are_no_metrics_and_that_is_said(bare: Bare) -> None:
     assert "**Not measured**: its dataset has no `test` split" in card and "{" not in card and "None" not in card
 
 
+@pytest.mark.slow
 def test_whether_predictions_vary_is_told_by_the_weights_as_they_are_not_by_their_average(bare: Bare) -> None:
     spread = re.search(r"nearly the same for all galaxies \(standard deviation (\d\.\d{4}) per column\)", bare.said)
     assert spread is None or float(spread[1]) > 0.0005  # the average is still at the start, where they are all the same
 
 
+@pytest.mark.slow
 def test_the_expected_time_counts_the_steps_that_are_really_left(bare: Bare) -> None:
     line = next(line for line in bare.said.splitlines() if line.startswith("expected time to the end:"))
     assert line.endswith(" s a step, 4 steps to go at most)")  # said after 20 of 24 steps
 
 
+@pytest.mark.slow
 def test_training_stops_after_patience_epochs_without_progress(
     unmeasured_dataset: Dataset, run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +176,7 @@ def test_training_stops_after_patience_epochs_without_progress(
         limit=8,
         weights="none",
         learning_rate=1e-30,
+        backbone=small.SMALL,
         warmup_steps=0,
     )
     history = train(config).history()
@@ -173,6 +189,7 @@ def test_training_stops_after_patience_epochs_without_progress(
     assert capsys.readouterr().out.startswith(f"{run_folder}: training is complete after 2 epochs\n")
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run_with_the_way_out(
     make_dataset: MakeDataset, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,7 +199,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_way_out(
         examples = map(schema.parse, list(framing.read_records(path)))
         broken = (dataclasses.replace(example, targets=example.targets * np.float32(np.nan)) for example in examples)
         path.write_bytes(b"".join(framing.frame(schema.serialize(example)) for example in broken))
-    config = TrainConfig(dataset.folder, run_folder, epochs=2, limit=8, weights="none")
+    config = TrainConfig(dataset.folder, run_folder, epochs=2, limit=8, weights="none", backbone=small.SMALL)
     with pytest.raises(RunError, match="loss not finite in epoch 1: lower --learning_rate and start with --overwrite"):
         train(config)
     assert [path.name for path in run_folder.iterdir() if path.name[0] != "."] == ["config.json"]

@@ -15,9 +15,9 @@ from preprocess.job import BuildSettings, build
 from tfrecords import integrity
 from tfrecords.dataset import Dataset, open_dataset, to_json
 from tfrecords.errors import DatasetError, RunError
-from trainer.analysis.evaluate import evaluate, is_current, record_run
-from trainer.analysis.explore import explore
 from trainer.config import TrainConfig
+from trainer.evaluate import evaluate, is_current, record_run
+from trainer.explore import explore
 from trainer.predict import predict
 from trainer.run import OWN, Run, open_run
 from trainer.train import train
@@ -30,6 +30,7 @@ def copied(tiny_run: Run, tmp_path: Path) -> Run:
     return Run(tmp_path / "run", tiny_run.config)
 
 
+@pytest.mark.slow
 def test_metrics_of_an_earlier_model_or_another_dataset_do_not_count(
     copied: Run, plain_dataset: Dataset, make_dataset: Callable[..., Dataset]
 ) -> None:
@@ -164,5 +165,5 @@ def test_a_damaged_shard_is_one_error_with_the_way_out(
     with pytest.raises(DatasetError, match=r"holds other bytes than preprocess wrote: move it elsewhere, and build the"):
         predict(tiny_run, dataset, "test")
     monkeypatch.setattr("trainer.predict.check_shards", lambda *_: None)
-    with pytest.raises(DatasetError, match=r"a shard is damaged .*: run preprocess again with --overwrite"):
+    with pytest.raises(DatasetError, match=r"a shard is damaged .*: build the dataset again with --overwrite"):
         predict(tiny_run, dataset, "test")

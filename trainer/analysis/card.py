@@ -8,6 +8,7 @@ from tfrecords import __version__
 from tfrecords.dataset import SPLITS
 from tfrecords.text import markdown, markdown_code, printable
 from trainer.analysis.metrics import RESAMPLES
+from trainer.config import SETTINGS
 from trainer.run import CARD, Record, Run
 
 
@@ -15,7 +16,8 @@ def command(run: Run) -> str:
     """The `trainer` command that makes this run, with every setting spelt out."""
     words = ["trainer", "--tfrecords", run.config["dataset"]["folder"], "--out", str(run.folder)]
     for name, value in sorted(run.settings.items()):
-        if (name, value) != ("limit", 0):  # which means no limit, and has no flag
+        is_flag = name in SETTINGS and (name, value) != ("limit", 0)  # --head_epochs, of earlier versions, is none
+        if is_flag:
             words += [f"--{name}", str(value)]
     return printable(shlex.join(words))
 

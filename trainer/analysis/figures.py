@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from tfrecords.taxonomy import COLUMNS, QUESTIONS, Question
 from trainer.analysis import style
 from trainer.analysis.style import INK, PREDICTED, QUIET, VOTED
-from trainer.run import Epoch, best_epoch
+from trainer.history import Epoch, best_epoch
 
 # Below so many galaxies a share is mostly chance.
 FEW = 20
@@ -26,7 +26,7 @@ class Rung:
     published: bool = False
 
 
-def ladder(width: float, rungs: Sequence[Rung], ours: str, interval: tuple[float, float]) -> Figure:
+def draw_ladder(width: float, rungs: Sequence[Rung], ours: str, interval: tuple[float, float]) -> Figure:
     """RMSE of each rung from the worst to the best; the one labelled `ours` with its 95 % interval."""
     with style.used():
         figure = style.figure(width, 0.36 * len(rungs) + 0.6)
@@ -53,7 +53,7 @@ def ladder(width: float, rungs: Sequence[Rung], ours: str, interval: tuple[float
     return figure
 
 
-def history(width: float, epochs: Sequence[Epoch]) -> Figure:
+def draw_history(width: float, epochs: Sequence[Epoch]) -> Figure:
     """MSE per epoch on train and validation, the kept epoch marked."""
     with style.used():
         figure = style.figure(width, 3.4 if not style.is_narrow(width) else 3.0)
@@ -72,7 +72,9 @@ def history(width: float, epochs: Sequence[Epoch]) -> Figure:
     return figure
 
 
-def per_class(width: float, rmse: np.ndarray, intervals: np.ndarray, mean_rmse: np.ndarray | None, galaxies: int) -> Figure:
+def draw_per_class(
+    width: float, rmse: np.ndarray, intervals: np.ndarray, mean_rmse: np.ndarray | None, galaxies: int
+) -> Figure:
     """RMSE (37,) of each answer with its interval (37, 2), before what the column means of train give."""
 
     def draw(axes: Axes, question: Question) -> None:
@@ -86,7 +88,7 @@ def per_class(width: float, rmse: np.ndarray, intervals: np.ndarray, mean_rmse: 
     return style.by_answer(width, draw, f"RMSE ({galaxies:,} galaxies)", legend=True)
 
 
-def maximum_agreement(width: float, galaxies: int, voted: np.ndarray, predicted: np.ndarray | None = None) -> Figure:
+def draw_maximum_agreement(width: float, galaxies: int, voted: np.ndarray, predicted: np.ndarray | None = None) -> Figure:
     """The largest value (37,) of each column, that of the predictions beside that of the votes."""
 
     def draw(axes: Axes, question: Question) -> None:
@@ -102,7 +104,7 @@ def maximum_agreement(width: float, galaxies: int, voted: np.ndarray, predicted:
     return style.by_answer(width, draw, f"maximum of {galaxies:,} galaxies", row=0.24 if both else 0.2, legend=both)
 
 
-def error_against_mean(width: float, mse: np.ndarray, means: np.ndarray, variances: np.ndarray) -> Figure:
+def draw_error_against_mean(width: float, mse: np.ndarray, means: np.ndarray, variances: np.ndarray) -> Figure:
     """MSE (37,) over the column's mean, the variance of its votes above it; the largest ten named."""
     with style.used():
         figure = style.figure(width, 4.2 if not style.is_narrow(width) else 3.6)
@@ -122,7 +124,7 @@ def error_against_mean(width: float, mse: np.ndarray, means: np.ndarray, varianc
     return figure
 
 
-def calibration(width: float, tables: Sequence[np.ndarray]) -> Figure:
+def draw_calibration(width: float, tables: Sequence[np.ndarray]) -> Figure:
     """Mean observed over mean predicted fraction of those asked, per question and bin: (predicted, observed, count) rows."""
 
     def draw(axes: Axes, question: Question) -> None:
@@ -135,7 +137,7 @@ def calibration(width: float, tables: Sequence[np.ndarray]) -> Figure:
     return style.by_question(width, draw, ("predicted fraction of those asked", "voted fraction"))
 
 
-def agreement(width: float, bins: np.ndarray) -> Figure:
+def draw_agreement(width: float, bins: np.ndarray) -> Figure:
     """Share of galaxies whose most voted answer is predicted, and counts, per question and bin of agreement: (11, 10, 2)."""
     middles = (np.arange(bins.shape[1]) + 0.5) / bins.shape[1]
 
@@ -151,7 +153,7 @@ def agreement(width: float, bins: np.ndarray) -> Figure:
     return style.by_question(width, draw, ("agreement of the volunteers", "most voted answer predicted"))
 
 
-def violation(width: float, table: np.ndarray) -> Figure:
+def draw_violation(width: float, table: np.ndarray) -> Figure:
     """Median, 95 % quantile and largest distance from the tree's sums, per question: (11, 3)."""
     with style.used():
         figure = style.figure(width, 3.4)
@@ -171,7 +173,7 @@ def violation(width: float, table: np.ndarray) -> Figure:
     return figure
 
 
-def boxes(width: float, galaxies: int, quantiles: np.ndarray) -> Figure:
+def draw_boxes(width: float, galaxies: int, quantiles: np.ndarray) -> Figure:
     """Box plots of the 37 columns: quantiles (5, 37) at 5, 25, 50, 75 and 95 %."""
 
     def draw(axes: Axes, question: Question) -> None:
@@ -185,7 +187,7 @@ def boxes(width: float, galaxies: int, quantiles: np.ndarray) -> Figure:
     return style.by_answer(width, draw, f"vote fraction ({galaxies:,} galaxies)")
 
 
-def split_differences(width: float, differences: Mapping[str, np.ndarray], limit: float) -> Figure:
+def draw_split_differences(width: float, differences: Mapping[str, np.ndarray], limit: float) -> Figure:
     """How far the mean of each column in a split is from that in train, in standard errors: a mark for each split (37,)."""
     marks = ("o", "s", "^")
     finite = np.concatenate([values[np.isfinite(values)] for values in differences.values()])
@@ -201,7 +203,7 @@ def split_differences(width: float, differences: Mapping[str, np.ndarray], limit
     return style.by_answer(width, draw, "difference from train (standard errors)", legend=True)
 
 
-def histograms(width: float, panels: Sequence[tuple[str, np.ndarray, tuple[float, float]]]) -> Figure:
+def draw_histograms(width: float, panels: Sequence[tuple[str, np.ndarray, tuple[float, float]]]) -> Figure:
     """A histogram each: (label of its axis, values, marks at two quantiles)."""
     with style.used():
         narrow = style.is_narrow(width)

@@ -9,8 +9,9 @@ from tfrecords.dataset import Dataset
 from tfrecords.taxonomy import COLUMNS, QUESTIONS, column_means, tree_deviation
 from trainer.analysis import figures, metrics, tree
 from trainer.analysis.page import Chart, Table
-from trainer.predict import Predictions
-from trainer.run import Run, best_epoch
+from trainer.history import best_epoch
+from trainer.run import Run
+from trainer.tables import Predictions
 
 # Published for other test sets (the challenge's; the article's own): they stand beside our scores only as marks.
 PUBLISHED = (("central pixel, Kaggle", 0.1619), ("the article", 0.0970), ("Kaggle 2014, winner", 0.0749))
@@ -55,7 +56,7 @@ def ladder(evaluation: Evaluation) -> Chart:
         "Root mean squared error over all galaxies and columns, the challenge's measure, with the 95 % interval of 1,000 "
         "resamples of the galaxies. Filled bars are measured on the same galaxies; open ones were published for other test "
         "sets of real galaxies, so they are marks and no contest.",
-        lambda width: figures.ladder(width, rungs, _OURS, interval),
+        lambda width: figures.draw_ladder(width, rungs, _OURS, interval),
         Table(
             ("score", "rmse", "interval_low", "interval_high", "published_for_another_test_set"),
             tuple((rung.label, rung.rmse, *(interval if rung.label == _OURS else ("", "")), rung.published) for rung in rungs),
@@ -101,7 +102,7 @@ def per_class(evaluation: Evaluation) -> Chart:
         "per-class",
         f"RMSE of each answer: {learnt}",
         f"RMSE of each answer with its 95 % interval.{means} Skill, in the sections of the questions, is 1 - MSE / variance.",
-        lambda width: figures.per_class(width, rmse, scores.class_intervals, mean_rmse, len(targets)),
+        lambda width: figures.draw_per_class(width, rmse, scores.class_intervals, mean_rmse, len(targets)),
         Table(
             ("column", "mse", "rmse", "interval_low", "interval_high", "skill", "column_means_rmse"),
             tuple(
@@ -143,7 +144,7 @@ def extremes_and_errors(evaluation: Evaluation) -> tuple[Chart, Chart]:
         f"Maximum agreement: lower in the predictions than in the votes for {lower} of 37 columns",
         f"The largest value of each column, votes beside predictions; the model's is lower in {lower} of 37. {_LEARNS[loss]}, "
         "and a mean is at most as extreme as the single galaxies behind it.",
-        lambda width: figures.maximum_agreement(width, len(targets), largest_voted, largest),
+        lambda width: figures.draw_maximum_agreement(width, len(targets), largest_voted, largest),
         Table(("column", "voted", "predicted"), tuple(zip(COLUMNS, largest_voted, largest, strict=True))),
     )
     error = Chart(
@@ -151,7 +152,7 @@ def extremes_and_errors(evaluation: Evaluation) -> tuple[Chart, Chart]:
         follows,
         f"{follows}. A model that knew only the means of these galaxies would have the dashes for errors, and answers with "
         "a mean near 0 or 1 have little room to spread; the line from dash to dot is what was learnt.",
-        lambda width: figures.error_against_mean(width, mse, means, variances),
+        lambda width: figures.draw_error_against_mean(width, mse, means, variances),
         Table(("column", "mean", "variance", "mse"), tuple(zip(COLUMNS, means, variances, mse, strict=True))),
     )
     return agreement, error
@@ -170,7 +171,7 @@ def trust(evaluation: Evaluation) -> tuple[Chart, Chart, Chart]:
         "Among answers that the model gives a certain fraction, what fraction did volunteers give? On the line, a predicted "
         "0.7 means 0.7. Fractions of those who were asked; galaxies of which at least half of the volunteers were; each dot a "
         "tenth of the answers.",
-        lambda width: figures.calibration(width, tables),
+        lambda width: figures.draw_calibration(width, tables),
         Table(
             ("question", "predicted", "voted", "answers"),
             tuple((q.number, *row) for q, table in zip(QUESTIONS, tables, strict=True) for row in table.tolist()),
@@ -189,7 +190,7 @@ def trust(evaluation: Evaluation) -> tuple[Chart, Chart, Chart]:
         "Where volunteers agree, their most voted answer should be easier to give. "
         f"{clearly}. Agreement is 1 - entropy / its largest value (Dieleman et al. 2015); grey bars stand for fewer than "
         f"{figures.FEW} galaxies.",
-        lambda width: figures.agreement(width, bins),
+        lambda width: figures.draw_agreement(width, bins),
         Table(
             ("question", "agreement_from", "agreement_to", "share_right", "galaxies"),
             tuple(
@@ -208,7 +209,7 @@ def trust(evaluation: Evaluation) -> tuple[Chart, Chart, Chart]:
         f"{broken[:, 0].max():.3f} in the median",
         "The columns of a question must add up to the column that leads to it. The votes do, within "
         f"{in_votes:.1g}. {_OBEYS[evaluation.run.settings['head']]}",
-        lambda width: figures.violation(width, broken),
+        lambda width: figures.draw_violation(width, broken),
         Table(
             ("question", "median", "quantile_95", "largest"),
             tuple((q.number, *row) for q, row in zip(QUESTIONS, broken.tolist(), strict=True)),
@@ -232,7 +233,7 @@ def history(run: Run) -> Chart:
         "history",
         finding,
         text,
-        lambda width: figures.history(width, epochs),
+        lambda width: figures.draw_history(width, epochs),
         Table(
             ("epoch", "mse", "val_mse", "learning_rate", "seconds"),
             tuple((row.epoch, row.mse, row.val_mse, row.learning_rate, row.seconds) for row in epochs),

@@ -23,7 +23,7 @@ def _label(column: int) -> str:
 
 
 @dataclass(frozen=True)
-class Galaxies:
+class Candidates:
     """What a gallery chooses from: ids (n,) of some splits of a dataset, their votes (n, 37), and predictions or None."""
 
     dataset: Dataset
@@ -37,13 +37,13 @@ class Galaxies:
         from tfrecords import reader
 
         wanted = {int(galaxy_id) for part in rows for galaxy_id in self.galaxy_ids[part]}
-        found: dict[int, np.ndarray] = {}
+        pictures: dict[int, np.ndarray] = {}
         for split in self.splits:
-            if missing := sorted(wanted - found.keys()):
-                found |= reader.cutouts(self.dataset, split, missing)
-        return found
+            if missing := sorted(wanted - pictures.keys()):
+                pictures |= reader.cutouts(self.dataset, split, missing)
+        return pictures
 
-    def card(self, row: int, columns: Sequence[int], note: str, found: dict[int, np.ndarray]) -> Card:
+    def card(self, row: int, columns: Sequence[int], note: str, pictures: dict[int, np.ndarray]) -> Card:
         """The galaxy of a row with bars for some columns."""
         galaxy_id = int(self.galaxy_ids[row])
         bars = tuple(
@@ -54,7 +54,7 @@ class Galaxies:
             )
             for column in columns
         )
-        return Card(galaxy_id, (found[galaxy_id],), note, bars)
+        return Card(galaxy_id, (pictures[galaxy_id],), note, bars)
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,16 @@ class Choice:
     note: Callable[[int], str]
 
 
-def galleries(galaxies: Galaxies, choices: Sequence[Choice]) -> tuple[Gallery, ...]:
+def galleries(galaxies: Candidates, choices: Sequence[Choice]) -> tuple[Gallery, ...]:
     """The galleries of some choices; the shards are read once."""
-    found = galaxies.pictures([choice.rows for choice in choices])
+    pictures = galaxies.pictures([choice.rows for choice in choices])
     return tuple(
         Gallery(
             choice.name,
             choice.title,
             choice.caption,
             (choice.alt,),
-            tuple(galaxies.card(row, choice.columns(row), choice.note(row), found) for row in map(int, choice.rows)),
+            tuple(galaxies.card(row, choice.columns(row), choice.note(row), pictures) for row in map(int, choice.rows)),
         )
         for choice in choices
     )
@@ -93,7 +93,7 @@ def _score_of(scores: np.ndarray) -> Callable[[int], str]:
     return lambda row: f"score {scores[row]:.2f}"
 
 
-def hubble_choices(galaxies: Galaxies) -> list[Choice]:
+def hubble_choices(galaxies: Candidates) -> list[Choice]:
     """Each Hubble class at each of the article's thresholds, by the predictions where there are any, else by the votes.
 
     The first 12 galaxies that pass, in GalaxyID order; where fewer than 4 pass, the 12 with the highest score instead, and

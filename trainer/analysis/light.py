@@ -5,44 +5,42 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess import sources
-from preprocess.sources import ImageReader, Listing
+from preprocess.sources import ImageReader, Listing, find_source
 from tfrecords import images
 from tfrecords.errors import ConfigError, ImageError
 from trainer.analysis import figures, galleries
+from trainer.analysis.labelled import LabelledGalaxies
 from trainer.analysis.page import Card, Chart, Gallery, Section, Table
-from trainer.analysis.survey import Survey
-from trainer.devices import WHOLE
-from trainer.photometry import Photometry, light_kept, photometry, scale_range
+from trainer.images.photometry import Photometry, light_kept, photometry, scale_range
 
 _BATCH = 256
 # Whole images that are read to see what the crop keeps: enough for a quantile, a second or two of reading.
 _WHOLE_IMAGES = 1000
 
 
-def _measured(survey: Survey) -> tuple[np.ndarray, Photometry]:
+def _measured(labelled: LabelledGalaxies) -> tuple[np.ndarray, Photometry]:
     """GalaxyIDs and photometry of all labelled galaxies, in stored order."""
     from tqdm import tqdm
 
-    from trainer.pipeline import evaluation_batches
+    from trainer.input.evaluation import evaluation_batches
 
-    ids, found = [], []
-    with tqdm(total=len(survey.galaxy_ids), desc="measuring", unit=" galaxies") as bar:
-        for split in survey.splits:
-            for galaxy_ids, pixels, _ in evaluation_batches(survey.dataset, split, _BATCH, 0, WHOLE).as_numpy_iterator():
+    ids, parts = [], []
+    with tqdm(total=len(labelled.galaxy_ids), desc="measuring", unit=" galaxies") as bar:
+        for split in labelled.splits:
+            for galaxy_ids, pixels, _ in evaluation_batches(labelled.dataset, split, _BATCH).as_numpy_iterator():
                 ids.append(galaxy_ids)
-                found.append(photometry(pixels))
+                parts.append(photometry(pixels))
                 bar.update(len(galaxy_ids))
-    columns = (np.concatenate([getattr(part, name) for part in found]) for name in ("half_light_radius", "background", "peak"))
+    columns = (np.concatenate([getattr(part, name) for part in parts]) for name in ("half_light_radius", "background", "peak"))
     return np.concatenate(ids), Photometry(*columns)
 
 
-def light(survey: Survey, source: Path | None) -> Section:
+def light(labelled: LabelledGalaxies, source: Path | None) -> Section:
     """What the pictures of a survey are like; with `source`, the images it was made of, what the crop keeps of them."""
     # First what can go wrong: measuring takes minutes for a large survey.
     text = "Give --src the folder or zip that was preprocessed to see what share of a galaxy's light the crop keeps."
-    text, *gallery = (text,) if source is None else _before_and_after(survey, source)
-    ids, measured = _measured(survey)
+    text, *gallery = (text,) if source is None else _before_and_after(labelled, source)
+    ids, measured = _measured(labelled)
     low, high = scale_range(measured.half_light_radius)
     panels = [
         ("half-light radius (pixels)", measured.half_light_radius),
@@ -55,7 +53,7 @@ def light(survey: Survey, source: Path | None) -> Section:
         f"{np.median(measured.half_light_radius):.1f}",
         "How large and how bright the galaxies are in the stored crops: the radius that holds half of a galaxy's light, the "
         "median of the border, and the brightest pixel. Dotted: 1 and 99 %. A model trained here knows this scale.",
-        lambda width: figures.histograms(width, [(label, values, scale_range(values)) for label, values in panels]),
+        lambda width: figures.draw_histograms(width, [(label, values, scale_range(values)) for label, values in panels]),
         Table(
             ("GalaxyID", "half_light_radius", "background", "peak"),
             tuple(zip(ids.tolist(), measured.half_light_radius, measured.background, measured.peak, strict=True)),
@@ -64,23 +62,24 @@ def light(survey: Survey, source: Path | None) -> Section:
     return Section("light", "The pictures", (text,), (chart, *gallery))
 
 
-def _listed(survey: Survey, source: Path, scratch: Path) -> tuple[Listing, np.ndarray]:
+def _listed(labelled: LabelledGalaxies, source: Path, scratch: Path) -> tuple[Listing, np.ndarray]:
     """The images of a source, and the rows of those that are labelled galaxies of the dataset, by GalaxyID."""
-    listing = sources.find(source, scratch).images
-    rows = np.flatnonzero(np.isin(listing.galaxy_id, survey.galaxy_ids))
+    listing = find_source(source, scratch).images
+    rows = np.flatnonzero(np.isin(listing.galaxy_id, labelled.galaxy_ids))
     if not len(rows):
         raise ConfigError(
-            f"{source}: none of its images is a galaxy of {survey.dataset.folder}: give --src the images that were preprocessed"
+            f"{source}: none of its images is a galaxy of {labelled.dataset.folder}: give --src the images that were "
+            "preprocessed"
         )
     return listing, rows[np.argsort(listing.galaxy_id[rows], kind="stable")]
 
 
-def _before_and_after(survey: Survey, source: Path) -> tuple[str, Gallery]:
-    fraction, size = survey.dataset.settings["crop_fraction"], survey.dataset.size
+def _before_and_after(labelled: LabelledGalaxies, source: Path) -> tuple[str, Gallery]:
+    fraction, size = labelled.dataset.settings["crop_fraction"], labelled.dataset.size
     cards: list[Card] = []
     kept: list[float] = []
     with tempfile.TemporaryDirectory() as scratch, ImageReader() as reader:
-        listing, rows = _listed(survey, source, Path(scratch))
+        listing, rows = _listed(labelled, source, Path(scratch))
         spread = rows[np.linspace(0, len(rows) - 1, min(len(rows), _WHOLE_IMAGES)).astype(int)]
         for row in sorted({*map(int, rows[: galleries.CARDS]), *map(int, spread)}, key=lambda row: int(listing.galaxy_id[row])):
             try:

@@ -116,16 +116,16 @@ def agreement_bins(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
     Over galaxies of which at least half of the volunteers were asked; the share is NaN where there are none.
     """
     agreement = votes.agreement(targets)
-    found = np.full((len(QUESTIONS), BINS, 2), np.nan)
+    bins = np.full((len(QUESTIONS), BINS, 2), np.nan)
     for place, question in enumerate(QUESTIONS):
         right = predicted[:, question.columns].argmax(axis=1) == targets[:, question.columns].argmax(axis=1)
         counts = ~np.isnan(agreement[:, place])
         tenth = np.minimum((agreement[counts, place] * BINS).astype(int), BINS - 1)
         galaxies = np.bincount(tenth, minlength=BINS)
         hits = np.bincount(tenth, right[counts], BINS)
-        found[place, :, 0] = np.divide(hits, galaxies, out=np.full(BINS, np.nan), where=galaxies > 0)
-        found[place, :, 1] = galaxies
-    return found
+        bins[place, :, 0] = np.divide(hits, galaxies, out=np.full(BINS, np.nan), where=galaxies > 0)
+        bins[place, :, 1] = galaxies
+    return bins
 
 
 def tree_violation(predicted: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from tfrecords.dataset import SPLITS
 from tfrecords.taxonomy import COLUMNS, HUBBLE_CLASSES, QUESTIONS, Question
 from trainer.analysis import findings, galleries, metrics, style
 from trainer.analysis.findings import Evaluation
-from trainer.analysis.galleries import Choice, Galaxies
+from trainer.analysis.galleries import Candidates, Choice
 from trainer.analysis.page import Chart, Page, Section, Table, write_page
 from trainer.run import Record, Run
 
@@ -30,7 +30,7 @@ def headline(evaluation: Evaluation) -> str:
     return f"{said}: not clearly better than the column means of train, which give {mean:.4f}."
 
 
-def _hubble(evaluation: Evaluation, galaxies: Galaxies) -> Section:
+def _hubble(evaluation: Evaluation, galaxies: Candidates) -> Section:
     counts = metrics.hubble_counts(evaluation.predictions.predicted, evaluation.predictions.targets)
 
     def share(value: float) -> str:
@@ -64,7 +64,7 @@ def _hubble(evaluation: Evaluation, galaxies: Galaxies) -> Section:
     )
 
 
-def _extremes(galaxies: Galaxies) -> Section:
+def _extremes(galaxies: Candidates) -> Section:
     assert galaxies.predicted is not None
     predicted, voted = galaxies.predicted, galaxies.voted
     best, worst = metrics.best_worst(predicted, voted, galleries.CARDS)
@@ -152,7 +152,7 @@ def _making(evaluation: Evaluation) -> Section:
 
 def _page(evaluation: Evaluation) -> Page:
     predictions = evaluation.predictions
-    galaxies = Galaxies(
+    galaxies = Candidates(
         evaluation.dataset, (evaluation.split,), predictions.galaxy_ids, predictions.targets, predictions.predicted
     )
     size = evaluation.dataset.size

@@ -74,12 +74,12 @@ class _Parser:
         self._tokens: list[tuple[str, str, int]] = []
         place = 0
         while text[place:].strip():
-            found = _TOKEN.match(text, place)
-            if found is None:
+            token = _TOKEN.match(text, place)
+            if token is None:
                 raise self._error(f"{text[place:].split()[0]!r} is no column, comparison or number", place)
-            kind = str(found.lastgroup)
-            self._tokens.append((kind, found[kind], found.start(kind)))
-            place = found.end()
+            kind = str(token.lastgroup)
+            self._tokens.append((kind, token[kind], token.start(kind)))
+            place = token.end()
         self._next = 0
 
     def _error(self, problem: str, place: int) -> SettingError:
@@ -104,25 +104,25 @@ class _Parser:
         return self._tokens[self._next - 1]
 
     def whole(self) -> Selection:
-        found = self._expression(0)
+        selection = self._expression(0)
         kind, text, place = self._take()
         if kind != "end":
             raise self._error(f"{text!r} is one too many", place)
-        return found
+        return selection
 
     def _expression(self, depth: int) -> Selection:
-        found = self._conjunction(depth)
+        selection = self._conjunction(depth)
         while self._peek() == "or":
             self._take()
-            found = _joined("or", found, self._conjunction(depth))
-        return found
+            selection = _joined("or", selection, self._conjunction(depth))
+        return selection
 
     def _conjunction(self, depth: int) -> Selection:
-        found = self._term(depth)
+        selection = self._term(depth)
         while self._peek() == "and":
             self._take()
-            found = _joined("and", found, self._term(depth))
-        return found
+            selection = _joined("and", selection, self._term(depth))
+        return selection
 
     def _term(self, depth: int) -> Selection:
         kind, text, place = self._take()
@@ -132,11 +132,11 @@ class _Parser:
             inner = self._term(depth + 1)
             return Selection(f"not {inner.whole}", inner.columns, lambda votes: np.logical_not(inner.matches(votes)))
         if text == "(":
-            found = self._expression(depth + 1)
+            selection = self._expression(depth + 1)
             kind, text, place = self._take()
             if text != ")":
                 raise self._error("a closing parenthesis is missing", place)
-            return found
+            return selection
         if kind != "word" or text.lower() in ("and", "or"):
             raise self._error(f"a column like Class4.1 is missing{f' before {text!r}' if text else ''}", place)
         return self._comparison(text, place)
@@ -156,6 +156,6 @@ class _Parser:
         return _compared(column, comparison, float(number))
 
 
-def parse(text: str) -> Selection:
+def parse_selection(text: str) -> Selection:
     """The selection that an expression stands for. Raises SettingError, saying where, for what is none."""
     return _Parser(text).whole()

@@ -108,16 +108,16 @@ def draw(width: float, notes: Sequence[str], values: np.ndarray | None = None, l
     colours = colormaps["cividis"]
     scale = Normalize(*((0, 1) if values is None else (float(np.min(values)), float(np.max(values)))))
     with style.used():
-        made = Figure(figsize=(width, height + legend))
-        axes = made.add_axes((0, legend / (height + legend), 1, height / (height + legend)))
+        figure = Figure(figsize=(width, height + legend))
+        axes = figure.add_axes((0, legend / (height + legend), 1, height / (height + legend)))
         axes.set_xlim(0, width)
         axes.set_ylim(height, 0)
         axes.axis("off")
-        of = {box.question.number: box for box in boxes}
+        box_of = {box.question.number: box for box in boxes}
         for box in boxes:
             above = _parent(box.question)
             if above is not None:
-                _connect(axes, of[above.number], box, style.is_narrow(width))
+                _connect(axes, box_of[above.number], box, style.is_narrow(width))
         for box in boxes:
             value = None if values is None else float(values[box.question.number - 1])
             fill = _NO_COLOUR if value is None else colours(scale(value))
@@ -149,9 +149,9 @@ def draw(width: float, notes: Sequence[str], values: np.ndarray | None = None, l
         if values is not None:
             from matplotlib.cm import ScalarMappable
 
-            bar = made.add_axes((0.3, 0.44 / (height + legend), 0.4, 0.1 / (height + legend)))
-            made.colorbar(ScalarMappable(scale, colours), cax=bar, orientation="horizontal", label=label)
-    return made
+            bar = figure.add_axes((0.3, 0.44 / (height + legend), 0.4, 0.1 / (height + legend)))
+            figure.colorbar(ScalarMappable(scale, colours), cax=bar, orientation="horizontal", label=label)
+    return figure
 
 
 def _connect(axes: Axes, above: _Box, box: _Box, narrow: bool) -> None:
@@ -176,7 +176,7 @@ def _connect(axes: Axes, above: _Box, box: _Box, narrow: bool) -> None:
 def links(notes: Sequence[str], has_values: bool) -> Callable[[float], list[Link]]:
     """For a chart drawn by `draw` with these notes: where its boxes are. Each leads to the anchor question-N."""
 
-    def of(width: float) -> list[Link]:
+    def boxes_at(width: float) -> list[Link]:
         boxes = _layout(width, notes)
         _, height = _size(boxes, width)
         height += _LEGEND if has_values else 0.0
@@ -192,4 +192,4 @@ def links(notes: Sequence[str], has_values: bool) -> Callable[[float], list[Link
             for box in boxes
         ]
 
-    return of
+    return boxes_at

@@ -29,14 +29,14 @@ def agreement(votes: np.ndarray) -> np.ndarray:
     (MNRAS 450, 1441).
     """
     votes = np.asarray(votes, np.float64)
-    found = np.full((len(votes), len(QUESTIONS)), np.nan)
+    agreements = np.full((len(votes), len(QUESTIONS)), np.nan)
     for place, (question, counts) in enumerate(zip(QUESTIONS, asked(votes).T, strict=True)):
         group = votes[counts, question.columns]
         total = group.sum(axis=1, keepdims=True)
         shares = np.divide(group, total, out=np.full_like(group, 1 / group.shape[1]), where=total > 0)
         entropy = -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1)
-        found[counts, place] = np.clip(1 - entropy / np.log(group.shape[1]), 0, 1)
-    return found
+        agreements[counts, place] = np.clip(1 - entropy / np.log(group.shape[1]), 0, 1)
+    return agreements
 
 
 def reach(votes: np.ndarray) -> np.ndarray:

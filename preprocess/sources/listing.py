@@ -1,0 +1,206 @@
+"""The images of a source as columns of numbers: some 50 bytes an image, so that millions fit in memory.
+
+A place is a folder of images, on disk or in a zip; an image is a row: its place, its file name there, and where its
+bytes are. Any part of a listing is a listing too: that is what a worker is handed.
+"""
+
+import os
+import zlib
+from array import array
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from preprocess.sources import archives
+from tfrecords.errors import ImageError, SourceError
+from tfrecords.images import MAX_BYTES
+
+# The method of a file that lies in no zip.
+PLAIN = 255
+_UINT32_MAX = 2**32 - 1
+_OPEN_ZIPS = 16
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder of images.
+
+    container: the folder that the user named, or the zip on disk that holds the bytes. shown: how to call it.
+    folder: path within it as bytes, empty or with a slash at its end. split: the split that its name promises, or empty.
+    training: its name says that its galaxies have votes.
+    """
+
+    container: Path
+    shown: str
+    folder: bytes
+    split: str
+    training: bool
+
+    @cached_property
+    def prefix(self) -> bytes:
+        """The folder on disk, with a slash at its end."""
+        return b"%b/%b" % (os.fsencode(self.container), self.folder)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Columns of n images: galaxy_id int64, place uint32 (row of `places`), and where the bytes are.
+
+    position: of the local header in a zip (int64), or when the file was last changed (ns since 1970);
+    stored, size, crc: bytes in the zip, bytes unpacked, CRC-32 (uint32; 0 for files in no zip); method: uint8;
+    named: the name was no number; name_start, name_length: of the file's name in `names`.
+    """
+
+    places: tuple[Place, ...]
+    names: bytes
+    galaxy_id: np.ndarray
+    place: np.ndarray
+    position: np.ndarray
+    stored: np.ndarray
+    size: np.ndarray
+    crc: np.ndarray
+    method: np.ndarray
+    named: np.ndarray
+    name_start: np.ndarray
+    name_length: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.galaxy_id)
+
+    def nbytes(self) -> int:
+        """Bytes held in memory, without the places."""
+        return len(self.names) + sum(getattr(self, column).nbytes for column in _COLUMNS)
+
+    def rows(self, rows: np.ndarray) -> "Listing":
+        """These rows in this order; the names are shared."""
+        return Listing(self.places, self.names, *(getattr(self, column)[rows] for column in _COLUMNS))
+
+    def part(self, rows: np.ndarray) -> "Listing":
+        """These rows in this order, with no names but theirs: what a worker is handed."""
+        names = [self._name(row) for row in rows]
+        lengths = np.array([len(name) for name in names], np.uint16)
+        starts = np.cumsum(lengths, dtype=np.int64) - lengths
+        columns = {column: getattr(self, column)[rows] for column in _COLUMNS}
+        return Listing(self.places, b"".join(names), **{**columns, "name_start": starts, "name_length": lengths})
+
+    def _name(self, row: int) -> bytes:
+        start = int(self.name_start[row])
+        return self.names[start : start + int(self.name_length[row])]
+
+    def path(self, row: int) -> str:
+        """Path of an image relative to the innermost folder or zip that holds it, as it is written into files."""
+        return (self.places[self.place[row]].folder + self._name(row)).decode("utf-8", "backslashreplace")
+
+    def shown(self, row: int) -> str:
+        """The path of an image as a message shows it: with its folder, or the zips that it lies in."""
+        return f"{self.places[self.place[row]].shown}/{self.path(row)}"
+
+    def known_crcs(self) -> np.ndarray:
+        """CRC-32 of the images that lie in a zip, uint32; 0 for others, and for those too large to be read."""
+        return np.where(self.size > MAX_BYTES, np.uint32(0), self.crc)
+
+    def file(self, row: int) -> str:
+        """Where an image that lies in no zip is on disk."""
+        return os.fsdecode(self.places[self.place[row]].prefix + self._name(row))
+
+
+_COLUMNS = tuple(field.name for field in fields(Listing) if field.name not in ("places", "names"))
+
+
+class ListingBuilder:
+    """Collects images one by one, without an object for each."""
+
+    def __init__(self) -> None:
+        self._places: dict[Place, int] = {}
+        self._place = 0
+        self._names = bytearray()
+        # Type codes of array: q int64, I uint32, B uint8, H uint16.
+        codes = {"galaxy_id": "q", "position": "q", "name_start": "q", "method": "B", "named": "B", "name_length": "H"}
+        self._columns = {column: array(codes.get(column, "I")) for column in _COLUMNS}
+        self._append = [self._columns[column].append for column in _COLUMNS]
+
+    def enter(self, place: Place) -> None:
+        """The images that follow lie here."""
+        self._place = self._places.setdefault(place, len(self._places))
+
+    def add(
+        self, galaxy_id: int, name: bytes, position: int, stored: int, size: int, crc: int, method: int, named: bool
+    ) -> None:
+        """An image. A file of 4 GB or more is listed with 4 GB: it is refused unread."""
+        row = (
+            galaxy_id, self._place, position, min(stored, _UINT32_MAX), min(size, _UINT32_MAX), crc, method, named,
+            len(self._names), len(name),
+        )  # fmt: skip
+        for append, value in zip(self._append, row, strict=True):
+            append(value)
+        self._names += name
+
+    def listing(self) -> Listing:
+        """All images so far, in the order in which they came."""
+        columns = {name: np.asarray(column) for name, column in self._columns.items()}
+        return Listing(tuple(self._places), bytes(self._names), **columns)
+
+
+def _open(listing: Listing, row: int, path: Path | str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY)
+    except FileNotFoundError as error:
+        raise SourceError(f"{listing.shown(row)}: has gone since the job began: run the same command again") from error
+
+
+class Content(NamedTuple):
+    """The bytes of an image, their CRC-32, and when the file was last changed (ns since 1970, 0 in a zip)."""
+
+    data: bytes
+    crc: int
+    changed: int
+
+
+class ImageReader:
+    """Reads images of listings; keeps the zips open. Use it in a `with` statement."""
+
+    def __init__(self) -> None:
+        self._zips: dict[Path, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for fd in self._zips.values():
+            os.close(fd)
+        self._zips.clear()
+
+    def read(self, listing: Listing, row: int) -> Content:
+        """The bytes of an image.
+
+        Raises ImageError where it is absurdly large or damaged in its zip, SourceError where a file is not as it was
+        listed.
+        """
+        size = int(listing.size[row])
+        if size > MAX_BYTES:
+            raise ImageError(f"the file has {size:,} bytes or more, above {MAX_BYTES:,}")
+        if listing.method[row] != PLAIN:
+            container = listing.places[listing.place[row]].container
+            if container not in self._zips:
+                if len(self._zips) == _OPEN_ZIPS:
+                    os.close(self._zips.pop(next(iter(self._zips))))
+                self._zips[container] = _open(listing, row, container)
+            crc = int(listing.crc[row])
+            position, stored, method = int(listing.position[row]), int(listing.stored[row]), int(listing.method[row])
+            return Content(archives.read(self._zips[container], position, stored, size, crc, method), crc, 0)
+        fd = _open(listing, row, listing.file(row))
+        try:
+            # Before the bytes: where somebody writes at the same time, the two do not belong together, and that shows later.
+            changed = os.fstat(fd).st_ctime_ns
+            data = os.read(fd, size + 1)
+            while 0 < len(data) < size and (more := os.read(fd, size + 1 - len(data))):
+                data += more  # a network file system may give a file in parts
+        finally:
+            os.close(fd)
+        if len(data) != size:
+            raise SourceError(f"{listing.shown(row)}: has changed since the job began: run the same command again")
+        return Content(data, zlib.crc32(data), changed)

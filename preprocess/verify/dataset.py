@@ -1,0 +1,156 @@
+"""Check a dataset folder from end to end, and against its source too.
+
+Nothing that the dataset says of itself is taken on trust: every byte is hashed, every record parsed, every image
+decoded, and what the metadata says is worked out again from what was found.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from preprocess import plan
+from preprocess.engines import run_local
+from preprocess.state import WORK
+from preprocess.verify.shard import NAMED, CheckTask, Contents, Faults, Finding, check_shard
+from preprocess.verify.source import compare
+from tfrecords import dataset
+from tfrecords.dataset import SPLITS, Dataset
+from tfrecords.errors import DatasetError
+from tfrecords.files import sha256_file
+from tfrecords.images import CropSettings
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything found, errors first; `dataset` is None where not even the manifest can be trusted."""
+
+    dataset: Dataset | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> int:
+        return sum(finding.level == "error" for finding in self.findings)
+
+
+def _check_files(data: Dataset) -> Iterator[Finding]:
+    """What lies in the folder: nothing missing, edited, or of somebody else."""
+    for name in (dataset.DATASET_INFO, dataset.FEATURES, dataset.REJECTED):
+        if name not in data.files:
+            yield Finding("error", name, f"is not in {dataset.MANIFEST}")
+    for name, digest in data.files.items():
+        if not (data.folder / name).is_file():
+            yield Finding("error", name, "is missing")
+        elif sha256_file(data.folder / name) != digest:
+            yield Finding("error", name, "edited since it was written")
+    try:
+        if (data.folder / dataset.REJECTED).is_file() and len(data.rejected()) != data.source.get("rejected"):
+            yield Finding("error", dataset.REJECTED, f"does not list {data.source.get('rejected')} rejected images")
+    except DatasetError as error:
+        yield Finding("error", dataset.REJECTED, str(error))
+    known = {dataset.MANIFEST, *data.files, *(shard.name for shard in data.shards)}
+    for name in sorted({*os.listdir(data.folder)} - known):
+        if name == WORK:
+            yield Finding("warning", name, "left behind by a job that was interrupted: run the same preprocess command again")
+        elif name.startswith(f"{dataset.NAME}-"):
+            yield Finding("error", name, "a shard that does not belong to this dataset")
+        else:
+            yield Finding("warning", name, "does not belong to the dataset")
+    for split in SPLITS:
+        shards = [shard for shard in data.shards if shard.split == split]
+        for index, shard in enumerate(shards):
+            if shard.name != dataset.shard_name(split, index, len(shards)):
+                yield Finding("error", dataset.MANIFEST, f"{shard.name} is not shard {index} of {len(shards)} of split {split}")
+
+
+def _check_tfds(data: Dataset, contents: list[Contents]) -> Iterator[Finding]:
+    """TFDS' metadata must be what follows from the shards that were found."""
+    shapes = frozenset().union(*(content.shapes for content in contents))
+    shape = next(iter(shapes)) if len(shapes) == 1 else None
+    written = [replace(content.shard, examples=len(content.ids)) for content in contents]
+    for name, expected in (
+        (dataset.DATASET_INFO, dataset.dataset_info_json(written)),
+        (dataset.FEATURES, dataset.features_json(data.encoding, shape)),
+    ):
+        path = data.folder / name
+        if path.is_file() and path.read_bytes() != expected.encode("utf-8"):
+            yield Finding("error", name, "does not agree with the shards")
+
+
+def _check_across(contents: list[Contents]) -> Iterator[Finding]:
+    """No galaxy twice; the same image in two splits is reported, for it makes a test less of a test."""
+    ids = np.concatenate([content.ids for content in contents])
+    keys = np.concatenate([content.images for content in contents])
+    shard = np.repeat(np.arange(len(contents)), [len(content.ids) for content in contents])
+    split = np.array([SPLITS.index(content.shard.split) for content in contents])[shard]
+    order = np.argsort(ids, kind="stable")
+    again = np.flatnonzero(ids[order][1:] == ids[order][:-1])
+    faults: dict[str, Faults] = {}
+    for one, other in zip(order[again], order[again + 1], strict=True):
+        names = [contents[shard[row]].shard.name for row in (one, other)]
+        faults.setdefault(names[1], Faults(names[1])).add(
+            "galaxies that are stored twice, galaxy", f"{ids[one]} (also in {names[0]})"
+        )
+    for of_shard in faults.values():
+        yield from of_shard.findings()
+    order = np.lexsort((split, keys))
+    twins = np.flatnonzero((keys[order][1:] == keys[order][:-1]) & (split[order][1:] != split[order][:-1]))
+    if len(twins):
+        shown = ", ".join(
+            f"{ids[order[twin]]} ({SPLITS[split[order[twin]]]}) and {ids[order[twin + 1]]} ({SPLITS[split[order[twin + 1]]]})"
+            for twin in twins[:NAMED]
+        )
+        yield Finding("warning", "all splits", f"{len(twins):,} identical images in two splits: {shown}")
+
+
+def _settings(data: Dataset) -> tuple[CropSettings, plan.PlanSettings]:
+    """How the dataset was made. Raises DatasetError where a setting is missing or of another type, or there are no shards."""
+    kinds = {"crop_fraction": float, "encoding": str, "validation_fraction": float, "test_fraction": float}
+    values: dict[str, Any] = {}
+    for field in (*fields(CropSettings), *fields(plan.PlanSettings)):
+        value = values[field.name] = data.settings.get(field.name)
+        kind = kinds.get(field.name, int)
+        too_small = field.name in ("size", "examples_per_shard") and isinstance(value, int) and value < 1
+        if too_small or not isinstance(value, (int, float) if kind is float else kind):
+            raise DatasetError(f"its setting {field.name} is {value!r}")
+    if not data.shards:
+        raise DatasetError("it lists no shards")
+    of_crop = {field.name: values.pop(field.name) for field in fields(CropSettings)}
+    return CropSettings(**of_crop), plan.PlanSettings(**values)
+
+
+def verify(folder: Path, src: Path | None = None, solutions: Path | None = None, workers: int = 1) -> Report:
+    """Check the dataset in `folder`; with `src` also that it holds every galaxy of the source, pixel for pixel.
+
+    solutions: the table of votes, where it is not in the source. Raises DatasetError where there is no dataset to
+    check, SourceError where the source cannot be read.
+    """
+    if not (folder / dataset.MANIFEST).is_file():
+        dataset.read_manifest(folder)  # says what is missing
+    try:
+        data = dataset.read_manifest(folder)
+        crop, planned = _settings(data)
+    except DatasetError as error:
+        what = str(error).removeprefix(f"{folder / dataset.MANIFEST}: ")
+        return Report(None, (Finding("error", dataset.MANIFEST, what),))
+    findings = list(_check_files(data))
+    tasks = (CheckTask(folder / shard.name, shard, crop) for shard in sorted(data.shards, key=lambda shard: -shard.examples))
+    by_name: dict[str, Contents] = {}
+    with tqdm(
+        total=sum(shard.examples for shard in data.shards), unit=" galaxies", desc="verifying shards", dynamic_ncols=True
+    ) as bar:
+        for result in run_local(check_shard, tasks, min(workers, len(data.shards)), bar.update):
+            by_name[result.shard.name] = result
+    contents = [by_name[shard.name] for shard in data.shards]
+    for result in contents:
+        findings += result.findings
+    findings += _check_across(contents)
+    if not any(result.findings for result in contents):
+        findings += _check_tfds(data, contents)
+    if src is not None:
+        findings += compare(data, crop, planned, contents, src, solutions, workers)
+    return Report(data, tuple(sorted(findings, key=lambda finding: (finding.level, finding.where))))

@@ -1,0 +1,186 @@
+"""Check one shard: for itself, and against its source. The work of `verify`'s worker processes."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.sources import ImageReader, Listing
+from tfrecords import dataset, framing, images, schema
+from tfrecords.dataset import Shard
+from tfrecords.errors import ImageError, RecordError
+from tfrecords.files import sha256_file
+from tfrecords.taxonomy import SUM_TOLERANCE_ERROR, tree_deviation
+
+# Of one kind of fault in one place, so many are named; the rest is counted.
+NAMED = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong (`error`) or odd (`warning`): in which file, and what."""
+
+    level: str
+    where: str
+    what: str
+
+
+class Faults:
+    """Faults of one file, gathered by kind."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._kinds: dict[str, list[str]] = {}
+
+    def add(self, kind: str, which: object = "") -> None:
+        self._kinds.setdefault(kind, []).append(str(which))
+
+    def findings(self) -> Iterator[Finding]:
+        for kind, which in self._kinds.items():
+            named = ", ".join(filter(None, which[:NAMED])) + (f" and {len(which) - NAMED:,} more" if len(which) > NAMED else "")
+            yield Finding("error", self._where, f"{kind}: {named}" if named else kind)
+
+
+@dataclass(frozen=True)
+class CheckTask:
+    """A shard to be checked for itself."""
+
+    path: Path
+    shard: Shard
+    crop: images.CropSettings
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a shard holds: ids (int64), the first 8 bytes of each image's SHA-256 (uint64), shapes of the images."""
+
+    shard: Shard
+    findings: tuple[Finding, ...]
+    ids: np.ndarray
+    images: np.ndarray
+    shapes: frozenset[tuple[int, int]]
+
+
+def _check_example(example: schema.Example, task: CheckTask, faults: Faults) -> tuple[int, int] | None:
+    """Check one example; return the shape of its stored image, if it can be decoded."""
+    size, encoding = task.crop.size, task.crop.encoding
+    shape = None
+    try:
+        if encoding == "raw":
+            shape = images.decode_stored(example.image, encoding, size).shape[:2]
+        else:
+            stored = images.decode(example.image)
+            shape = stored.shape[:2]
+            row, column = example.crop_offset
+            if min(row, column) < 0 or row + size > shape[0] or column + size > shape[1]:
+                faults.add(f"images that hold no crop of {size} x {size} at crop_offset, galaxy", example.galaxy_id)
+    except ImageError as error:
+        faults.add("images that cannot be decoded, galaxy", f"{example.galaxy_id} ({error})")
+    if task.shard.split == "unlabelled":
+        if not np.isnan(example.targets).all():
+            faults.add("targets where there should be none, galaxy", example.galaxy_id)
+    elif not np.isfinite(example.targets).all() or example.targets.min() < 0 or example.targets.max() > 1 + SUM_TOLERANCE_ERROR:
+        faults.add("targets that are not from 0 to 1, galaxy", example.galaxy_id)
+    elif tree_deviation(example.targets[None]).max() > SUM_TOLERANCE_ERROR:
+        faults.add("targets that break the decision tree, galaxy", example.galaxy_id)
+    return shape
+
+
+def check_shard(task: CheckTask, on_image: Callable[[], None]) -> Contents:
+    """Check a shard for itself: size, hash, every record, image and target."""
+    shard = task.shard
+    faults = Faults(shard.name)
+    ids: list[int] = []
+    keys: list[int] = []
+    shapes: set[tuple[int, int]] = set()
+    if not task.path.is_file():
+        faults.add("is missing")
+    else:
+        if (size := task.path.stat().st_size) != shard.bytes:
+            faults.add(f"has {size:,} bytes where {shard.bytes:,} were written")
+        if sha256_file(task.path) != shard.sha256:
+            faults.add("its SHA-256 is not that of the manifest")
+        try:
+            for number, record in enumerate(framing.read_records(task.path)):
+                try:
+                    example = schema.parse(record)
+                except RecordError:
+                    faults.add("records that are no example of a galaxy, number", number)
+                    continue
+                ids.append(example.galaxy_id)
+                keys.append(int.from_bytes(hashlib.sha256(example.image).digest()[:8], "big"))
+                if shape := _check_example(example, task, faults):
+                    shapes.add(shape)
+                on_image()
+        except RecordError as error:  # says which record; what follows it cannot be trusted to begin where it seems to
+            faults.add(str(error).removeprefix(f"{task.path}: ").split(":")[0])
+        else:
+            if len(ids) != shard.examples:
+                faults.add(f"holds {len(ids):,} galaxies where {shard.examples:,} were written")
+    findings = tuple(faults.findings())
+    return Contents(shard, findings, np.array(ids, np.int64), np.array(keys, np.uint64), frozenset(shapes))
+
+
+@dataclass(frozen=True)
+class SourceTask:
+    """A shard to be compared with its source: the images of the galaxies that it holds, and of those rejected from it."""
+
+    path: Path
+    shard: Shard
+    crop: images.CropSettings
+    images: Listing
+    targets: np.ndarray
+    rejected: Listing
+
+
+def _agree(data: bytes, example: schema.Example, crop: images.CropSettings) -> bool:
+    """Whether a stored image is the crop of a source image: in every pixel, or one level on average where a JPEG had to be
+    encoded again, perhaps by another version of the codec."""
+    stored = images.decode_stored(example.image, crop.encoding, crop.size, example.crop_offset)
+    expected = images.store(data, crop)
+    if crop.encoding == "jpeg" and not expected.lossless:
+        again = images.decode_stored(expected.data, crop.encoding, crop.size, expected.offset)
+        return bool(np.abs(again.astype(np.int16) - stored).mean() <= 1)
+    return np.array_equal(stored, images.crop(images.decode(data), crop.crop_fraction, crop.size))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison found: the id (int64) and CRC-32 (uint32) of each source image that was read."""
+
+    findings: tuple[Finding, ...]
+    ids: np.ndarray
+    crcs: np.ndarray
+
+
+def check_against_source(task: SourceTask, on_image: Callable[[], None]) -> Compared:
+    """Compare the images and targets of an intact shard with those of its source."""
+    faults = Faults(task.shard.name)
+    crcs: dict[int, int] = {}
+    for listed in (task.images, task.rejected):
+        crcs |= zip(listed.galaxy_id.tolist(), listed.known_crcs().tolist(), strict=True)
+    rows = {galaxy_id: row for row, galaxy_id in enumerate(task.images.galaxy_id.tolist())}
+    with ImageReader() as reader:
+        for example in map(schema.parse, framing.read_records(task.path)):
+            row = rows.get(example.galaxy_id)
+            if row is not None:
+                try:
+                    data, crcs[example.galaxy_id], _ = reader.read(task.images, row)
+                    if not _agree(data, example, task.crop):
+                        faults.add("pixels that are not those of the source, galaxy", example.galaxy_id)
+                except ImageError as error:
+                    faults.add("images that cannot be compared with the source, galaxy", f"{example.galaxy_id} ({error})")
+                if not np.array_equal(task.targets[row], example.targets, equal_nan=True):
+                    faults.add("targets that are not those of the source, galaxy", example.galaxy_id)
+            on_image()
+        for row, galaxy_id in enumerate(task.rejected.galaxy_id.tolist()):
+            try:
+                data, crcs[galaxy_id], _ = reader.read(task.rejected, row)
+                images.store(data, task.crop)
+                faults.add(f"galaxies in {dataset.REJECTED} whose images are readable", galaxy_id)
+            except ImageError:
+                pass
+    ids = np.fromiter(crcs, np.int64, len(crcs))
+    return Compared(tuple(faults.findings()), ids, np.fromiter(crcs.values(), np.uint32, len(crcs)))

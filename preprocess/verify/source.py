@@ -1,0 +1,125 @@
+"""Hold a dataset against its source: every galaxy stored where the plan puts it, or rejected; and every pixel."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from tqdm import tqdm
+
+from preprocess import plan, surveys
+from preprocess.engines import run_local
+from preprocess.surveys import Survey
+from preprocess.verify.shard import Compared, Contents, Faults, Finding, SourceTask, check_against_source
+from tfrecords import dataset
+from tfrecords.dataset import Dataset
+from tfrecords.errors import DatasetError, SourceError
+from tfrecords.images import CropSettings
+
+
+def _rejected_ids(data: Dataset) -> list[int]:
+    """The galaxies in rejected.csv; none where that is damaged, which is a finding of its own."""
+    try:
+        return [*data.rejected()]
+    except DatasetError:
+        return []
+
+
+def _check_members(data: Dataset, contents: list[Contents], survey: Survey, shards: list[plan.ShardPlan]) -> Iterator[Finding]:
+    """Every galaxy of the source must be stored where the plan puts it, or be rejected; and none besides."""
+    rejected = _rejected_ids(data)
+    planned = {shard.name: survey.images.galaxy_id[shard.rows] for shard in shards}
+    for content in contents:
+        expected = planned.pop(content.shard.name, np.zeros(0, np.int64))
+        expected = expected[~np.isin(expected, rejected)]
+        faults = Faults(content.shard.name)
+        for galaxy_id in np.setdiff1d(expected, content.ids):
+            faults.add("galaxies of the source that are neither stored here nor rejected, galaxy", galaxy_id)
+        for galaxy_id in np.setdiff1d(content.ids, expected):
+            faults.add("galaxies that the source does not put here, galaxy", galaxy_id)
+        if not len(np.setxor1d(expected, content.ids)) and not np.array_equal(expected, content.ids):
+            faults.add("its galaxies are not in the order of the plan")
+        yield from faults.findings()
+    for name, ids in planned.items():
+        if len(ids := ids[~np.isin(ids, rejected)]):
+            yield Finding("error", name, f"should be there: the source puts {len(ids):,} galaxies into it, first {ids[0]}")
+
+
+def _source_tasks(
+    data: Dataset, crop: CropSettings, contents: list[Contents], survey: Survey, shards: list[plan.ShardPlan]
+) -> Iterator[SourceTask]:
+    """A comparison for every shard that was found intact: of a damaged one there is nothing to compare."""
+    rejected = _rejected_ids(data)
+    rows_of = {shard.name: shard.rows for shard in shards}
+    ids = survey.images.galaxy_id
+    for content in contents:
+        if content.findings:
+            continue
+        rows = np.searchsorted(ids, content.ids).clip(max=len(ids) - 1)
+        listed = survey.images.part(rows[ids[rows] == content.ids])
+        planned = rows_of.get(content.shard.name, np.zeros(0, np.int64))
+        left_out = survey.images.part(planned[np.isin(ids[planned], rejected)])
+        path, targets = data.folder / content.shard.name, survey.votes.of(listed.galaxy_id)
+        yield SourceTask(path, content.shard, crop, listed, targets, left_out)
+
+
+def _check_listed(data: Dataset, survey: Survey, shards: list[plan.ShardPlan]) -> Iterator[Finding]:
+    """Names and rejected images must be those of the source."""
+    images = survey.images
+    rows = plan.planned_rows(shards)
+    for name, listed, expected in (
+        (dataset.NAMES, data.names, rows[images.named[rows] == 1]),
+        (dataset.REJECTED, data.rejected, rows[np.isin(images.galaxy_id[rows], _rejected_ids(data))]),
+    ):
+        with suppress(DatasetError):  # damaged: a finding of its own
+            if listed() != {int(images.galaxy_id[row]): images.path(row) for row in expected}:
+                yield Finding("error", name, "does not agree with the source")
+
+
+def _check_provenance(
+    data: Dataset, survey: Survey, shards: list[plan.ShardPlan], compared: list[Compared]
+) -> Iterator[Finding]:
+    """What the manifest says of the source must be what it is."""
+    expected = surveys.summarise(survey)
+    ids = np.concatenate([result.ids for result in compared]) if compared else np.zeros(0, np.int64)
+    planned = survey.images.galaxy_id[plan.planned_rows(shards)]
+    order = np.argsort(ids)
+    if np.array_equal(ids[order], planned):  # else galaxies are missing, which is a finding of its own
+        crcs = np.concatenate([result.crcs for result in compared])[order]
+        expected["fingerprint"] = surveys.fingerprint(expected["listing"], crcs)
+    for name, value in expected.items():
+        if data.source.get(name) != value:
+            what = f"says of the source that {name} is {data.source.get(name)}, where it is {value}"
+            yield Finding("error", dataset.MANIFEST, what)
+
+
+def compare(
+    data: Dataset,
+    crop: CropSettings,
+    settings: plan.PlanSettings,
+    contents: list[Contents],
+    src: Path,
+    solutions: Path | None,
+    workers: int,
+) -> Iterator[Finding]:
+    """Whether `data`, whose shards were found to hold `contents`, is what `src` gives with these settings.
+
+    solutions: the table of votes, where it is not in the source. Raises SourceError where the source cannot be read.
+    """
+    with TemporaryDirectory(prefix="preprocess-verify-") as scratch:
+        survey = surveys.survey_of(src, Path(scratch), solutions)
+        if data.source.get("votes") and not survey.votes.sha256:
+            raise SourceError(
+                f"{src}: the dataset was built with a table of votes that is not in it: name it with --solutions FILE"
+            )
+        shards = plan.make(survey.galaxies, settings)
+        yield from _check_members(data, contents, survey, shards)
+        total = sum(len(content.ids) for content in contents if not content.findings)
+        with tqdm(total=total, unit=" galaxies", desc="comparing with the source", dynamic_ncols=True) as bar:
+            tasks = _source_tasks(data, crop, contents, survey, shards)
+            compared = list(run_local(check_against_source, tasks, workers, bar.update))
+    for result in compared:
+        yield from result.findings
+    yield from _check_listed(data, survey, shards)
+    yield from _check_provenance(data, survey, shards, compared)

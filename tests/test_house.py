@@ -1,0 +1,265 @@
+"""The rules of the house, read off the imports and names in the code: BUILD.md states them, one by one, in these words."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from trainer.cli import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("tfrecords", "preprocess", "trainer")
+WINGS = ("backends", "input", "network", "images", "analysis")
+RULES = (
+    "`tfrecords` imports neither `preprocess` nor `trainer`.",
+    "`preprocess` imports nothing of `trainer`, and never TensorFlow, by whatever way.",
+    "Of `preprocess`, `trainer` imports `preprocess.sources` alone. Its `__init__` is the only door to that folder, for the "
+    "other rooms of `preprocess` too.",
+    "The wings of `trainer` import none of its commands, and `trainer.backends` nothing else of `trainer`.",
+    "There is no circle of imports, neither between modules nor between folders.",
+    "Importing `trainer.train` loads neither FITS, archives nor `predict`.",
+    "What differs between TensorFlow and JAX is in `trainer.backends`: no other room asks which of them it runs on.",
+    "A name that is private to JAX stands in one function, with what breaks should it move, and a test notices.",
+    "A name of a class or public function stands for one thing; values are not called `found`, `made` or `of`.",
+    "A helper has one home.",
+)
+
+
+@dataclass(frozen=True)
+class Import:
+    """Room `importer` imports `module`, or the name `name` of it."""
+
+    importer: str
+    module: str
+    name: str
+
+    @property
+    def whole(self) -> str:
+        """The module that is imported: `from package import module` imports the module."""
+        longer = f"{self.module}.{self.name}"
+        return longer if longer in rooms() else self.module
+
+
+@cache
+def rooms() -> dict[str, ast.Module]:
+    """Every module of the three packages by its dotted name."""
+    trees = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            trees[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = ast.parse(path.read_text("utf-8"))
+    assert len(trees) > 70
+    return trees
+
+
+def _imports(room: str) -> Iterator[Import]:
+    for node in ast.walk(rooms()[room]):
+        if isinstance(node, ast.Import):
+            yield from (Import(room, alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{room}: a relative import"
+            yield from (Import(room, node.module or "", alias.name) for alias in node.names)
+
+
+@cache
+def imports() -> tuple[Import, ...]:
+    return tuple(each for room in rooms() for each in _imports(room))
+
+
+def _is_in(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def _offences(importers: tuple[str, ...], *forbidden: str) -> list[str]:
+    """Imports by some packages of others, in words."""
+    return [
+        f"{each.importer} imports {each.whole}"
+        for each in imports()
+        if _is_in(each.importer, *importers) and _is_in(each.whole, *forbidden)
+    ]
+
+
+def test_build_md_states_exactly_these_rules() -> None:
+    text = (ROOT / "BUILD.md").read_text("utf-8")
+    start = text.index("Rules of the house")
+    listed = re.findall(r"^- (.+(?:\n  .+)*)", text[start : text.index("\n\n", text.index("\n- ", start))], re.MULTILINE)
+    assert [" ".join(rule.split()) for rule in listed] == list(RULES)
+
+
+def test_tfrecords_imports_neither_of_the_programs() -> None:
+    assert _offences(("tfrecords",), "preprocess", "trainer") == []
+
+
+def test_preprocess_imports_nothing_of_trainer_and_never_tensorflow() -> None:
+    reached = {room for room in rooms() if _is_in(room, "preprocess")}
+    while more := {each.whole for each in imports() if each.importer in reached and each.whole in rooms()} - reached:
+        reached |= more
+    assert {room.split(".")[0] for room in reached} == {"preprocess", "tfrecords"}
+    heavy = ("tensorflow", "keras", "tensorflow_datasets", "jax")
+    assert _offences(tuple(reached - {"preprocess", "tfrecords"}), *heavy) == []
+
+
+def test_the_sources_have_one_door() -> None:
+    assert [
+        f"{each.importer} imports {each.whole}"
+        for each in imports()
+        if _is_in(each.whole, "preprocess.sources") and each.whole != "preprocess.sources"
+        and not _is_in(each.importer, "preprocess.sources")
+    ] == []  # fmt: skip
+    assert [each.importer for each in imports() if (each.module, each.name) == ("preprocess", "sources")] == []  # as a whole
+    through_the_door = {"preprocess.sources"}
+    assert {each.whole for each in imports() if _is_in(each.importer, "trainer") and _is_in(each.whole, "preprocess")} == (
+        through_the_door
+    )
+
+
+def test_wings_import_no_command_and_backends_nothing_else_of_trainer() -> None:
+    commands = tuple(f"trainer.{command}" for command in (*COMMANDS, "cli"))
+    assert {*commands} <= rooms().keys()
+    wings = tuple(f"trainer.{wing}" for wing in WINGS)
+    assert {room.split(".")[1] for room in rooms() if room.count(".") > 1 and room.startswith("trainer.")} == {*WINGS}
+    assert _offences(wings, *commands) == []
+    others = [
+        f"{each.importer} imports {each.whole}"
+        for each in imports()
+        if _is_in(each.importer, "trainer.backends")
+        and _is_in(each.whole, "trainer")
+        and not _is_in(each.whole, "trainer.backends")
+    ]
+    assert others == []
+
+
+def _circle(edges: dict[str, set[str]]) -> list[str]:
+    """The rooms of a circle, none where there is no circle."""
+    left = {room: set(targets) for room, targets in edges.items()}
+    while ends := [room for room, targets in left.items() if not targets & left.keys()]:
+        for room in ends:
+            del left[room]
+    return sorted(left)
+
+
+def test_a_circle_would_be_found() -> None:
+    assert _circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+    assert _circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def _wing(room: str) -> str:
+    """The folder of a room, or a command or other room at the root of its package."""
+    parts = room.split(".")
+    return ".".join(parts[:2]) if len(parts) > 2 else room
+
+
+def test_no_room_imports_itself_in_a_circle_nor_does_a_wing() -> None:
+    of_rooms: dict[str, set[str]] = {room: set() for room in rooms()}
+    of_wings: dict[str, set[str]] = {_wing(room): set() for room in rooms()}
+    for each in imports():
+        if each.whole in rooms() and each.whole != each.importer and each.importer.count("."):
+            of_rooms[each.importer].add(each.whole)
+            if _wing(each.importer) != _wing(each.whole):
+                of_wings[_wing(each.importer)].add(_wing(each.whole))
+    assert sum(map(len, of_rooms.values())) > 200
+    assert _circle(of_rooms) == [] and _circle(of_wings) == []
+
+
+def test_importing_training_loads_neither_fits_nor_archives_nor_predict() -> None:
+    script = "import sys, trainer.train; print(*sorted(name for name in sys.modules if name.split('.')[0] in sys.argv))"
+    command = [sys.executable, "-c", script, *PACKAGES, "tensorflow", "keras", "astropy", "pandas", "matplotlib"]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+    assert "trainer.train" in loaded and "trainer.config" in loaded
+    heavy = (
+        "trainer.images.fits",
+        "trainer.images.cutouts",
+        "preprocess",
+        "trainer.predict",
+        "trainer.explore",
+        "trainer.export",
+    )
+    assert [name for name in loaded if _is_in(name, *heavy, "tensorflow", "keras", "astropy", "pandas", "matplotlib")] == []
+
+
+def test_no_room_outside_backends_asks_which_backend_it_runs_on() -> None:
+    asked = [
+        f"{room}, line {node.lineno}"
+        for room, tree in rooms().items()
+        if not _is_in(room, "trainer.backends")
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Compare, ast.MatchValue))
+        and any(isinstance(part, ast.Constant) and part.value in ("jax", "tensorflow") for part in ast.walk(node))
+    ]
+    assert asked == []
+    others = tuple(room for room in rooms() if room.count(".") and not _is_in(room, "trainer.backends"))
+    assert _offences(others, "trainer.backends.on_tensorflow", "trainer.backends.on_jax") == []
+    questions = ("keras.backend.backend", "keras.config.backend", "tf.distribute", "os.environ.get('KERAS_BACKEND')")
+    assert [
+        f"{room}, line {node.lineno}: {ast.unparse(node)}"
+        for room in others
+        for node in ast.walk(rooms()[room])
+        if isinstance(node, (ast.Attribute, ast.Call)) and ast.unparse(node) in questions
+    ] == []
+    assert {each.importer for each in imports() if _is_in(each.module, "jax")} <= {
+        room for room in rooms() if _is_in(room, "trainer.backends")
+    }
+
+
+def test_private_names_of_jax_stand_in_one_function_that_says_what_breaks() -> None:
+    private = [each for each in imports() if _is_in(each.module, "jax") and "._" in f"{each.module}.{each.name}"]
+    assert [(each.importer, each.name) for each in private] == [("trainer.backends.hosts", "global_state")]
+    chains = [node for tree in rooms().values() for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    assert [ast.unparse(node) for node in chains if re.match(r"jax(\.\w+)*\._\w", ast.unparse(node))] == []
+    functions = {node.name: node for node in ast.walk(rooms()["trainer.backends.hosts"]) if isinstance(node, ast.FunctionDef)}
+    assert "Should it move" in (ast.get_docstring(functions["_jax_state"]) or "")
+
+
+def test_the_private_names_of_jax_are_there() -> None:
+    from jax._src.distributed import global_state
+
+    assert all(hasattr(global_state, name) for name in ("client", "coordinator_address"))
+    from jax._src.lib import _jax
+
+    client = _jax.DistributedRuntimeClient
+    assert {"key_value_set", "blocking_key_value_get"} <= {*dir(client)}
+
+
+# Names that mean the same in each place, as the contract of a protocol or of the command line.
+VAGUE = ("found", "made", "of")
+SAME = {"main", "find_hardware"}
+
+
+def test_a_name_stands_for_one_thing() -> None:
+    homes: dict[str, list[str]] = {}
+    for room, tree in rooms().items():
+        for node in tree.body:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(room)
+    assert {name: where for name, where in homes.items() if len(where) > 1 and name not in SAME} == {}
+
+
+def test_values_have_names_that_say_what_they_are() -> None:
+    """`found`, `made` and `of` fit anything. Two rooms are left as they are."""
+    vague = [
+        f"{room}, line {node.lineno}"
+        for room, tree in rooms().items()
+        if room not in ("preprocess.sources.archives", "trainer.analysis.style")
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in VAGUE)
+        or (isinstance(node, ast.arg) and node.arg in VAGUE)
+    ]
+    assert vague == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "home"),
+    [
+        (r"build the dataset again with --overwrite", "tfrecords.errors"),
+        (r"' '\.join\(str\(\w+\)\.split\(\)\)", "tfrecords.errors"),
+        (r"min\(galaxies, limit\)", "tfrecords.dataset"),
+    ],
+)
+def test_a_helper_has_one_home(pattern: str, home: str) -> None:
+    assert [room for room, tree in rooms().items() for _ in re.findall(pattern, ast.unparse(tree))] == [home]

@@ -1,0 +1,66 @@
+"""What a run warns of, with what to change: constant predictions, and what is too long for it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trainer.advice import CONSTANT_SPREAD, collapse_warning, spread, too_long, what_to_change
+from trainer.config import RECIPES, TrainConfig
+
+SETTINGS = {**RECIPES["best"](), "weights": "imagenet"}
+
+
+def test_the_spread_over_batches_is_that_over_all() -> None:
+    predicted = np.random.default_rng(0).random((12, 5), np.float32)
+    assert spread([predicted[:5], predicted[5:]]) == pytest.approx(predicted.std(axis=0).mean(), rel=1e-6)
+
+
+def test_predictions_that_vary_are_no_reason_for_words() -> None:
+    assert collapse_warning(CONSTANT_SPREAD, SETTINGS) == collapse_warning(float("nan"), SETTINGS) == ""
+    said = collapse_warning(0.0012, SETTINGS)
+    assert said.startswith(
+        "warning: the predictions are nearly the same for all galaxies (standard deviation 0.0012 per column)"
+    )
+    assert "a smaller --batch_size" in said
+
+
+def test_the_advice_is_what_the_settings_do_not_have_yet() -> None:
+    bad = {**RECIPES["article"](), "weights": "none", "batch_size": 64}
+    assert what_to_change(bad) == (
+        "--initialisation means, --weights imagenet, --warmup_steps 60, a higher --learning_rate than 1e-05 or a smaller "
+        "--batch_size than 64"
+    )
+    assert "--input_scaling auto" in what_to_change({**bad, "weights": "imagenet"})
+    good = {**SETTINGS, "initialisation": "means", "warmup_steps": 100, "input_scaling": "auto"}
+    assert what_to_change({**good, "learning_rate": 1e-2, "batch_size": 1}) == "a lower --learning_rate than 0.01"
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps", "expected"),
+    [
+        ({"warmup_steps": 60, "epochs": 2}, 31, ""),
+        ({"warmup_steps": 60, "epochs": 2}, 30, "--warmup_steps 60: there are 60 steps in all, .* take 6 or fewer, or more"),
+        (
+            {"warmup_steps": 60, "epochs": 1},
+            3,
+            "--warmup_steps 60: there are 3 steps in all, .* never reaches 0.0001: take 0,",
+        ),
+        ({"warmup_steps": 0, "ema": 0.999, "epochs": 10}, 300, ""),
+        (
+            {"warmup_steps": 0, "ema": 0.999, "epochs": 10},
+            77,
+            r"--ema 0.999: there are 770 steps in all, so 46% of the average is still the model as it began: take 0.99 or less",
+        ),
+        ({"warmup_steps": 0, "ema": 0.99, "epochs": 1}, 3, "there are 3 steps in all, so 98% .* take 0, which is none, or"),
+        ({"warmup_steps": 0, "ema": 0.99, "epochs": 1}, 1, ""),
+    ],
+)
+def test_a_warm_up_or_an_average_longer_than_the_run_is_told_with_what_fits(
+    changes: dict[str, Any], steps: int, expected: str
+) -> None:
+    said = too_long(TrainConfig(Path(), **changes), steps)
+    assert len(said) == bool(expected)
+    assert not expected or re.search(expected, said[0])

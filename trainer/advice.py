@@ -1,0 +1,92 @@
+"""What a run tells its user: how long it takes, what in it is too long, and whether its predictions collapsed to constants.
+
+A network like VGG16 easily learns constants, and hardly leaves them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from trainer.config import TrainConfig
+
+# Below this mean standard deviation per column predictions are as good as constant; that of votes is about 0.16.
+CONSTANT_SPREAD = 0.01
+LONG_HOURS = 12
+# A moving average of which more than this is still the model as it began says little of the one that was trained.
+_UNTRAINED = 0.05
+_MOMENTA = (0.9999, 0.999, 0.99, 0.9, 0.0)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def time_to_end(seconds_per_step: float, steps: int, size: int, has_gpu: bool) -> str:
+    """What to expect, in a line; above 12 hours a second line with what to change.
+
+    `steps`: still to do, in all epochs. Early stopping may end sooner; validation adds a little.
+    """
+    seconds = seconds_per_step * steps
+    line = f"expected time to the end: {_duration(seconds)} ({seconds_per_step:.2f} s a step, {steps:,} steps to go at most)"
+    if seconds <= LONG_HOURS * 3600:
+        return line
+    hardware = "a machine with a GPU" if not has_gpu else "a faster GPU"
+    smaller = f", smaller images (`preprocess --size {max(32, size // 3)}` takes about a ninth)" if size >= 96 else ""
+    return f"{line}\nthat is more than {LONG_HOURS} hours: use {hardware}{smaller}, fewer --epochs, or --limit"
+
+
+def too_long(config: TrainConfig, steps: int) -> list[str]:
+    """Lines to say where a run of `steps` steps an epoch ends before its warm-up, or before its moving average is trained."""
+    lines = []
+    total = config.epochs * steps
+    if total <= config.warmup_steps:
+        fewer = f"{total // 10} or fewer" if total >= 10 else "0"
+        lines.append(
+            f"--warmup_steps {config.warmup_steps}: there are {total} steps in all, so the learning rate never reaches "
+            f"{config.learning_rate:g}: take {fewer}, or more --epochs"
+        )
+    averaged = total - 1  # Keras' average begins with the weights after the first step
+    untrained = config.ema**averaged if averaged else 0.0
+    if untrained > _UNTRAINED:
+        shorter = next(momentum for momentum in _MOMENTA if momentum**averaged <= _UNTRAINED)
+        lines.append(
+            f"--ema {config.ema:g}: there are {total} steps in all, so {untrained:.0%} of the average is still the model as it "
+            f"began: take {f'{shorter:g} or less' if shorter else '0, which is none'}, or more --epochs"
+        )
+    return lines
+
+
+def spread(batches: Sequence[np.ndarray]) -> float:
+    """The mean over columns of the standard deviation over galaxies; batches: (n, columns)."""
+    return float(np.concatenate(batches).astype(np.float64).std(axis=0).mean())
+
+
+def what_to_change(settings: Mapping[str, Any]) -> str:
+    """Of a run's settings, in the order in which it helps."""
+    changes = []
+    if settings["initialisation"] != "means":
+        changes.append("--initialisation means")
+    if settings["weights"] == "none":
+        changes.append("--weights imagenet")
+    elif settings["input_scaling"] != "auto":
+        changes.append("--input_scaling auto")
+    if not settings["warmup_steps"]:
+        changes.append("--warmup_steps 60")
+    other = "lower" if settings["learning_rate"] > 3e-4 else "higher"
+    changes.append(f"a {other} --learning_rate than {settings['learning_rate']:g}")
+    if settings["batch_size"] > 1:
+        changes.append(f"a smaller --batch_size than {settings['batch_size']}")
+    return ", ".join(changes[:-1]) + f" or {changes[-1]}" if len(changes) > 1 else changes[0]
+
+
+def collapse_warning(spread: float, settings: Mapping[str, Any]) -> str:
+    """What to say after a first epoch whose predictions spread so little; empty where they do not."""
+    if not spread < CONSTANT_SPREAD:  # or it is no number, which another message tells
+        return ""
+    return (
+        f"warning: the predictions are nearly the same for all galaxies (standard deviation {spread:.4f} per column): if "
+        f"they stay so, start again (--overwrite) with {what_to_change(settings)}"
+    )

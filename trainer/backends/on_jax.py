@@ -1,0 +1,223 @@
+"""Keras on JAX: the devices of this machine, or of several, as one mesh over which each batch is shared out."""
+
+import contextlib
+import functools
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfrecords.errors import RunError, squeezed
+from trainer.backends.base import STEPS_IN_FLIGHT, Devices, Hardware, Objective, check_shapes, keeps_average, variables_of
+from trainer.backends.startup import without_native_notes
+
+
+def find_hardware() -> Hardware:
+    """What JAX finds on this machine. Raises RunError where it cannot start."""
+    import jax
+
+    try:
+        with without_native_notes():
+            devices = jax.local_devices()
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds, AssertionError among them
+        raise RunError(
+            f"JAX cannot start its devices ({squeezed(error)}): check nvidia-smi and JAX_PLATFORMS, or install with the "
+            "jax-gpu extra"
+        ) from error
+    gpus = [device for device in devices if device.platform == "gpu"]
+    memory = [int((gpu.memory_stats() or {}).get("bytes_limit", 0)) for gpu in gpus]
+    # AMD's cards name theirs otherwise; all that JAX supports have bfloat16.
+    versions = [re.fullmatch(r"(\d+)\.(\d+)", str(getattr(gpu, "compute_capability", ""))) for gpu in gpus]
+    capability = min(((int(match[1]), int(match[2])) if match else (99, 0) for match in versions), default=(0, 0))
+    return Hardware(tuple(gpu.device_kind for gpu in gpus), min(memory, default=0), capability, len(devices))
+
+
+@dataclass(frozen=True)
+class JaxDevices(Devices):
+    """The devices of this machine, and of the other processes of the run."""
+
+    backend = "jax"
+
+    @property
+    def parallelism(self) -> str:
+        return "data parallel"
+
+    @functools.cached_property
+    def _mesh(self) -> Any:
+        import jax
+
+        devices = jax.devices() if self.share.processes > 1 else jax.local_devices()
+        return jax.sharding.Mesh(np.array(devices), ("batch",))
+
+    @property
+    def everywhere(self) -> Any:
+        """The sharding of what every device holds whole."""
+        import jax
+
+        return jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
+
+    def replicate(self, values: Any) -> Any:
+        """Nested lists of arrays, whole on every device; where processes differ, each keeps its own."""
+        import jax
+
+        def everywhere(value: Any) -> Any:
+            return jax.make_array_from_process_local_data(self.everywhere, np.asarray(value))
+
+        return jax.tree.map(everywhere, values)
+
+    def send(self, rows: np.ndarray) -> Any:
+        """This process' rows of a batch as a part of the whole batch, shared out among the devices."""
+        import jax
+
+        sharding = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec("batch"))
+        return jax.make_array_from_process_local_data(sharding, rows)
+
+    def steps(self, model: Any, optimizer: Any, objective: Objective) -> "JaxSteps":
+        return JaxSteps(model, optimizer, self, objective)
+
+    def predictor(self, model: Any) -> "JaxPredictor":
+        return JaxPredictor(model, self)
+
+
+class JaxSteps:
+    """See `base.Steps`. The state is this object's: that of the model and the optimizer stays as it was."""
+
+    def __init__(self, model: Any, optimizer: Any, devices: JaxDevices, objective: Objective) -> None:
+        import jax
+        import keras
+
+        self._model = model
+        self._optimizer = optimizer
+        self._devices = devices
+        self._running: deque[Any] = deque()
+        self._predictor = JaxPredictor(model, devices)
+        values = ([variable.value for variable in group] for group in self._groups())
+        self._state: Any = devices.replicate((*values, np.float32(0)))
+        self._average: Any = None
+
+        def step(state: Any, flags: Any, images: Any, targets: Any, drawn: Any) -> Any:
+            trainable, other, of_optimizer, total = state
+
+            def scaled_loss(trainable: Any) -> Any:
+                predicted, updated = model.stateless_call(trainable, other, objective.augment(images, drawn), training=True)
+                error = objective.error(predicted, targets)
+                loss = error if objective.loss is objective.error else objective.loss(predicted, targets)
+                with keras.StatelessScope(state_mapping=list(zip(optimizer.variables, of_optimizer, strict=True))):
+                    return optimizer.scale_loss(loss), (error, updated)
+
+            gradients, (error, updated) = jax.grad(scaled_loss, has_aux=True)(trainable)
+            trainable, of_optimizer = optimizer.stateless_apply(of_optimizer, gradients, trainable)
+            return (trainable, updated, of_optimizer, total + error), flags.any()
+
+        self._step = jax.jit(step, donate_argnums=0, out_shardings=devices.everywhere)
+
+    def _groups(self) -> tuple[list[Any], list[Any], list[Any]]:
+        return self._model.trainable_variables, self._model.non_trainable_variables, self._optimizer.variables
+
+    def ready(self, batches: Any) -> Iterator[Any]:
+        return _one_ahead(tuple(map(self._devices.send, batch)) for batch in batches.as_numpy_iterator())
+
+    def train(self, batch: Any, stop: bool = False) -> bool:
+        flags = self._devices.send(np.full(self._devices.local, stop))
+        self._state, stops = self._step(self._state, flags, *batch)
+        self._running.append(stops)
+        if len(self._running) <= STEPS_IN_FLIGHT:
+            return stop and self._devices.share.processes == 1
+        agreed = bool(self._running.popleft())
+        return stop if self._devices.share.processes == 1 else agreed
+
+    def error_sum(self) -> float:
+        return float(self._state[-1])
+
+    def start_epoch(self) -> None:
+        self._state = (*self._state[:-1], self._devices.replicate(np.float32(0)))
+
+    def _flat(self) -> dict[int, Any]:
+        """Variable -> its value, in the order of `variables_of`, so that checkpoints fit both backends."""
+        held = {
+            id(variable): value
+            for group, values in zip(self._groups(), self._state[:3], strict=True)
+            for variable, value in zip(group, values, strict=True)
+        }
+        return {id(variable): held[id(variable)] for variable in variables_of(self._model, self._optimizer)}
+
+    def state(self) -> list[np.ndarray]:
+        return [np.asarray(value) for value in (*self._flat().values(), self._state[-1])]
+
+    def restore(self, arrays: Sequence[np.ndarray]) -> None:
+        flat = self._flat()
+        check_shapes([*flat.values(), self._state[-1]], arrays)
+        new = dict(zip(flat, arrays, strict=False))
+        groups = ([new[id(variable)] for variable in group] for group in self._groups())
+        self._state = self._devices.replicate((*groups, arrays[-1]))
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        import keras
+
+        if not keeps_average(self._optimizer):
+            yield
+            return
+        variables = self._model.trainable_variables
+        held = [*zip(variables, self._state[0], strict=True), *zip(self._optimizer.variables, self._state[2], strict=True)]
+        with keras.StatelessScope(state_mapping=held) as scope:
+            self._optimizer.finalize_variable_values(variables)
+        self._average = [scope.get_current_value(variable) for variable in variables]
+        try:
+            yield
+        finally:
+            self._average = None
+
+    def _shown(self) -> tuple[Any, Any]:
+        """The values of the trainable variables, or what stands for them, and of the others."""
+        return self._state[0] if self._average is None else self._average, self._state[1]
+
+    def weights(self) -> list[np.ndarray]:
+        held = {
+            id(variable): value
+            for group, values in zip(self._groups()[:2], self._shown(), strict=True)
+            for variable, value in zip(group, values, strict=True)
+        }
+        return [np.asarray(held[id(variable)]) for variable in self._model.weights]
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        return self._predictor.by(self._shown(), images)
+
+
+def _one_ahead(batches: Iterable[Any]) -> Iterator[Any]:
+    waiting: deque[Any] = deque()
+    for batch in batches:
+        waiting.append(batch)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
+
+
+class JaxPredictor:
+    """See `base.Predictor`."""
+
+    def __init__(self, model: Any, devices: JaxDevices) -> None:
+        import jax
+
+        def call(values: Any, images: Any) -> Any:
+            return model.stateless_call(*values, images, training=False)[0]
+
+        self._model = model
+        self._devices = devices
+        self._call: Any = jax.jit(call, out_shardings=devices.everywhere)
+        self._values: Any = None
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        if self._values is None:
+            groups = (self._model.trainable_variables, self._model.non_trainable_variables)
+            self._values = self._devices.replicate([[variable.value for variable in group] for group in groups])
+        return self.by(self._values, images)
+
+    def by(self, values: Any, images: np.ndarray) -> np.ndarray:
+        """The same by other values of the variables: those that are trained, and the others."""
+        return np.asarray(self._call(values, self._devices.send(images)))

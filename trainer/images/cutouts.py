@@ -1,0 +1,161 @@
+"""Image files -> crops as runs were trained on, streamed: JPEG, PNG and FITS in a file, a folder or a zip."""
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from preprocess.sources import IMAGE_SUFFIXES, ImageReader, Listing, find_images
+from tfrecords.errors import ImageError, SourceError, one_line
+from tfrecords.images import crop, crop_box, decode
+from trainer.images import fits
+from trainer.images.fits import Stretch
+
+_AHEAD_BATCHES = 2
+# Faults that say nothing of an image: no memory, no more open files.
+_OF_THE_MACHINE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+_PIECE = 8  # images that a thread reads before it takes the next: one opening of their zip
+
+
+class Crop(NamedTuple):
+    """How a run was trained: side of the centred square over the image's shorter side, and the size it was brought to."""
+
+    crop_fraction: float
+    size: int
+
+
+class UnreadableImage(NamedTuple):
+    """An image that could not be read: its GalaxyID, or its path where the name is no number, its path, and why."""
+
+    galaxy: int | str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cutouts:
+    """Images of a listing that could be read, in its order.
+
+    galaxy_ids: int64 (n,). crops: of each Crop asked for, uint8 (n, size, size, 3). enlarged: bool (n,), one of the crops had
+    fewer pixels than its size. grey: bool (n,), a FITS image of one plane. outside: bool (n,), at another scale than the
+    galaxies of training. rejected: the others.
+    """
+
+    galaxy_ids: np.ndarray
+    crops: tuple[np.ndarray, ...]
+    enlarged: np.ndarray
+    grey: np.ndarray
+    outside: np.ndarray
+    rejected: tuple[UnreadableImage, ...]
+
+
+# Crops of n galaxies, uint8 (n, size, size, 3) each -> bool (n,).
+Outside = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+def _nowhere(crops: Sequence[np.ndarray]) -> np.ndarray:
+    return np.zeros(len(crops[0]), bool)
+
+
+@contextlib.contextmanager
+def listed(path: Path) -> Iterator[Listing]:
+    """The images in a file, a folder or a zip, sorted by GalaxyID, one each, readable within the block.
+
+    Copies of zips that are packed in a zip last as long as the block, in the system's folder for temporary files. Raises
+    SourceError as `sources.find_images` does, and ConfigError where there are FITS images and astropy is missing.
+    """
+    with tempfile.TemporaryDirectory(prefix="galaxy-zoo-") as scratch, contextlib.ExitStack() as on_exit:
+        images = find_images(path, Path(scratch), (*IMAGE_SUFFIXES, *fits.SUFFIXES))
+        if any(_is_fits(images.path(row)) for row in range(len(images))):
+            fits.require_astropy()
+            on_exit.enter_context(fits.quiet())
+        yield images
+
+
+def _is_fits(path: str) -> bool:
+    return path.lower().endswith(fits.SUFFIXES)
+
+
+def _shown(images: Listing, row: int) -> int | str:
+    return images.path(row) if images.named[row] else int(images.galaxy_id[row])
+
+
+def _read(images: Listing, rows: np.ndarray, crops: Sequence[Crop], stretch: Stretch, is_outside: Outside) -> Cutouts:
+    """These rows of a listing: the work of one thread."""
+    targets = [np.empty((len(rows), size, size, 3), np.uint8) for _, size in crops]
+    enlarged, grey, kept, rejected = np.zeros(len(rows), bool), np.zeros(len(rows), bool), [], []
+    with ImageReader() as reader:
+        for place, row in enumerate(rows.tolist()):
+            path = images.path(row)
+            try:
+                data = reader.read(images, row).data
+                if _is_fits(path):
+                    image, grey[place] = fits.decode_fits(data, stretch)
+                else:
+                    image = decode(data)
+                for target, (fraction, size) in zip(targets, crops, strict=True):
+                    target[place] = crop(image, fraction, size)
+                    enlarged[place] |= crop_box(image.shape[0], image.shape[1], fraction)[2] < size
+            except (ImageError, SourceError, OSError) as error:  # SourceError: it changed, or went, since it was listed
+                if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+                    raise
+                rejected.append(UnreadableImage(_shown(images, row), path, one_line(error)))
+            else:
+                kept.append(place)
+    good = tuple(part[kept] for part in targets)
+    return Cutouts(images.galaxy_id[rows[kept]], good, enlarged[kept], grey[kept], is_outside(good), tuple(rejected))
+
+
+def _together(parts: Sequence[Cutouts]) -> Cutouts:
+    return Cutouts(
+        np.concatenate([part.galaxy_ids for part in parts]),
+        tuple(np.concatenate(of_crop) for of_crop in zip(*(part.crops for part in parts), strict=True)),
+        np.concatenate([part.enlarged for part in parts]),
+        np.concatenate([part.grey for part in parts]),
+        np.concatenate([part.outside for part in parts]),
+        tuple(image for part in parts for image in part.rejected),
+    )
+
+
+def stream(
+    images: Listing,
+    crops: Sequence[Crop],
+    batch_size: int,
+    stretch: Stretch,
+    is_outside: Outside = _nowhere,
+) -> Iterator[Cutouts]:
+    """All images of a listing in its order, `batch_size` of them at a time, fewer where some cannot be read.
+
+    is_outside: which galaxies are at another scale than those of training, from their crops; called in the threads.
+
+    A thread for each core decodes ahead. Held at any time: the crops of at most three batches, the one given and two ahead
+    (64 images at 212 x 212 are 9 MB a batch and crop; twice that while a batch is put together), and for each core one whole
+    image with the bytes of its file.
+    """
+    rows = np.arange(len(images))
+    starts = iter(range(0, len(rows), batch_size))
+    waiting: deque[list[Future[Cutouts]]] = deque()
+    pool = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
+
+    def submit() -> None:
+        if (start := next(starts, None)) is not None:
+            batch = rows[start : start + batch_size]
+            pieces = [batch[first : first + _PIECE] for first in range(0, len(batch), _PIECE)]
+            waiting.append([pool.submit(_read, images, piece, crops, stretch, is_outside) for piece in pieces])
+
+    try:
+        for _ in range(_AHEAD_BATCHES):
+            submit()
+        while waiting:
+            submit()
+            yield _together([future.result() for future in waiting.popleft()])
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,51 @@
+"""Every galaxy of a split once, in stored order: as batches of images, and as predictions for them."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from tfrecords import reader
+from tfrecords.dataset import Dataset
+from trainer.backends.base import WHOLE, Share
+
+PREFETCH_BATCHES = 2
+
+
+def evaluation_batches(dataset: Dataset, split: str, batch_size: int, limit: int = 0, share: Share = WHOLE) -> tf.data.Dataset:
+    """Batches (galaxy_id int64 (n,), image uint8 (rows, size, size, 3), targets float32 (n, 37)), every galaxy exactly once.
+
+    In stored order; the last batch may be smaller. Of several processes each gets the ids and targets of the whole batch,
+    and the images of its own rows, which may be none in the last batch.
+    """
+    parts = reader.pieces(dataset, split, 0, dataset.galaxies(split, limit))
+    records = reader.stored_order(parts, dataset.encoding)
+    if share.processes == 1:
+        return reader.decoded(records, dataset.encoding, dataset.size, batch_size).prefetch(PREFETCH_BATCHES)
+    rows = batch_size // share.processes
+    first = rows * share.index
+    own = records.batch(batch_size).map(lambda batch: batch[first : first + rows]).unbatch()
+    images = reader.decoded(own, dataset.encoding, dataset.size, rows).map(lambda ids, images, targets: images)
+    nothing = tf.data.Dataset.from_tensors(tf.zeros((0, dataset.size, dataset.size, 3), tf.uint8))
+    labels = records.map(reader.parse_record).map(lambda example: (example["galaxy_id"], example["targets"])).batch(batch_size)
+    both = tf.data.Dataset.zip(labels, images.concatenate(nothing))
+    return both.map(lambda labels, images: (labels[0], images, labels[1])).prefetch(PREFETCH_BATCHES)
+
+
+def padded(batch: np.ndarray, rows: int) -> np.ndarray:
+    """The batch with zeros after it, so that it has `rows` rows."""
+    missing = rows - len(batch)
+    return np.pad(batch, ((0, missing), *((0, 0),) * (batch.ndim - 1))) if missing else batch
+
+
+def predicted_batches(
+    predictor: Callable[[np.ndarray], np.ndarray], dataset: Dataset, split: str, batch_size: int, limit: int, share: Share
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Batches (galaxy_id int64 (n,), predicted float32 (n, 37), targets float32 (n, 37)) of a split, every galaxy once.
+
+    `predictor`: a `backends.base.Predictor`; it always gets as many rows, since devices want equal parts and XLA compiles
+    for each shape. Of several processes each decodes its own rows, and all get all predictions.
+    """
+    rows = batch_size // share.processes
+    for ids, images, targets in evaluation_batches(dataset, split, batch_size, limit, share).as_numpy_iterator():
+        yield ids, predictor(padded(images, rows))[: len(ids)].astype(np.float32), targets

@@ -1,0 +1,1 @@
+"""What is trained: bases, heads, losses, the model made of them, and its optimizer."""

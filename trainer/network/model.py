@@ -1,0 +1,114 @@
+"""The regressor: cutouts -> 37 vote fractions.
+
+A convolutional base (VGG16's unless said) -> Flatten or the mean of each map -> Dense 1024 relu -> Dropout 0.5 -> Dense 1024
+relu -> 37 fractions: 34,677,605 parameters for VGG16, Flatten and 212 x 212. Source of the head: "Using a Convoluted Neural
+Network to Classify Galaxy Images" (William Miller).
+
+The model takes uint8 images and scales them itself. Unless another initialisation is asked for, its output starts at the column
+means of `train` (zero kernel, bias of their logits): from any other start VGG16 easily collapses to a constant.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfrecords.errors import RunError
+from tfrecords.taxonomy import COLUMNS
+from trainer.network import backbones, heads
+
+OUTPUTS = len(COLUMNS)
+INITIALISATIONS = ("means", "he", "keras")
+INPUT_SCALINGS = ("auto", "unit")
+POOLINGS = ("flatten", "average")
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a model is made of; the defaults are those of the article.
+
+    size: of its images, in pixels; scaling: see `backbones.scaling`; the rest as in `config.SETTINGS`.
+    """
+
+    size: int
+    backbone: str = "vgg16"
+    scaling: str = "imagenet"
+    pooling: str = "flatten"
+    head: str = "sigmoid"
+
+
+def architecture(design: Design, precision: str, seed: int = 0, synchronized: bool = False) -> Any:
+    """The keras.Model, its weights not yet set: uint8 (batch, size, size, 3) -> float32 (batch, 37) in 0..1.
+
+    `precision`: a Keras dtype policy; the output stays float32 under all of them. `seed`: of the dropout. `synchronized`:
+    batch normalization looks at the whole batch although each device sees a part of it, see `Devices.splits_batches`. The
+    layer named like the pooling gives the features, what comes before it is the base.
+    """
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)  # keras.applications takes no policy; put back below
+    try:
+        images = keras.Input((design.size, design.size, 3), dtype="uint8", name="image")
+        scale, offset = backbones.scaling(design.backbone, design.scaling)
+        scaled = keras.layers.Rescaling(scale, offset, dtype="float32", name="scaling")(images)
+        maps = backbones.build_maps(design.backbone, scaled, synchronized)
+        if design.pooling == "average":
+            x = keras.layers.GlobalAveragePooling2D(name="average")(maps)
+        else:
+            x = keras.layers.Flatten(name="flatten")(maps)
+        x = keras.layers.Dense(1024, "relu", kernel_initializer="zeros", name="fc1")(x)
+        x = keras.layers.Dropout(0.5, seed=seed, name="dropout")(x)
+        x = keras.layers.Dense(1024, "relu", kernel_initializer="zeros", name="fc2")(x)
+        return keras.Model(images, heads.vote_fractions(x, design.head), name=f"galaxy_zoo_{design.backbone}")
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def build_model(
+    design: Design,
+    weights: str,
+    column_means: np.ndarray,
+    precision: str,
+    seed: int,
+    initialisation: str = "means",
+    synchronized: bool = False,
+) -> Any:
+    """The keras.Model at the start of training.
+
+    weights: "imagenet", "none" or a file for the base; column_means: float (37,), where the output starts with
+    initialisation "means"; synchronized: as in `architecture`. Raises RunError for images below 32 x 32 and for weights that
+    cannot be had or do not fit.
+    """
+    if design.size < backbones.MIN_SIZE:
+        name = backbones.BACKBONES[design.backbone].name
+        raise RunError(
+            f"images of {design.size} x {design.size} are too small for {name}, which needs {backbones.MIN_SIZE}: "
+            f"preprocess again with --size {backbones.MIN_SIZE} or more"
+        )
+    import keras
+
+    model = architecture(design, precision, seed, synchronized)
+    of_base = keras.Model(model.input, model.get_layer(design.pooling).output).weights
+    output = model.get_layer("vote_fractions")
+    hidden = [weight for name in ("fc1", "fc2") for weight in model.get_layer(name).weights]
+    if weights == "none":
+        arrays = backbones.draw_kernels(of_base, seed, initialisation)
+    else:
+        arrays = backbones.pretrained(design.backbone, weights, [tuple(weight.shape) for weight in of_base])
+    if initialisation == "means":
+        output.bias.assign(heads.bias_at(column_means, design.head))
+    else:
+        hidden.append(output.kernel)
+    arrays += backbones.draw_kernels(hidden, seed + 1, initialisation)
+    for weight, array in zip([*of_base, *hidden], arrays, strict=True):
+        weight.assign(array)
+    return model
+
+
+def for_inference(design: Design, weights: Sequence[np.ndarray]) -> Any:
+    """The model in float32 without optimizer, with these weights, as `model.keras` keeps it."""
+    copy = architecture(design, "float32")
+    copy.set_weights(weights)
+    return copy
