@@ -165,6 +165,17 @@ def test_the_expected_time_counts_the_steps_that_are_really_left(bare: Bare) -> 
 
 
 @pytest.mark.slow
+def test_vgg16_itself_is_trained_measured_and_shown(plain_dataset: Dataset, run_folder: Path) -> None:
+    """On JAX: test_backends.py."""
+    settings = {"epochs": 1, "batch_size": 8, "limit": 16, "warmup_steps": 1, "weights": "none"}
+    run = train(TrainConfig(plain_dataset.folder, run_folder, **settings))
+    assert run.settings["backbone"] == "vgg16"
+    assert sum(weight.size for weight in run.load_model().get_weights()) == 16_327_525
+    page = (run_folder / "report" / "index.html").read_text("utf-8")
+    assert "VGG16 reaches an RMSE of" in page and (run_folder / "metrics.json").is_file()
+
+
+@pytest.mark.slow
 def test_training_stops_after_patience_epochs_without_progress(
     unmeasured_dataset: Dataset, run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
