@@ -228,7 +228,7 @@ def build(
     bad: BadImages = BadImages(),
     dask: str = "",
 ) -> Result:
-    """Turn the images and votes in `src` into a dataset in `out`, or go on where an interrupted job stopped.
+    """Turn the images and votes in `src` into a dataset in `out`, or resume where an interrupted job stopped.
 
     workers: processes on this machine; or dask: the address of a cluster whose workers see the same files. Raises
     SourceError for images or votes that cannot be used, and ConfigError where `out` holds something else. The
@@ -256,7 +256,7 @@ def build(
         }
         shards = plan.make(survey.galaxies, settings.plan)
         begun = state.begun(work)
-        if overwrite and (begun is None or state.difference_of_jobs(begun, job)):  # an interrupted job of the same kind goes on
+        if overwrite and (begun is None or state.difference_of_jobs(begun, job)):  # an interrupted job of the same kind resumes
             state.remove_dataset(out, work)
             begun = None
         if (out / dataset.MANIFEST).exists():

@@ -82,6 +82,7 @@ def test_each_flag_is_described_with_its_default_or_is_required_or_a_switch(prog
             continue
         text = action.help or ""
         assert len(text) > 15 and text[0] == text[0].lower() and not text.endswith("."), action.dest
+        assert ("(required)" in text) == action.required, action.dest
         optional = action.nargs != 0 and not action.required
         alternatives = {"tfrecords", "images", "json", "src", "where"}  # one of two, or something more
         assert ("(default: " in text) == (optional and action.dest not in alternatives), action.dest

@@ -226,8 +226,8 @@ def test_the_private_names_of_jax_are_there() -> None:
     assert {"key_value_set", "blocking_key_value_get"} <= {*dir(client)}
 
 
-# Names that mean the same in each place, as the contract of a protocol or of the command line.
 VAGUE = ("found", "made", "of")
+# Names that mean the same in each place: the entry of a program, and what each backend finds.
 SAME = {"main", "find_hardware"}
 
 

@@ -58,14 +58,14 @@ def _add_settings(parser: Any, timed: bool = False) -> dict[str, Any]:
     return groups
 
 
-def _config(args: Any, **more: Any) -> TrainConfig:
-    """The choices that the flags stand for, and the recipe where they are not given; `more`: those that have no flag here."""
+def _config(args: Any) -> TrainConfig:
+    """The choices that the flags stand for, and the recipe where they are not given."""
     given = {name: getattr(args, name, None) for name in SETTINGS}
     chosen = {name: value for name, value in given.items() if value is not None}
     recipe = RECIPES[args.recipe]()
     if chosen.get("head") == "sigmoid":  # which the cross-entropy of a recipe does not go with
         recipe["loss"] = "mse"
-    return TrainConfig(**{**recipe, **chosen, **more})
+    return TrainConfig(**{**recipe, **chosen})
 
 
 def _train_flags(parser: Any) -> None:
@@ -96,7 +96,7 @@ def _benchmark(args: Any) -> None:
         raise ConfigError(f"{args.json}: there is no folder {args.json.parent}: make it first")
     if args.json is not None and not is_report(args.json):
         raise ConfigError(f"{args.json}: exists and was not written by this command: choose another file")
-    speed = benchmark(_config(args, out=Path()), args.steps, args.rounds)
+    speed = benchmark(_config(args), args.steps, args.rounds)
     say(table(speed))
     if args.json is not None:
         write_text(args.json, to_json(speed.to_dict()))
@@ -110,7 +110,7 @@ def _explore_flags(parser: Any) -> None:
     data = parser.add_argument_group("data")
     _dataset_flag(data)
     data.add_argument(
-        "--out", type=local_path, required=True, metavar="DIR", help="folder for the page, its figures and numbers"
+        "--out", type=local_path, required=True, metavar="DIR", help="folder for the page, its figures and numbers (required)"
     )
     data.add_argument(
         "--src",

@@ -26,8 +26,8 @@ class Setting:
     """What is known of a setting beside its name and default.
 
     group: one of GROUPS. help: what it is, for --help and README. unit: what a number counts, or what a text is; shown in
-    the place of a value. kind: text of a flag -> value; bool for one that takes none. choices: all legal values, where they are
-    few. minimum, maximum: the legal range of a number, both included; above, below: the same, not included. none: what the
+    the place of a value. kind: text of a flag -> value; bool for a switch. choices: all legal values, where they are few.
+    minimum, maximum: the legal range of a number, both included; above, below: the same, not included. none: what the
     default means where it stands for no value, which is legal whatever the range. in_recipe: a recipe chooses it where no flag
     does. of_run: it makes a run this run and no other; the rest is where it reads and writes, and on what it runs how fast.
     timed: the speed of training depends on it, so `trainer benchmark` has it too.
@@ -77,7 +77,7 @@ def _setting(group: str, help: str, **more: Any) -> dict[str, Setting]:
     return {"setting": Setting(group, help, **more)}
 
 
-def setting_of(described: Field[Any]) -> Setting:
+def _setting_of(described: Field[Any]) -> Setting:
     """The description of a field of `TrainConfig`."""
     setting: Setting = described.metadata["setting"]
     return setting
@@ -304,7 +304,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for described in fields(self):
-            setting, value = setting_of(described), getattr(self, described.name)
+            setting, value = _setting_of(described), getattr(self, described.name)
             if not (setting.none and value == described.default):
                 setting.check(described.name, value)
         if self.weights not in ("imagenet", "none"):
@@ -314,7 +314,7 @@ class TrainConfig:
 
     def settings(self) -> dict[str, Any]:
         """What makes a run this run and no other: all but where it reads and writes, and on what it runs how fast."""
-        of_run = {described.name for described in fields(self) if setting_of(described).of_run}
+        of_run = {described.name for described in fields(self) if _setting_of(described).of_run}
         return {name: value for name, value in asdict(self).items() if name in of_run}
 
     def design(self, size: int) -> Design:
@@ -327,7 +327,7 @@ class TrainConfig:
         return Rate(self.learning_rate, self.warmup_steps, self.epochs * steps if self.schedule == "cosine" else 0)
 
 
-SETTINGS: Mapping[str, Setting] = {described.name: setting_of(described) for described in fields(TrainConfig)}
+SETTINGS: Mapping[str, Setting] = {described.name: _setting_of(described) for described in fields(TrainConfig)}
 DEFAULTS: Mapping[str, Any] = {described.name: described.default for described in fields(TrainConfig)}
 
 

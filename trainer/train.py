@@ -124,7 +124,7 @@ def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices:
     training = _Training(run, is_new, config, dataset, devices)
     if training.progress.finished or training.progress.steps:
         inside = f" and {training.progress.steps} of {training.steps_per_epoch} steps" if training.progress.steps else ""
-        training.say(f"{run.folder}: going on after epoch {training.progress.finished} of {config.epochs}{inside}")
+        training.say(f"{run.folder}: resuming after epoch {training.progress.finished} of {config.epochs}{inside}")
     for line in advice.too_long(config, training.steps_per_epoch):
         training.say(line)
     if not dataset.galaxies("validation"):
@@ -332,11 +332,11 @@ def _check_precision(config: TrainConfig, progress: Progress, devices: Devices, 
     """Raise ConfigError where the checkpoint is of another precision: `auto` may mean another one on this machine."""
     if progress.backend and progress.backend != devices.backend:
         raise ConfigError(
-            f"{folder}: was begun on the {progress.backend} backend, and this is {devices.backend}: go on with "
+            f"{folder}: was begun on the {progress.backend} backend, and this is {devices.backend}: resume with "
             f"KERAS_BACKEND={progress.backend}, or start again with --overwrite"
         )
     if progress.precision and progress.precision != devices.precision:
         raise ConfigError(
-            f"{folder}: was begun with precision {progress.precision}, and --precision {config.precision} takes "
-            f"{devices.precision} on this machine: go on where it was begun, or start again with --overwrite"
+            f"{folder}: was begun with precision {progress.precision}, and --precision {config.precision} means "
+            f"{devices.precision} on this machine: resume it where it was begun, or start again with --overwrite"
         )

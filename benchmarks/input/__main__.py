@@ -24,7 +24,6 @@ import io
 import json
 import os
 import platform
-import signal
 import statistics
 import subprocess
 import sys
@@ -37,7 +36,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.children import REPOSITORY, ChildError, run_child
+from benchmarks.children import REPOSITORY, ChildError, interruptible, run_child
 
 TABLE, IMAGES = "training_solutions_rev1.csv", "images_training_rev1"
 SIDE = 212
@@ -279,12 +278,7 @@ def main() -> int:
         parser.error(f"--json {args.json}: no such folder: make it first")
     if len(os.sched_getaffinity(0)) < CORES[-1]:
         parser.error(f"this process may use fewer than {CORES[-1]} cores")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it removes the temporary folder as Ctrl-C does
-    try:
-        return compare(args)
-    except KeyboardInterrupt:
-        print("interrupted: temporary folders are removed", file=sys.stderr)
-        return 130
+    return interruptible(lambda: compare(args))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ import json
 import os
 import platform
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -37,7 +36,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.children import REPOSITORY, ChildError, run_child
+from benchmarks.children import REPOSITORY, ChildError, interruptible, run_child
 from benchmarks.galaxies import SEED, lay_out
 
 # For the ceilings only: glibc may give memory back after every image and fault it in again for the next, which makes a
@@ -306,12 +305,7 @@ def main() -> int:
         parser.error("--images must be at least 100, --rounds and --workers at least 1")
     if args.json and not args.json.absolute().parent.is_dir():
         parser.error(f"--json {args.json}: no such folder: make it first")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it removes the temporary folder as Ctrl-C does
-    try:
-        return compare(args)
-    except KeyboardInterrupt:
-        print("interrupted: temporary folders are removed", file=sys.stderr)
-        return 130
+    return interruptible(lambda: compare(args))
 
 
 if __name__ == "__main__":

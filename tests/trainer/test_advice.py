@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from trainer.advice import CONSTANT_SPREAD, collapse_warning, spread, too_long, what_to_change
+from trainer.advice import CONSTANT_SPREAD, collapse_warning, spread, time_to_end, too_long, what_to_change
 from trainer.config import RECIPES, TrainConfig
 
 SETTINGS = {**RECIPES["best"](), "weights": "imagenet"}
@@ -64,3 +66,30 @@ def test_a_warm_up_or_an_average_longer_than_the_run_is_told_with_what_fits(
     said = too_long(TrainConfig(Path(), **changes), steps)
     assert len(said) == bool(expected)
     assert not expected or re.search(expected, said[0])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1, "1 s"), (89, "89 s"), (90, "2 min"), (5340, "89 min"), (5400, "1.5 h"), (12 * 3600, "12.0 h")],
+)
+def test_the_expected_time_is_in_seconds_minutes_or_hours(seconds: float, text: str) -> None:
+    assert time_to_end(seconds / 100, 100, 212, has_gpu=False) == (
+        f"expected time to the end: {text} ({seconds / 100:.2f} s a step, 100 steps to go at most)"
+    )
+
+
+def test_above_12_hours_the_advice_fits_the_hardware_and_the_images() -> None:
+    first, advice = time_to_end(23.0, 87_500, 212, has_gpu=False).splitlines()
+    assert first == "expected time to the end: 559.0 h (23.00 s a step, 87,500 steps to go at most)"
+    assert advice == (
+        "that is more than 12 hours: use a machine with a GPU, smaller images (`preprocess --size 70` takes about a ninth), "
+        "fewer --epochs, or --limit"
+    )
+    small = time_to_end(1.0, 87_500, 64, has_gpu=True).splitlines()[1]
+    assert small == "that is more than 12 hours: use a faster GPU, fewer --epochs, or --limit"
+
+
+@given(st.floats(1e-6, 1e3), st.integers(0, 10**7), st.integers(32, 1000), st.booleans())
+def test_advice_comes_exactly_above_12_hours(per_step: float, steps: int, size: int, has_gpu: bool) -> None:
+    lines = time_to_end(per_step, steps, size, has_gpu).splitlines()
+    assert len(lines) == 1 + (per_step * steps > 12 * 3600)

@@ -1,10 +1,8 @@
 """A table of predictions: every galaxy once, in Kaggle's format, whatever the batches, from shards and from image files."""
 
 import csv
-import errno
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -21,108 +19,18 @@ from PIL import Image
 from preprocess.job import BuildSettings, build
 from tests.trainer import small
 from tfrecords.dataset import Dataset
-from tfrecords.errors import ConfigError, DatasetError, RunError, SettingError, SourceError
+from tfrecords.errors import ConfigError, DatasetError, SettingError, SourceError
 from tfrecords.taxonomy import COLUMNS
 from trainer import predict as predicting
 from trainer.config import TrainConfig
-from trainer.images.cutouts import UnreadableImage
 from trainer.predict import predict, predict_images
 from trainer.run import Run, open_run
 from trainer.tables import (
-    ExtraColumns,
-    Predictions,
     extra_columns,
-    read_csv,
-    refuse_other_table,
     rejected_path,
-    write_csv,
-    write_rejected,
 )
 
 Main = Callable[..., tuple[int, str, str]]
-PREDICTIONS = Predictions(
-    np.array([3, 20, 2**62]), np.linspace(0, 1, 3 * 37, dtype=np.float32).reshape(3, 37), np.full((3, 37), np.nan, np.float32)
-)
-
-
-def test_the_table_is_kaggles_submission_format(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "folder" / "table.csv"
-    write_csv(PREDICTIONS, path, {})
-    lines = path.read_text("ascii").split("\n")
-    assert lines[0] == "GalaxyID," + ",".join(COLUMNS) and lines[-1] == ""
-    assert [line.split(",")[0] for line in lines[1:-1]] == ["3", "20", str(2**62)]
-    assert all(re.fullmatch(r"\d+(,[01]\.\d{9}){37}", line) for line in lines[1:-1])
-    values = np.array([line.split(",")[1:] for line in lines[1:-1]], np.float64)
-    np.testing.assert_allclose(values, PREDICTIONS.predicted, atol=5e-10)
-    assert [file.name for file in path.parent.iterdir()] == ["table.csv"]
-
-
-def test_galaxies_whose_names_were_no_numbers_are_shown_by_name(tmp_path: Path) -> None:
-    write_csv(PREDICTIONS, tmp_path / "table.csv", {20: "spirals, old/NGC 4321.jpg"})
-    with (tmp_path / "table.csv").open(newline="") as file:
-        assert [row[0] for row in csv.reader(file)] == ["GalaxyID", "3", "spirals, old/NGC 4321.jpg", str(2**62)]
-
-
-def test_a_table_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "table.csv"
-    path.write_text("old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError):
-        write_csv(PREDICTIONS, path, {})
-    assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
-
-
-NAMES = {3: "a\rb.jpg", 20: "=HYPERLINK(1).jpg", 2**62: "\x1b[31mred\n.jpg"}
-
-
-def test_names_break_no_line_and_are_no_formula(tmp_path: Path) -> None:
-    write_csv(PREDICTIONS, tmp_path / "table.csv", NAMES)
-    content = (tmp_path / "table.csv").read_bytes().decode()
-    assert len(content.splitlines()) == 4 and "\r" not in content and "\x1b" not in content
-    assert [row[0] for row in csv.reader(content.splitlines())][1:] == [
-        "a\\rb.jpg",
-        "'=HYPERLINK(1).jpg",
-        "\\x1b[31mred\\n.jpg",
-    ]
-    write_rejected([UnreadableImage("+1.jpg", "+1.jpg", "is\x1b[2J empty")], tmp_path / "table.csv")
-    listing = (tmp_path / "table-rejected.csv").read_text()
-    assert listing == "GalaxyID,path,reason\n'+1.jpg,'+1.jpg,is\\x1b[2J empty\n"
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("thesis.csv", "chapter,words\n1,4000\n"),
-        ("empty.csv", ""),
-        ("votes.csv", "GalaxyID," + ",".join(COLUMNS) + "\n100008" + ",0.383147" * 37 + "\n"),
-        ("training_solutions_rev1.csv", "GalaxyID," + ",".join(COLUMNS) + "\n100008" + ",0.383147000" * 37 + "\n"),
-        ("submission-rejected.csv", "mine"),
-    ],
-)
-def test_a_table_that_predict_did_not_write_is_never_replaced(tmp_path: Path, name: str, content: str) -> None:
-    (tmp_path / name).write_text(content)
-    out = tmp_path / name.replace("-rejected", "")
-    with pytest.raises(ConfigError, match=rf"{name}: .*choose another --out"):
-        refuse_other_table(out)
-    assert (tmp_path / name).read_text() == content
-
-
-def test_a_table_that_a_run_keeps_for_itself_is_never_replaced(tiny_run: Run) -> None:
-    with pytest.raises(ConfigError, match=r"predictions-test\.csv: is a file of .*/tiny itself: choose another --out"):
-        refuse_other_table(tiny_run.folder / "predictions-test.csv")
-
-
-def test_a_table_of_predictions_is_replaced(tmp_path: Path) -> None:
-    extra = ExtraColumns(("hubble",), (("spiral",), ("",), ("elliptical",)))
-    for more in (ExtraColumns(), extra):
-        refuse_other_table(tmp_path / "table.csv")
-        write_csv(PREDICTIONS, tmp_path / "table.csv", {}, more)
-    write_rejected([UnreadableImage(1, "1.jpg", "is empty")], tmp_path / "table.csv")
-    refuse_other_table(tmp_path / "table.csv")
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test", "unlabelled"])
@@ -189,37 +97,6 @@ def test_the_table_of_the_test_split_is_what_training_left(
     flags = ["--run", tiny_run.folder, "--tfrecords", plain_dataset.folder, "--split=test"]
     assert run_main("predict", *flags, "--out", out)[0] == 0
     assert out.read_bytes() == (tiny_run.folder / "predictions-test.csv").read_bytes()
-
-
-def test_a_table_is_read_back_with_the_votes_in_any_order(tmp_path: Path) -> None:
-    write_csv(PREDICTIONS, tmp_path / "table.csv", {})
-    targets = np.arange(3 * 37, dtype=np.float32).reshape(3, 37)
-    found = read_csv(tmp_path / "table.csv", PREDICTIONS.galaxy_ids[[2, 0, 1]], targets[[2, 0, 1]])
-    np.testing.assert_array_equal(found.galaxy_ids, PREDICTIONS.galaxy_ids)
-    np.testing.assert_allclose(found.predicted, PREDICTIONS.predicted, atol=6e-10)
-    np.testing.assert_array_equal(found.targets, targets)
-    assert found.predicted.dtype == np.float32
-
-
-@pytest.mark.parametrize("change", [("20,", "21,"), ("Class1.1", "Class1,1"), ("20,", "NGC,"), ("0.", "x"), ("3,", "3")])
-def test_a_table_that_is_damaged_or_of_other_galaxies_is_refused(tmp_path: Path, change: tuple[str, str]) -> None:
-    path = tmp_path / "table.csv"
-    write_csv(PREDICTIONS, path, {})
-    path.write_text(path.read_text().replace(*change, 1))
-    with pytest.raises(RunError, match=r"table\.csv: .*: remove it, and run the same command again"):
-        read_csv(path, PREDICTIONS.galaxy_ids, PREDICTIONS.targets)
-    path.unlink()
-    with pytest.raises(RunError, match=r"table\.csv: damaged"):
-        read_csv(path, PREDICTIONS.galaxy_ids, PREDICTIONS.targets)
-
-
-def test_added_columns_stand_behind_those_of_kaggle_which_stay_as_they_are(tmp_path: Path) -> None:
-    write_csv(PREDICTIONS, tmp_path / "plain.csv", {})
-    write_csv(PREDICTIONS, tmp_path / "more.csv", {}, extra_columns(PREDICTIONS.predicted, 0.6, True))
-    plain, more = ([*csv.reader((tmp_path / name).open(newline=""))] for name in ("plain.csv", "more.csv"))
-    assert [row[:38] for row in more] == plain
-    assert more[0][38:42] == ["hubble", "hubble_detail", "Conditional1.1", "Conditional1.2"]
-    assert {len(row) for row in more} == {38 + 2 + 37}
 
 
 # Image files

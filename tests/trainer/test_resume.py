@@ -156,7 +156,7 @@ def test_the_next_command_goes_on_with_the_very_next_step(disturbed: Disturbed) 
     ):
         finished, step = (int(number) for number in re.findall(r"\d+", before.checkpoints[0]))
         epochs = disturbed.run.settings["epochs"]
-        assert f"{disturbed.run.folder}: going on after epoch {finished} of {epochs} and {step} of 6 steps" in after.said
+        assert f"{disturbed.run.folder}: resuming after epoch {finished} of {epochs} and {step} of 6 steps" in after.said
         assert after.first_bar == (finished + 1, step)
     assert disturbed.killed.status == -signal.SIGKILL
 

@@ -13,15 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.trainer import small
 from tfrecords import framing, schema
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, RunError
 from tfrecords.outputs import NEVER, Output
-from trainer.advice import time_to_end
 from trainer.config import TrainConfig
 from trainer.evaluate import evaluate
 from trainer.predict import predict
@@ -252,30 +249,3 @@ def test_a_folder_that_is_no_dataset_is_refused_before_anything_is_written(tmp_p
     with pytest.raises(DatasetError, match="no such folder"):
         train(TrainConfig(tmp_path / "nowhere", tmp_path / "run"))
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(1, "1 s"), (89, "89 s"), (90, "2 min"), (5340, "89 min"), (5400, "1.5 h"), (12 * 3600, "12.0 h")],
-)
-def test_the_expected_time_is_in_seconds_minutes_or_hours(seconds: float, text: str) -> None:
-    assert time_to_end(seconds / 100, 100, 212, has_gpu=False) == (
-        f"expected time to the end: {text} ({seconds / 100:.2f} s a step, 100 steps to go at most)"
-    )
-
-
-def test_above_12_hours_the_advice_fits_the_hardware_and_the_images() -> None:
-    first, advice = time_to_end(23.0, 87_500, 212, has_gpu=False).splitlines()
-    assert first == "expected time to the end: 559.0 h (23.00 s a step, 87,500 steps to go at most)"
-    assert advice == (
-        "that is more than 12 hours: use a machine with a GPU, smaller images (`preprocess --size 70` takes about a ninth), "
-        "fewer --epochs, or --limit"
-    )
-    small = time_to_end(1.0, 87_500, 64, has_gpu=True).splitlines()[1]
-    assert small == "that is more than 12 hours: use a faster GPU, fewer --epochs, or --limit"
-
-
-@given(st.floats(1e-6, 1e3), st.integers(0, 10**7), st.integers(32, 1000), st.booleans())
-def test_advice_comes_exactly_above_12_hours(per_step: float, steps: int, size: int, has_gpu: bool) -> None:
-    lines = time_to_end(per_step, steps, size, has_gpu).splitlines()
-    assert len(lines) == 1 + (per_step * steps > 12 * 3600)

@@ -23,7 +23,7 @@ HEARTBEAT_SECONDS = 30
 MEETING_SECONDS = 300
 GONE = (
     "another process of this run ended or cannot be reached: see its own message, then start the same command on all "
-    "machines again (without --overwrite), and training goes on from the last checkpoint"
+    "machines again (without --overwrite), and training resumes from the last checkpoint"
 )
 
 
@@ -227,7 +227,7 @@ def _jax_state() -> Any:
     """JAX' own record of the processes: `client`, its key-value store, and `coordinator_address`.
 
     A private name, because neither has a public one. Should it move, no run on several machines can start any more:
-    `tests/trainer/backends/test_hosts.py` notices before a user does.
+    `tests/test_house.py` notices before a user does.
     """
     from jax._src.distributed import global_state
 

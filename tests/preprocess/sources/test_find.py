@@ -21,6 +21,7 @@ from preprocess import sources
 from preprocess.sources import Source
 from preprocess.sources.listing import PLAIN, ImageReader, Listing
 from preprocess.surveys import survey_of
+from tests.preprocess.sources.packing import Files, packed
 from tfrecords.errors import SourceError
 from tfrecords.images import MAX_BYTES
 
@@ -28,7 +29,6 @@ JPEG, OTHER = b"\xff\xd8 one galaxy", b"\xff\xd8 another one"
 VOTES = b"GalaxyID,Class1.1\n7,1\n"
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 
-Files = dict[str, bytes]
 Find = Callable[[Path], Source]
 Found = list[tuple[int, str, bytes]]
 
@@ -51,20 +51,12 @@ def _keep(path: Path, files: Files) -> Path:
     """A folder with these files; a zip where the name of `path` says so."""
     if path.suffix == ".zip":
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_packed(files))
+        path.write_bytes(packed(files))
     else:
         path.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             _write(path, name, content=content)
     return path
-
-
-def _packed(files: Files, method: int = DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as file:
-        for name, content in files.items():
-            file.writestr(name, content)
-    return buffer.getvalue()
 
 
 def _found(source: Source) -> Found:
@@ -109,28 +101,26 @@ TABLE = {"training_solutions_rev1.csv": VOTES}
 BENCHMARKS = {f"{name}_benchmark.csv": b"GalaxyID,Class1.1\n7,0\n" for name in ("all_zeros", "all_ones", "central_pixel")}
 KAGGLE = TRAINING | TEST | TABLE | BENCHMARKS
 ZIPS = {
-    "images_training_rev1.zip": _packed(TRAINING),
-    "images_test_rev1.zip": _packed(TEST),
-    "training_solutions_rev1.zip": _packed(TABLE),
-    **{f"{name.removesuffix('.csv')}.zip": _packed({name: content}) for name, content in BENCHMARKS.items()},
+    "images_training_rev1.zip": packed(TRAINING),
+    "images_test_rev1.zip": packed(TEST),
+    "training_solutions_rev1.zip": packed(TABLE),
+    **{f"{name.removesuffix('.csv')}.zip": packed({name: content}) for name, content in BENCHMARKS.items()},
 }
 SOME_ZIPS = {name: content for name, content in ZIPS.items() if name != "images_test_rev1.zip"}
 WAYS: dict[str, Files] = {
     "a folder": KAGGLE,
-    "a plain zip": {"kaggle.zip": _packed(KAGGLE)},
-    "a stored plain zip": {"kaggle.zip": _packed(KAGGLE, STORED)},
-    "stored zips in a zip": {"galaxy-zoo.zip": _packed(ZIPS, STORED)},
-    "deflated zips in a zip": {"galaxy-zoo.zip": _packed(ZIPS)},
-    "zips in a zip in a zip": {"backup.zip": _packed({"2014/galaxy-zoo.zip": _packed(ZIPS)}, STORED)},
+    "a plain zip": {"kaggle.zip": packed(KAGGLE)},
+    "a stored plain zip": {"kaggle.zip": packed(KAGGLE, STORED)},
+    "stored zips in a zip": {"galaxy-zoo.zip": packed(ZIPS, STORED)},
+    "deflated zips in a zip": {"galaxy-zoo.zip": packed(ZIPS)},
+    "zips in a zip in a zip": {"backup.zip": packed({"2014/galaxy-zoo.zip": packed(ZIPS)}, STORED)},
     "a folder of zips": ZIPS,
     "zips in sub-folders": {f"downloads/{number}/{name}": content for number, (name, content) in enumerate(ZIPS.items())},
     "half unzipped": SOME_ZIPS | TEST,
     "unzipped beside its zips": KAGGLE | ZIPS,
-    "unzipped beside the zip of all": KAGGLE | {"galaxy-zoo.zip": _packed(ZIPS, STORED)},
-    "unzipped beside the deflated zip of all": KAGGLE | {"galaxy-zoo.zip": _packed(ZIPS)},
-    "all of it in every way": KAGGLE
-    | ZIPS
-    | {"a.zip": _packed(ZIPS), "b.zip": _packed(ZIPS, STORED), "c.zip": _packed(KAGGLE)},
+    "unzipped beside the zip of all": KAGGLE | {"galaxy-zoo.zip": packed(ZIPS, STORED)},
+    "unzipped beside the deflated zip of all": KAGGLE | {"galaxy-zoo.zip": packed(ZIPS)},
+    "all of it in every way": KAGGLE | ZIPS | {"a.zip": packed(ZIPS), "b.zip": packed(ZIPS, STORED), "c.zip": packed(KAGGLE)},
 }
 EXPECTED = sorted((int(Path(name).stem), name, content) for name, content in (TRAINING | TEST).items())
 
@@ -190,13 +180,13 @@ def test_any_tree_is_the_same_as_a_folder_a_zip_and_a_zip_in_a_zip(
     tmp_path_factory: pytest.TempPathFactory, files: Files
 ) -> None:
     folder = tmp_path_factory.mktemp("tree")
-    zipped = _packed(files)
+    zipped = packed(files)
     found: list[Found | str] = []
     for path in (
         _keep(folder / "folder", files),
         _write(folder, "zip.zip", content=zipped) / "zip.zip",
-        _write(folder, "stored.zip", content=_packed({"inner.zip": zipped}, STORED)) / "stored.zip",
-        _write(folder, "deflated.zip", content=_packed({"inner.zip": zipped})) / "deflated.zip",
+        _write(folder, "stored.zip", content=packed({"inner.zip": zipped}, STORED)) / "stored.zip",
+        _write(folder, "deflated.zip", content=packed({"inner.zip": zipped})) / "deflated.zip",
         _write(folder / "of-zips", "inner.zip", content=zipped),
         _keep(folder / "mixture", files | {"inner.zip": zipped}),
     ):
@@ -275,7 +265,7 @@ def test_hidden_files_and_macos_shadow_folder_are_no_images(tmp_path: Path, find
 def test_hidden_files_and_macos_shadow_folder_in_zips_are_no_images(tmp_path: Path, find: Find) -> None:
     files = {"1.jpg": JPEG, **dict.fromkeys(HIDDEN, OTHER), "__MACOSX/._images.zip": b"no zip", ".old.zip": b"no zip"}
     assert _ids_and_paths(find(_keep(tmp_path / "zip.zip", files))) == [(1, "1.jpg")]
-    outer = _keep(tmp_path / "outer.zip", {"images.zip": _packed(files), "__MACOSX/._images.zip": b"no zip"})
+    outer = _keep(tmp_path / "outer.zip", {"images.zip": packed(files), "__MACOSX/._images.zip": b"no zip"})
     assert _ids_and_paths(find(outer)) == [(1, "1.jpg")]
     _write(tmp_path / "folder", "1.jpg")
     _write(tmp_path / "folder", "._images.zip", "__MACOSX/images.zip", ".old.zip", content=b"no zip")
@@ -341,7 +331,7 @@ NO_NUMBERS = [
 @pytest.mark.parametrize("name", [*NO_NUMBERS, f"{'9' * 200}.jpg"])
 def test_a_name_that_is_no_number_gives_an_id_from_its_relative_path(tmp_path: Path, find: Find, name: str) -> None:
     files = {f"a/{name}": JPEG, "a/7.jpg": OTHER}
-    zipped = _packed(files)
+    zipped = packed(files)
     expected = sorted([(_top_63_bits(f"a/{name}"), f"a/{name}", JPEG), (7, "a/7.jpg", OTHER)])
     for path in (
         _keep(tmp_path / "folder", files),
@@ -401,14 +391,14 @@ def test_the_articles_folders_keep_their_split_and_its_names_are_numbers(tmp_pat
     for name, content in ARTICLE.items():
         folder, _, inside = name.partition("/")
         zips.setdefault(f"{folder}.zip", {})[inside if "flat" in kind else name] = content
-    packed = {name: _packed(files) for name, files in zips.items()}
+    archives = {name: packed(files) for name, files in zips.items()}
     path = {
         "folder": lambda: _keep(tmp_path / "article", ARTICLE),
         "plain zip": lambda: _keep(tmp_path / "article.zip", ARTICLE),
-        "zips": lambda: _keep(tmp_path / "article", packed),
-        "flat zips": lambda: _keep(tmp_path / "article", packed),
-        "zips in a zip": lambda: _keep(tmp_path / "article.zip", packed),
-        "flat zips in a zip": lambda: _keep(tmp_path / "article.zip", packed),
+        "zips": lambda: _keep(tmp_path / "article", archives),
+        "flat zips": lambda: _keep(tmp_path / "article", archives),
+        "zips in a zip": lambda: _keep(tmp_path / "article.zip", archives),
+        "flat zips in a zip": lambda: _keep(tmp_path / "article.zip", archives),
     }[kind]()
     source = find(path)
     assert _splits(source.images) == {100008: "train", 100023: "train", 100053: "validation", 100078: "test", 100090: ""}
@@ -439,8 +429,8 @@ def test_only_training_folders_promise_votes(tmp_path: Path, find: Find, folder:
     for path in (
         _keep(tmp_path / "folder", {f"a/{folder}/b/7.jpg": JPEG}),
         _keep(tmp_path / "zip.zip", {f"{folder}/7.jpg": JPEG}),
-        _keep(tmp_path / "zips", {f"{folder}.zip": _packed({"7.jpg": JPEG})}),
-        _keep(tmp_path / "outer.zip", {f"a/{folder}.zip": _packed({"b/7.jpg": JPEG})}),
+        _keep(tmp_path / "zips", {f"{folder}.zip": packed({"7.jpg": JPEG})}),
+        _keep(tmp_path / "outer.zip", {f"a/{folder}.zip": packed({"b/7.jpg": JPEG})}),
     ):
         images = find(path).images
         assert [images.places[place].training for place in images.place] == [folder in TRAINING_FOLDERS]
@@ -481,7 +471,7 @@ def test_the_same_galaxy_twice_with_different_bytes_is_refused_with_both(
 
 @pytest.mark.parametrize("other", [OTHER, JPEG[:-1] + b"Y"], ids=["another", "same size"])
 def test_another_image_in_the_zip_beside_is_refused_with_both(tmp_path: Path, find: Find, other: bytes) -> None:
-    _keep(tmp_path, {"images/7.jpg": JPEG, "old.zip": _packed({"images/7.jpg": other})})
+    _keep(tmp_path, {"images/7.jpg": JPEG, "old.zip": packed({"images/7.jpg": other})})
     both = f"{tmp_path}/images/7.jpg and {tmp_path}/old.zip/images/7.jpg"
     assert _refused(find, tmp_path) == f"{tmp_path}: galaxy 7 has two different images, {both}: remove one of them"
 
@@ -491,7 +481,7 @@ def test_two_zips_of_one_name_in_a_zip_keep_their_own_images(tmp_path: Path, fin
     path = tmp_path / "outer.zip"
     with zipfile.ZipFile(path, "w", method) as file, pytest.warns(UserWarning, match="Duplicate name"):
         for galaxy_id in (7, 8):
-            file.writestr("images.zip", _packed({"a.txt": b"text" * galaxy_id, f"{galaxy_id}.jpg": b"galaxy %d" % galaxy_id}))
+            file.writestr("images.zip", packed({"a.txt": b"text" * galaxy_id, f"{galaxy_id}.jpg": b"galaxy %d" % galaxy_id}))
     assert _found(find(path)) == [(7, "7.jpg", b"galaxy 7"), (8, "8.jpg", b"galaxy 8")]
 
 
@@ -550,7 +540,7 @@ def test_a_source_without_images_is_refused(tmp_path: Path, find: Find) -> None:
 
 
 def test_a_zip_that_is_cut_off_is_refused_by_name_wherever_it_lies(tmp_path: Path, find: Find) -> None:
-    half = _packed(TRAINING)[:-60]
+    half = packed(TRAINING)[:-60]
     files = TEST | {"downloads/images_training_rev1.zip": half}
     for path in (_keep(tmp_path / "folder", files), _keep(tmp_path / "zip.zip", files)):
         text = f"{path}/downloads/images_training_rev1.zip: no zip, or one that is cut off: copy or download it again"
@@ -561,12 +551,12 @@ def test_a_zip_that_is_cut_off_is_refused_by_name_wherever_it_lies(tmp_path: Pat
 
 @pytest.mark.parametrize("method", [STORED, DEFLATED])
 def test_zips_are_read_four_deep_and_refused_below(tmp_path: Path, find: Find, method: int) -> None:
-    content = _packed({"7.jpg": JPEG})
+    content = packed({"7.jpg": JPEG})
     for depth in range(2, 5):
-        content = _packed({f"{depth}.zip": content}, method)
+        content = packed({f"{depth}.zip": content}, method)
     path = _write(tmp_path, "outer.zip", content=content) / "outer.zip"
     assert _ids_and_paths(find(path)) == _ids_and_paths(find(tmp_path)) == [(7, "7.jpg")]
-    _write(tmp_path, "outer.zip", content=_packed({"5.zip": content}, method))
+    _write(tmp_path, "outer.zip", content=packed({"5.zip": content}, method))
     inner = f"{path}/5.zip/4.zip/3.zip/2.zip"
     assert _refused(find, path) == f"{inner}: zips within zips, 5 deep: unzip the outer ones first"
 
@@ -581,20 +571,20 @@ def test_a_table_of_votes_is_found_zipped_or_not(tmp_path: Path, find: Find, fol
     above = f"{folder}{name.split('/')[0].removesuffix('.csv')}.zip"
     tables = {
         "folder": {f"{folder}{name}": VOTES},
-        "zip": {above: _packed({name: VOTES})},
-        "flat zip": {above: _packed({name.rpartition("/")[2]: VOTES})},
+        "zip": {above: packed({name: VOTES})},
+        "flat zip": {above: packed({name.rpartition("/")[2]: VOTES})},
     }
     for kind, table in tables.items():
         for path in (
             _keep(tmp_path / kind, images | table),
             _keep(tmp_path / f"{kind}.zip", images | table),
-            _keep(tmp_path / f"{kind} in a folder", {"kaggle.zip": _packed(images | table, STORED)}),
+            _keep(tmp_path / f"{kind} in a folder", {"kaggle.zip": packed(images | table, STORED)}),
         ):
             assert _votes(find(path)) == VOTES
 
 
 def test_a_table_of_votes_shows_where_it_lies(tmp_path: Path, find: Find) -> None:
-    files = {"7.jpg": JPEG, "a/training_solutions_rev1.zip": _packed(TABLE)}
+    files = {"7.jpg": JPEG, "a/training_solutions_rev1.zip": packed(TABLE)}
     for path in (_keep(tmp_path / "folder", files), _keep(tmp_path / "zip.zip", files)):
         (table,) = find(path).solutions
         assert table.path == f"{path}/a/training_solutions_rev1.zip/training_solutions_rev1.csv"
@@ -610,7 +600,7 @@ NO_VOTES = (
 
 def test_benchmarks_and_submissions_are_never_votes(tmp_path: Path, find: Find) -> None:
     files = {"7.jpg": JPEG, **dict.fromkeys(NO_VOTES, VOTES)}
-    zips = {f"{Path(name).stem}.zip": _packed({name: VOTES}) for name in NO_VOTES if name != "targets.csv"}
+    zips = {f"{Path(name).stem}.zip": packed({name: VOTES}) for name in NO_VOTES if name != "targets.csv"}
     for path in (
         _keep(tmp_path / "folder", files),
         _keep(tmp_path / "zip.zip", files),
@@ -622,14 +612,14 @@ def test_benchmarks_and_submissions_are_never_votes(tmp_path: Path, find: Find) 
 
 
 def test_copies_of_a_table_of_votes_count_once(tmp_path: Path, find: Find) -> None:
-    files = {"7.jpg": JPEG, **TABLE, "training_solutions_rev1.zip": _packed(TABLE), "target_data/targets.csv": VOTES}
+    files = {"7.jpg": JPEG, **TABLE, "training_solutions_rev1.zip": packed(TABLE), "target_data/targets.csv": VOTES}
     for path in (_keep(tmp_path / "folder", files), _keep(tmp_path / "zip.zip", files)):
         assert len(find(path).solutions) == 3
         assert _votes(find(path)) == VOTES
 
 
 def test_different_tables_of_votes_are_refused_with_all_unless_one_is_named(tmp_path: Path, find: Find) -> None:
-    _keep(tmp_path, {"7.jpg": JPEG, **TABLE, "old.zip": _packed({"training_solutions_rev1.csv": VOTES + b"8,1\n"})})
+    _keep(tmp_path, {"7.jpg": JPEG, **TABLE, "old.zip": packed({"training_solutions_rev1.csv": VOTES + b"8,1\n"})})
     source = find(tmp_path)
     with pytest.raises(SourceError) as caught:
         sources.solutions_table(source, None)
@@ -640,7 +630,7 @@ def test_different_tables_of_votes_are_refused_with_all_unless_one_is_named(tmp_
 
 
 def test_a_damaged_table_of_votes_in_a_zip_is_refused_by_name(tmp_path: Path, find: Find) -> None:
-    content = _packed(TABLE, STORED).replace(VOTES, VOTES.replace(b"7", b"9"))
+    content = packed(TABLE, STORED).replace(VOTES, VOTES.replace(b"7", b"9"))
     _keep(tmp_path, {"7.jpg": JPEG, "training_solutions_rev1.zip": content})
     with pytest.raises(SourceError) as caught:
         _votes(find(tmp_path))
@@ -662,7 +652,7 @@ def test_a_damaged_table_of_votes_in_a_zip_is_refused_by_name(tmp_path: Path, fi
 )
 def test_a_given_table_of_votes_is_taken_as_csv_or_in_a_zip(tmp_path: Path, find: Find, name: str, files: Files | None) -> None:
     source = find(_keep(tmp_path / "kaggle", {"7.jpg": JPEG, "training_solutions_rev1.csv": b"not these"}))
-    given = _write(tmp_path, name, content=VOTES if files is None else _packed(files)) / name
+    given = _write(tmp_path, name, content=VOTES if files is None else packed(files)) / name
     assert _votes(source, given) == VOTES
 
 
@@ -699,18 +689,20 @@ def test_a_given_zip_that_is_none_is_refused_by_name(tmp_path: Path, find: Find)
 
 def test_of_copies_the_one_in_a_split_folder_gives_the_split(tmp_path: Path) -> None:
     _write(tmp_path, "train_images/data7.jpg")
-    (tmp_path / "images_training_rev1.zip").write_bytes(_packed({"images_training_rev1/7.jpg": JPEG}))
+    (tmp_path / "images_training_rev1.zip").write_bytes(packed({"images_training_rev1/7.jpg": JPEG}))
     images = sources.find_source(tmp_path, tmp_path).images
     assert images.galaxy_id.tolist() == [7] and _splits(images) == {7: "train"}
 
 
 def test_a_name_that_a_zip_holds_as_utf_8_without_saying_so_is_that_of_the_folder(tmp_path: Path) -> None:
     name = "galaxi\u00e9.jpg"
-    packed = _packed({name: JPEG})  # zipfile sets the flag of UTF-8 names, bit 11; Info-ZIP does not
+    content = packed({name: JPEG})  # zipfile sets the flag of UTF-8 names, bit 11; Info-ZIP does not
     for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        at = packed.index(signature) + flags
-        packed = packed[:at] + (int.from_bytes(packed[at : at + 2], "little") & ~0x800).to_bytes(2, "little") + packed[at + 2 :]
-    (tmp_path / "images.zip").write_bytes(packed)
+        at = content.index(signature) + flags
+        content = (
+            content[:at] + (int.from_bytes(content[at : at + 2], "little") & ~0x800).to_bytes(2, "little") + content[at + 2 :]
+        )
+    (tmp_path / "images.zip").write_bytes(content)
     folder = _write(tmp_path / "images", name)
     zipped, plain = (sources.find_source(path, tmp_path).images for path in (tmp_path / "images.zip", folder))
     assert zipped.path(0) == plain.path(0) == name

@@ -1,12 +1,10 @@
 """A listing names and reads every image for some 50 bytes of memory, in a folder as in a zip, and so does any part of it."""
 
-import io
 import os
 import pickle
 import random
 import resource
 import struct
-import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +17,9 @@ from hypothesis import strategies as st
 from preprocess import sources
 from preprocess.sources.archives import DEFLATED, STORED
 from preprocess.sources.listing import PLAIN, ImageReader, Listing, ListingBuilder, Place
+from tests.preprocess.sources.packing import Files, packed
 from tfrecords.errors import ImageError, SourceError
 from tfrecords.images import MAX_BYTES
-
-Files = dict[str, bytes]
 
 _RANDOM = random.Random(0)
 # In the order of their ids: the last one's is a hash.
@@ -37,14 +34,6 @@ FILES: Files = {
 KINDS = {"folder": "", "zip": ".zip", "stored": ".zip/images.zip", "deflated": ".zip/images.zip"}
 
 
-def _packed(files: Files, method: int = DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as file:
-        for name, content in files.items():
-            file.writestr(name, content)
-    return buffer.getvalue()
-
-
 def _keep(path: Path, files: Files, kind: str = "folder") -> Path:
     """Write the files to a folder, a zip, or a zip that is stored or deflated in a zip; gives the folder or zip."""
     if kind == "folder":
@@ -52,9 +41,9 @@ def _keep(path: Path, files: Files, kind: str = "folder") -> Path:
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_bytes(content)
         return path
-    content = _packed(files)
+    content = packed(files)
     if kind != "zip":
-        content = _packed({"images.zip": content}, STORED if kind == "stored" else DEFLATED)
+        content = packed({"images.zip": content}, STORED if kind == "stored" else DEFLATED)
     path = path.with_suffix(".zip")
     path.write_bytes(content)
     return path
@@ -179,7 +168,7 @@ def test_names_of_any_bytes_are_read_from_a_zip_and_shown_with_backslashes(tmp_p
     # A name that says that it is in UTF-8, and is not.
     claimed = name.replace(b"\xff\xfe", "ä".encode())
     source = tmp_path / "kaggle.zip"
-    source.write_bytes(_packed({claimed.decode(): b"M 31"}).replace(claimed, name))
+    source.write_bytes(packed({claimed.decode(): b"M 31"}).replace(claimed, name))
     images = _find(source)
     assert _read(images) == _read(images.part(np.array([0]))) == [b"M 31"]
     assert images.path(0) == name.decode("utf-8", "backslashreplace")
@@ -187,7 +176,7 @@ def test_names_of_any_bytes_are_read_from_a_zip_and_shown_with_backslashes(tmp_p
 
 def test_names_in_the_zips_of_old_windows_are_shown_as_windows_did(tmp_path: Path) -> None:
     source = tmp_path / "kaggle.zip"
-    source.write_bytes(_packed({"gr__e/7.jpg": b"M 31"}).replace(b"gr__e", "größe".encode("cp437")))
+    source.write_bytes(packed({"gr__e/7.jpg": b"M 31"}).replace(b"gr__e", "größe".encode("cp437")))
     assert _paths(_find(source)) == ["größe/7.jpg"]
 
 
@@ -215,9 +204,9 @@ def test_a_file_that_has_gone_since_it_was_listed_is_refused_by_name(tmp_path: P
 @pytest.mark.parametrize("method", [STORED, DEFLATED])
 def test_a_zip_that_changed_since_it_was_listed_never_gives_other_bytes(tmp_path: Path, method: int) -> None:
     source = tmp_path / "kaggle.zip"
-    source.write_bytes(_packed({"7.jpg": b"one galaxy", "8.jpg": b"another"}, method))
+    source.write_bytes(packed({"7.jpg": b"one galaxy", "8.jpg": b"another"}, method))
     images = _find(source)
-    for content in (_packed({"7.jpg": b"two galaxy", "8.jpg": b"another"}, method), b"", b"PK\x03\x04" * 99):
+    for content in (packed({"7.jpg": b"two galaxy", "8.jpg": b"another"}, method), b"", b"PK\x03\x04" * 99):
         source.write_bytes(content)
         with ImageReader() as reader, pytest.raises(ImageError, match="damaged"):
             reader.read(images, 0)
@@ -225,7 +214,7 @@ def test_a_zip_that_changed_since_it_was_listed_never_gives_other_bytes(tmp_path
 
 def test_one_damaged_image_in_a_zip_leaves_the_others_readable(tmp_path: Path) -> None:
     source = tmp_path / "kaggle.zip"
-    source.write_bytes(_packed({"7.jpg": b"one galaxy", "8.jpg": b"another"}, STORED).replace(b"one galaxy", b"one g!laxy"))
+    source.write_bytes(packed({"7.jpg": b"one galaxy", "8.jpg": b"another"}, STORED).replace(b"one galaxy", b"one g!laxy"))
     images = _find(source)
     with ImageReader() as reader:
         with pytest.raises(ImageError, match="is damaged in its zip"):
@@ -246,7 +235,7 @@ def test_an_absurdly_large_file_is_refused_unread(tmp_path: Path, size: int) -> 
 
 
 def test_an_image_that_says_it_is_absurdly_large_in_its_zip_is_refused_unread(tmp_path: Path) -> None:
-    content = bytearray(_packed({"7.jpg": b"one galaxy"}))
+    content = bytearray(packed({"7.jpg": b"one galaxy"}))
     struct.pack_into("<I", content, content.index(b"PK\x01\x02") + 24, MAX_BYTES + 1)
     source = tmp_path / "kaggle.zip"
     source.write_bytes(content)
@@ -261,7 +250,7 @@ def test_an_image_beyond_4_gb_of_its_zip_is_read(tmp_path: Path) -> None:
     source = tmp_path / "kaggle.zip"
     with source.open("wb") as file:
         file.seek(5 << 30)
-        file.write(_packed(FILES))
+        file.write(packed(FILES))
     images = _find(source)
     assert images.position.min() >= 5 << 30
     assert _read(images.part(np.arange(len(images)))) == [*FILES.values()]
@@ -301,5 +290,5 @@ def few_files() -> Iterator[int]:
 
 def test_more_zips_than_a_process_may_open_are_read(tmp_path: Path, few_files: int) -> None:
     contents = [b"galaxy %d" % number for number in range(few_files + 20)]
-    zips = {f"{number}.zip": _packed({f"{number}.jpg": content}) for number, content in enumerate(contents)}
+    zips = {f"{number}.zip": packed({f"{number}.jpg": content}) for number, content in enumerate(contents)}
     assert _read(_find(_keep(tmp_path / "kaggle", zips))) == contents

@@ -178,7 +178,7 @@ def test_sigterm_to_one_ends_both_with_a_checkpoint(together: Together) -> None:
 @pytest.mark.slow
 def test_both_go_on_to_the_end_and_only_the_first_speaks(together: Together) -> None:
     first, second = together.ended
-    assert f"{together.run.folder}: going on after epoch " in first.said
+    assert f"{together.run.folder}: resuming after epoch " in first.said
     assert "data parallel over 2 devices of 2 processes, 2 images each a step" in first.said
     assert "RMSE on test" in first.said
     assert second.said == ""
