@@ -23,7 +23,7 @@ import numpy as np
 import turbojpeg
 
 from benchmarks.children import REPOSITORY
-from preprocess.job import BuildSettings, build
+from preprocess.job import BuildSettings, build_dataset
 from preprocess.plan import PlanSettings
 from tfrecords import images
 from tfrecords.dataset import Dataset
@@ -58,7 +58,7 @@ def shards(source: Path, count: int, rounds: int) -> Iterator[tuple[str, float, 
         for encoding in ("jpeg", "raw"):
             settings = BuildSettings(CropSettings(0.5, 212, encoding, 95), PlanSettings(0.0, 0.0, 0, 512, count))
             with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):  # the job's bars
-                dataset = build(source, Path(folder) / encoding, settings, workers=2).dataset
+                dataset = build_dataset(source, Path(folder) / encoding, settings, workers=2).dataset
             train = read_shards(dataset, "train")
             work: dict[str, Callable[[], object]] = {
                 "hash": lambda dataset=dataset, train=train: check_shards(dataset, train),  # type: ignore[misc]

@@ -117,7 +117,7 @@ def _build_flags(parser: Any) -> None:
 
 
 def _build(args: Any) -> None:
-    from preprocess.job import BadImages, BuildSettings, build
+    from preprocess.job import BadImages, BuildSettings, build_dataset
     from preprocess.plan import PlanSettings
     from tfrecords.dataset import REJECTED, SPLITS
     from tfrecords.images import CropSettings
@@ -127,7 +127,7 @@ def _build(args: Any) -> None:
         PlanSettings(args.validation_fraction, args.test_fraction, args.seed, args.examples_per_shard, args.limit or 0),
     )
     bad = BadImages(args.on_bad_image == "skip", args.max_bad_fraction)
-    result = build(args.src, args.out, settings, args.solutions, args.workers, args.overwrite, bad, args.dask)
+    result = build_dataset(args.src, args.out, settings, args.solutions, args.workers, args.overwrite, bad, args.dask)
     dataset = result.dataset
     say(f"{dataset.folder}: {'already complete, nothing to do' if result.already_complete else 'complete'}")
     for split in SPLITS:
@@ -155,12 +155,12 @@ def _verify_flags(parser: Any) -> None:
 
 
 def _verify(args: Any) -> None:
-    from preprocess.verify.dataset import verify
+    from preprocess.verify.dataset import verify_dataset
     from tfrecords.errors import BUILD_AGAIN, DatasetError, SettingError
 
     if args.solutions and not args.src:
         raise SettingError("--solutions is the table of votes of a source: give --src too")
-    report = verify(args.tfrecords, args.src, args.solutions, args.workers)
+    report = verify_dataset(args.tfrecords, args.src, args.solutions, args.workers)
     if report.findings:
         rows = [(finding.level, printable(finding.where), finding.what) for finding in report.findings]
         width = max(len(where) for _, where, _ in rows)
@@ -191,9 +191,9 @@ def _demo_flags(parser: Any) -> None:
 
 
 def _demo(args: Any) -> None:
-    from preprocess.demo import write_survey
+    from preprocess.demo import make_demo
 
-    write_survey(args.out, args.galaxies, args.seed, args.workers)
+    make_demo(args.out, args.galaxies, args.seed, args.workers)
     say(f"{args.out}: {args.galaxies:,} synthetic galaxies with votes, {args.galaxies // 10:,} without")
     say(f"next: preprocess --src {args.out}")
 

@@ -196,7 +196,7 @@ def _check(out: Path, galaxies: int) -> None:
         raise SettingError(f"--galaxies {galaxies}: the demo draws 1 to {IDS // 2:,} galaxies: choose a number in between")
 
 
-def write_survey(out: Path, galaxies: int, seed: int, workers: int) -> None:
+def make_demo(out: Path, galaxies: int, seed: int, workers: int) -> None:
     """Draw `galaxies` galaxies with votes and a tenth as many without into the folder `out`, as Kaggle lays them out.
 
     The bytes depend on `galaxies` and `seed` alone, and a larger survey holds every picture of a smaller one. `out`

@@ -218,7 +218,7 @@ def _commit(
     return rejected
 
 
-def build(
+def build_dataset(
     src: Path,
     out: Path,
     settings: BuildSettings,

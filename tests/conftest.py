@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from PIL import Image
 
-from preprocess.job import BuildSettings, build
+from preprocess.job import BuildSettings, build_dataset
 from preprocess.plan import PlanSettings
 from tfrecords.dataset import Dataset
 from tfrecords.images import CropSettings
@@ -140,6 +140,6 @@ def small_dataset(
 ) -> Dataset:
     """A finished dataset of 32 x 32 PNGs: at least 6 galaxies in each split, `train` in several shards. Read-only."""
     out = tmp_path_factory.mktemp("small_dataset") / "data" / "galaxy_zoo" / "1.0.0"
-    dataset = build(small_survey, out, build_settings(seed=1), workers=1).dataset
+    dataset = build_dataset(small_survey, out, build_settings(seed=1), workers=1).dataset
     assert min(dataset.galaxies(split) for split in ("train", "validation", "test")) >= 6
     return dataset

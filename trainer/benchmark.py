@@ -140,7 +140,7 @@ def _timed(batches: Iterator[Any], steps: int, take: Any, finish: Any, at_least:
 
 
 @explained
-def benchmark(config: TrainConfig, steps: int, rounds: int) -> Speed:
+def measure_speed(config: TrainConfig, steps: int, rounds: int) -> Speed:
     """Measure a training as `config` describes it, from random weights; nothing is written.
 
     Each round takes `steps` batches three times. Raises what `train` raises for dataset, devices and batch size.

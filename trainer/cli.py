@@ -74,9 +74,9 @@ def _train_flags(parser: Any) -> None:
 
 
 def _train(args: Any) -> None:
-    from trainer.train import train
+    from trainer.train import train_model
 
-    train(_config(args), args.overwrite)
+    train_model(_config(args), args.overwrite)
 
 
 def _benchmark_flags(parser: Any) -> None:
@@ -90,13 +90,13 @@ def _benchmark_flags(parser: Any) -> None:
 def _benchmark(args: Any) -> None:
     from tfrecords.dataset import to_json
     from tfrecords.files import write_text
-    from trainer.benchmark import benchmark, is_report, table
+    from trainer.benchmark import is_report, measure_speed, table
 
     if args.json is not None and not args.json.parent.is_dir():
         raise ConfigError(f"{args.json}: there is no folder {args.json.parent}: make it first")
     if args.json is not None and not is_report(args.json):
         raise ConfigError(f"{args.json}: exists and was not written by this command: choose another file")
-    speed = benchmark(_config(args), args.steps, args.rounds)
+    speed = measure_speed(_config(args), args.steps, args.rounds)
     say(table(speed))
     if args.json is not None:
         write_text(args.json, to_json(speed.to_dict()))
@@ -129,10 +129,10 @@ def _explore_flags(parser: Any) -> None:
 
 def _explore(args: Any) -> None:
     from tfrecords.dataset import open_dataset
-    from trainer.explore import explore
+    from trainer.explore import explore_dataset
 
     _check_above(args.out)
-    say(f"page: {explore(open_dataset(args.tfrecords), args.out, args.src, args.where)}")
+    say(f"page: {explore_dataset(open_dataset(args.tfrecords), args.out, args.src, args.where)}")
 
 
 def _evaluate_flags(parser: Any) -> None:
@@ -145,11 +145,11 @@ def _evaluate_flags(parser: Any) -> None:
 
 def _evaluate(args: Any) -> None:
     from tfrecords.dataset import open_dataset
-    from trainer.evaluate import evaluate, summary
+    from trainer.evaluate import evaluate_run, summary
     from trainer.run import open_run
 
     run = open_run(args.run)
-    record, _ = evaluate(run, open_dataset(args.tfrecords), args.split)
+    record, _ = evaluate_run(run, open_dataset(args.tfrecords), args.split)
     say(summary(run, record))
 
 
@@ -247,7 +247,7 @@ def _check_above(path: Path) -> None:
 
 def _predict(args: Any) -> None:
     from trainer.images.fits import Stretch
-    from trainer.predict import predict, predict_images
+    from trainer.predict import predict_images, predict_split
     from trainer.run import open_run
     from trainer.tables import (
         DEFAULT_THRESHOLD,
@@ -277,7 +277,7 @@ def _predict(args: Any) -> None:
 
         dataset, split = open_dataset(args.tfrecords), args.split or "unlabelled"
         names, what = dataset.names(), f"of split '{split}'"
-        predictions = predict([open_run(folder) for folder in args.run], dataset, split, tta=args.tta)
+        predictions = predict_split([open_run(folder) for folder in args.run], dataset, split, tta=args.tta)
     else:
         of_images = predict_images([open_run(folder) for folder in args.run], args.images, args.tta, stretch)
         predictions, names, rejected, what = of_images, dict(of_images.names), of_images.rejected, f"of {args.images}"
@@ -310,10 +310,10 @@ def _export_flags(parser: Any) -> None:
 
 
 def _export(args: Any) -> None:
-    from trainer.export import FORMATS, export
+    from trainer.export import FORMATS, export_model
     from trainer.run import open_run
 
-    export(open_run(args.run), args.out, args.format)
+    export_model(open_run(args.run), args.out, args.format)
     takes = "uint8 images or JPEG files" if args.format == "savedmodel" else "uint8 images"
     say(f"{args.out}: {FORMATS[args.format]}, {takes} in, 37 vote fractions out")
 

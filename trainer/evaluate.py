@@ -22,7 +22,7 @@ from trainer.analysis import metrics
 from trainer.analysis.card import write_card
 from trainer.backends.startup import explained, load_backend
 from trainer.history import best_epoch
-from trainer.predict import predict
+from trainer.predict import predict_split
 from trainer.run import CARD, EVALUATIONS, OWN, Record, Run
 from trainer.tables import Predictions, read_csv, write_csv
 
@@ -120,7 +120,7 @@ def _measure(run: Run, dataset: Dataset, record: Record, limit: int) -> dict[str
     if not _is_of(run, dataset, record, dataset.galaxies(split, limit)):
         if split == "unlabelled":
             raise RunError(f"{dataset.folder}: galaxies of split '{split}' have no votes to compare with: use trainer predict")
-        fresh = predict(run, dataset, split, limit)
+        fresh = predict_split(run, dataset, split, limit)
         if record.metrics in output.files:  # what follows belongs to other predictions
             output.remove([record.metrics])
         output.claim(record.predictions)
@@ -160,7 +160,7 @@ def record_run(run: Run, dataset: Dataset, limit: int = 0) -> None:
 
 
 @explained
-def evaluate(run: Run, dataset: Dataset, split: str = "test", limit: int = 0) -> tuple[Record, dict[str, Any]]:
+def evaluate_run(run: Run, dataset: Dataset, split: str = "test", limit: int = 0) -> tuple[Record, dict[str, Any]]:
     """Measure a run on a labelled split of any dataset of its crop and size; returns where it is kept, and the metrics.
 
     Written are predictions-SPLIT.csv, report/index.html and metrics.json in a folder below `evaluations/` of the run; its own

@@ -271,7 +271,7 @@ def _headline(labelled: LabelledGalaxies) -> str:
 
 
 @explained
-def explore(dataset: Dataset, out: Path, source: Path | None = None, where: str | None = None) -> Path:
+def explore_dataset(dataset: Dataset, out: Path, source: Path | None = None, where: str | None = None) -> Path:
     """Write a page about a dataset, figures/ and data/ into the folder `out`; returns the page.
 
     source: the images that were preprocessed, to see what the crop keeps. where: an expression as in `selection`, whose

@@ -27,7 +27,7 @@ _IMAGE, _VOTES = "image", "vote_fractions"
 _SAID = 3  # exit status of the process where its stdout is the line for the user
 
 
-def export(run: Run, out: Path, kind: str = "savedmodel") -> None:
+def export_model(run: Run, out: Path, kind: str = "savedmodel") -> None:
     """Write the run's best model to the new folder (SavedModel) or file `out`; it appears when it is complete.
 
     kind: one of FORMATS. Raises ConfigError where `out` exists, is no .tflite for LiteRT, or the package for ONNX is

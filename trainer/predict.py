@@ -76,7 +76,7 @@ def _several(runs: Run | Sequence[Run], tta: int) -> tuple[Run, ...]:
 
 
 @explained
-def predict(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit: int = 0, tta: int = 1) -> Predictions:
+def predict_split(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit: int = 0, tta: int = 1) -> Predictions:
     """The predictions of a run, or the mean of several, for a split, every galaxy once.
 
     tta: the mean over so many of the 8 symmetries of the square, the first of them the image as it is. Raises ConfigError for

@@ -47,7 +47,7 @@ _GUARD_GALAXIES = 256
 ESTIMATE_AFTER_STEPS = 20
 
 
-def train(config: TrainConfig, overwrite: bool = False) -> Run:
+def train_model(config: TrainConfig, overwrite: bool = False) -> Run:
     """Train, or resume, the run that `config` describes, then evaluate its best model on `test`.
 
     A finished run is left as it is. Of several processes only the first writes and evaluates; it holds the run folder alone

@@ -25,11 +25,11 @@ def measure(settings: Settings, seconds: float) -> None:
     import onnxruntime
 
     from tfrecords.dataset import open_dataset
-    from trainer.predict import predict
+    from trainer.predict import predict_split
     from trainer.run import open_run
 
     dataset, count = open_dataset(settings.dataset), 16 if settings.small else 64
-    expected = predict(open_run(settings.run("best")), dataset, "train", limit=count).predicted
+    expected = predict_split(open_run(settings.run("best")), dataset, "train", limit=count).predicted
     from trainer.input.evaluation import evaluation_batches
 
     ids, images, _ = next(evaluation_batches(dataset, "train", count, count).as_numpy_iterator())

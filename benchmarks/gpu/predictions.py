@@ -15,7 +15,7 @@ from benchmarks.gpu.settings import Settings
 def measure(settings: Settings, seconds: float) -> None:
     """By the model of the run `best`."""
     from tfrecords.dataset import open_dataset
-    from trainer.predict import predict, predict_images
+    from trainer.predict import predict_images, predict_split
     from trainer.run import open_run
 
     run, dataset = open_run(settings.run("best")), open_dataset(settings.dataset)
@@ -36,7 +36,7 @@ def measure(settings: Settings, seconds: float) -> None:
         per_second = round((many - few) / max(taken[2] - taken[1], 1e-3), 1)
         settings.record("predict", **what, galaxies=[few, many], seconds=taken[1:], images_per_second=per_second)
 
-    rate(lambda count: predict(run, dataset, "train", limit=count).galaxy_ids, source="shards", views=1)
+    rate(lambda count: predict_split(run, dataset, "train", limit=count).galaxy_ids, source="shards", views=1)
     rate(lambda count: predict_images(run, images[count] / IMAGES).galaxy_ids, source="images", views=1)
     if not settings.small:
-        rate(lambda count: predict(run, dataset, "train", limit=count, tta=8).galaxy_ids, source="shards", views=8)
+        rate(lambda count: predict_split(run, dataset, "train", limit=count, tta=8).galaxy_ids, source="shards", views=8)

@@ -35,7 +35,7 @@ def _grid(settings: Settings) -> None:
     """A configuration that stands in the results is not tried again, not even one that was begun and never ended."""
     import jax
 
-    from trainer.benchmark import benchmark
+    from trainer.benchmark import measure_speed
     from trainer.config import TrainConfig
 
     def peak_gib() -> float:
@@ -55,7 +55,7 @@ def _grid(settings: Settings) -> None:
         config = TrainConfig(data, Path(), batch_size=batch_size, precision=precision, cache=cache, require_gpu=gpu)
         values: dict[str, Any] = {}
         try:
-            values["figures"] = benchmark(config, *steps_and_rounds).to_dict()
+            values["figures"] = measure_speed(config, *steps_and_rounds).to_dict()
         except Exception as error:  # out of memory, for one: the next may fit
             values["error"] = f"{type(error).__name__}: {error}"[:400]
         faulthandler.cancel_dump_traceback_later()

@@ -123,7 +123,7 @@ def _settings(data: Dataset) -> tuple[CropSettings, plan.PlanSettings]:
     return CropSettings(**of_crop), plan.PlanSettings(**values)
 
 
-def verify(folder: Path, src: Path | None = None, solutions: Path | None = None, workers: int = 1) -> Report:
+def verify_dataset(folder: Path, src: Path | None = None, solutions: Path | None = None, workers: int = 1) -> Report:
     """Check the dataset in `folder`; with `src` also that it holds every galaxy of the source, pixel for pixel.
 
     solutions: the table of votes, where it is not in the source. Raises DatasetError where there is no dataset to

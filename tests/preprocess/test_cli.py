@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from preprocess.cli import main
-from preprocess.job import BuildSettings, build
+from preprocess.job import BuildSettings, build_dataset
 from tfrecords import __version__
 from tfrecords.dataset import open_dataset
 
@@ -229,7 +229,7 @@ def test_an_unreadable_image_fails_with_one_line_that_names_it_unless_it_may_be_
 @pytest.fixture
 def made(survey: Path, build_settings: Callable[..., BuildSettings], tmp_path: Path) -> Path:
     """A dataset of four shards."""
-    return build(survey, tmp_path / "out", build_settings(examples_per_shard=28)).dataset.folder
+    return build_dataset(survey, tmp_path / "out", build_settings(examples_per_shard=28)).dataset.folder
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from preprocess.engines import run_dask
-from preprocess.job import BadImages, BuildSettings, build
+from preprocess.job import BadImages, BuildSettings, build_dataset
 from tfrecords import __version__
 from tfrecords.errors import ConfigError, GalaxyZooError, SourceError
 
@@ -50,8 +50,8 @@ def test_a_cluster_writes_the_same_bytes(
     cluster: str, survey: Path, build_settings: Callable[..., BuildSettings], contents: Contents, tmp_path: Path
 ) -> None:
     settings = build_settings(examples_per_shard=3, encoding="jpeg")
-    here = build(survey, tmp_path / "here", settings, workers=2).dataset.folder
-    there = build(survey, tmp_path / "there", settings, dask=cluster).dataset.folder
+    here = build_dataset(survey, tmp_path / "here", settings, workers=2).dataset.folder
+    there = build_dataset(survey, tmp_path / "there", settings, dask=cluster).dataset.folder
     assert contents(there) == contents(here)
 
 
@@ -83,7 +83,7 @@ def test_a_bad_image_is_refused_as_on_this_machine(
     (source / "a").mkdir(parents=True)
     (source / "a" / "7.jpg").write_bytes(b"no image")
     with pytest.raises(SourceError, match=r"a/7\.jpg: not a readable JPEG or PNG"):
-        build(source, tmp_path / "out", build_settings(), dask=cluster, bad=BadImages(skip=False))
+        build_dataset(source, tmp_path / "out", build_settings(), dask=cluster, bad=BadImages(skip=False))
 
 
 def test_workers_that_see_something_else_are_refused(cluster: str) -> None:
@@ -119,7 +119,7 @@ def test_a_worker_of_another_version_that_joins_late_ends_the_job_before_its_sha
         joining.start()
         try:
             with pytest.raises(ConfigError) as caught:
-                build(source, out, settings, dask=cluster.scheduler_address)
+                build_dataset(source, out, settings, dask=cluster.scheduler_address)
         finally:
             joining.join()
             late[0].kill()

@@ -26,7 +26,7 @@ EDGE_ON = Galaxy("edge-on", radius=35, axis_ratio=0.12, position_angle=0, bright
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A survey of 30 galaxies with votes and 3 without, drawn by two processes."""
     out = tmp_path_factory.mktemp("demo") / "new" / "kaggle"
-    demo.write_survey(out, **SURVEY, workers=2)
+    demo.make_demo(out, **SURVEY, workers=2)
     return out
 
 
@@ -53,17 +53,17 @@ def mean_votes(galaxy: Galaxy, column: str) -> float:
 
 @pytest.mark.slow
 def test_same_seed_gives_same_bytes_for_any_number_of_workers(drawn: Path, tmp_path: Path) -> None:
-    demo.write_survey(tmp_path / "again", **SURVEY, workers=1)
+    demo.make_demo(tmp_path / "again", **SURVEY, workers=1)
     assert contents(tmp_path / "again") == contents(drawn)
 
 
 def test_another_seed_gives_other_galaxies(drawn: Path, tmp_path: Path) -> None:
-    demo.write_survey(tmp_path / "other", galaxies=4, seed=-1, workers=1)
+    demo.make_demo(tmp_path / "other", galaxies=4, seed=-1, workers=1)
     assert not set(contents(tmp_path / "other").values()) & set(contents(drawn).values())
 
 
 def test_larger_survey_holds_every_picture_of_a_smaller_one(drawn: Path, tmp_path: Path) -> None:
-    demo.write_survey(tmp_path / "small", galaxies=10, seed=SURVEY["seed"], workers=1)
+    demo.make_demo(tmp_path / "small", galaxies=10, seed=SURVEY["seed"], workers=1)
     small = {name: content for name, content in contents(tmp_path / "small").items() if name.endswith(".jpg")}
     assert len(small) == 11
     assert small.items() <= contents(drawn).items()
@@ -209,14 +209,14 @@ def test_refuses_what_is_already_there_and_leaves_it_alone(tmp_path: Path, is_fi
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("keep me")
     with pytest.raises(ConfigError, match=r"kaggle: already there .* choose another --out"):
-        demo.write_survey(out, galaxies=10, seed=0, workers=1)
+        demo.make_demo(out, galaxies=10, seed=0, workers=1)
     assert contents(tmp_path) == {str(mine.relative_to(tmp_path)): b"keep me"}
 
 
 @pytest.mark.parametrize("galaxies", [0, 10**6])
 def test_refuses_a_number_of_galaxies_it_cannot_name(tmp_path: Path, galaxies: int) -> None:
     with pytest.raises(SettingError, match=f"--galaxies {galaxies}"):
-        demo.write_survey(tmp_path / "kaggle", galaxies=galaxies, seed=0, workers=1)
+        demo.make_demo(tmp_path / "kaggle", galaxies=galaxies, seed=0, workers=1)
     assert not [*tmp_path.iterdir()]
 
 
@@ -224,7 +224,7 @@ def test_an_empty_folder_is_filled_and_a_users_folder_beside_it_is_left_alone(tm
     (tmp_path / "kaggle").mkdir()
     (tmp_path / "kaggle.partial" / "images_training_rev1").mkdir(parents=True)
     (tmp_path / "kaggle.partial" / "images_training_rev1" / "1.jpg").write_bytes(b"mine")
-    demo.write_survey(tmp_path / "kaggle", galaxies=2, seed=0, workers=1)
+    demo.make_demo(tmp_path / "kaggle", galaxies=2, seed=0, workers=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kaggle", "kaggle.partial"]
     assert len(contents(tmp_path / "kaggle")) == 3
     assert [*contents(tmp_path / "kaggle.partial").values()] == [b"mine"]
@@ -242,5 +242,5 @@ def test_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(demo, "draw_cutout", fail_at_the_third)
     with pytest.raises(failure):
-        demo.write_survey(tmp_path / "kaggle", galaxies=10, seed=0, workers=1)
+        demo.make_demo(tmp_path / "kaggle", galaxies=10, seed=0, workers=1)
     assert len(finished) == 2 and not [*tmp_path.iterdir()]

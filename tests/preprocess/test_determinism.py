@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.job import BadImages, BuildSettings, build
+from preprocess.job import BadImages, BuildSettings, build_dataset
 
 Settings = Callable[..., BuildSettings]
 Contents = Callable[[Path], dict[str, bytes]]
@@ -93,7 +93,7 @@ def test_every_byte_is_the_same_however_the_source_is_packed_and_by_however_many
 ) -> None:
     settings = build_settings(encoding=encoding, examples_per_shard=6)
     datasets = {
-        name: contents(build(src, tmp_path / name, settings, workers=workers, bad=BAD).dataset.folder)
+        name: contents(build_dataset(src, tmp_path / name, settings, workers=workers, bad=BAD).dataset.folder)
         for name, src, workers in _runs(forms, encoding)
     }
     first = datasets["folder"]
@@ -113,7 +113,9 @@ def test_every_byte_is_the_same_for_names_that_are_no_numbers(
         shutil.copy(path, copy)
     settings, datasets = build_settings(), []
     for form in ("folder", "plain zip", "copied in another order at another time"):
-        datasets.append(contents(build(_pack(src, form, tmp_path / form), tmp_path / f"{form}!", settings).dataset.folder))
+        datasets.append(
+            contents(build_dataset(_pack(src, form, tmp_path / form), tmp_path / f"{form}!", settings).dataset.folder)
+        )
     assert datasets[0]["names.csv"].count(b"\n") == 29
     assert datasets[1:] == datasets[:1] * 2
 
@@ -138,9 +140,9 @@ def _hashes(folder: Path) -> dict[str, str]:
 @pytest.mark.slow
 def test_every_byte_is_the_same_for_real_galaxies(kaggle: Path, build_settings: Settings, tmp_path: Path) -> None:
     settings = build_settings(size=212, encoding="jpeg", examples_per_shard=512)
-    first = _hashes(build(kaggle, tmp_path / "folder", settings, workers=2).dataset.folder)
+    first = _hashes(build_dataset(kaggle, tmp_path / "folder", settings, workers=2).dataset.folder)
     assert len(first) == 15
     for form, workers in (("zips, deflated in a zip", 1), ("half unzipped", 2)):
         src = _pack(kaggle, form, tmp_path / form)
-        assert _hashes(build(src, tmp_path / str(workers), settings, workers=workers).dataset.folder) == first
+        assert _hashes(build_dataset(src, tmp_path / str(workers), settings, workers=workers).dataset.folder) == first
         shutil.rmtree(tmp_path / form)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.job import BadImages, BuildSettings, build
+from preprocess.job import BadImages, BuildSettings, build_dataset
 from tfrecords.dataset import Dataset, open_dataset
 from tfrecords.errors import SourceError
 from tfrecords.schema import Example
@@ -35,7 +35,7 @@ MOMENTS = 12
 KILLER = """
 import itertools, os, shutil, signal, sys
 from pathlib import Path
-from preprocess.job import BadImages, BuildSettings, build
+from preprocess.job import BadImages, BuildSettings, build_dataset
 from preprocess.plan import PlanSettings
 from tfrecords.images import CropSettings
 
@@ -60,7 +60,7 @@ for step in itertools.count():
             left -= 1
 
     sys.addaudithook(hook)
-    build(src, out, settings, overwrite=before.exists())
+    build_dataset(src, out, settings, overwrite=before.exists())
     os._exit(0)
 """
 
@@ -168,7 +168,7 @@ def test_a_job_killed_at_any_moment_and_run_again_leaves_the_bytes_of_an_undistu
         reached["the end" if ended else _progress(out, expected)] += 1
         _assert_final_names_are_whole(out, contents, expected)
         complete = (out / "manifest.json").exists()
-        assert build(survey, out, settings).already_complete == complete
+        assert build_dataset(survey, out, settings).already_complete == complete
         assert contents(out) == expected, f"killed {moment + 1} twelfths into the job"
     assert reached["before the first shard"] and reached["amid the shards"] >= 3, reached
 
@@ -193,8 +193,8 @@ def test_a_job_killed_before_any_single_change_of_the_file_system_comes_to_the_s
     src = Path(shutil.copytree(survey / "images_test_rev1", tmp_path / "galaxies"))
     (src / "900000.jpg").rename(src / "NGC 4321.jpg")
     settings = build_settings(examples_per_shard=28)
-    expected = contents(build(src, tmp_path / "undisturbed", settings).dataset.folder)
-    before = contents(build(survey, tmp_path / "before", settings).dataset.folder) if overwrite else {}
+    expected = contents(build_dataset(src, tmp_path / "undisturbed", settings).dataset.folder)
+    before = contents(build_dataset(survey, tmp_path / "before", settings).dataset.folder) if overwrite else {}
     (tmp_path / "outs").mkdir()
     arguments = [str(src), str(tmp_path / "before"), str(tmp_path / "outs"), repr(settings)]
     subprocess.run([sys.executable, "-c", KILLER, *arguments], check=True, capture_output=True, timeout=120)
@@ -207,7 +207,7 @@ def test_a_job_killed_before_any_single_change_of_the_file_system_comes_to_the_s
         elif not overwrite:
             _assert_final_names_are_whole(out, contents, expected)
         unfinished += "manifest.json" not in there and not there.keys() <= {"galaxy_zoo-unlabelled.tfrecord-00000-of-00001"}
-        build(src, out, settings, overwrite=overwrite)
+        build_dataset(src, out, settings, overwrite=overwrite)
         assert contents(out) == expected, out.name
     assert unfinished >= 7  # amid the commit, or amid the removal of the old dataset
 
@@ -242,7 +242,7 @@ def test_a_killed_worker_ends_the_job_with_one_line_and_the_job_can_go_on(
     (line,) = said(err)
     assert line.startswith("error: a worker process was killed, most likely for lack of memory: run the same command again")
     assert_all_end(workers)
-    build(survey, out, settings, workers=2)
+    build_dataset(survey, out, settings, workers=2)
     assert contents(out) == undisturbed[0]
 
 
@@ -327,7 +327,7 @@ def test_images_that_cannot_be_used_are_left_out_and_listed_with_their_reason(
 ) -> None:  # fmt: skip
     src, bad = spoiled
     settings = build_settings(encoding=encoding, examples_per_shard=4)
-    dataset = build(src, tmp_path / "out", settings, workers=2, bad=BadImages(max_fraction=0.2)).dataset
+    dataset = build_dataset(src, tmp_path / "out", settings, workers=2, bad=BadImages(max_fraction=0.2)).dataset
     with (dataset.folder / "rejected.csv").open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     assert header == ["galaxy_id", "source path", "reason"]
@@ -337,7 +337,7 @@ def test_images_that_cannot_be_used_are_left_out_and_listed_with_their_reason(
     assert found.keys() == {int(path.stem) for path in survey.glob("*/*.jpg")}
     assert (dataset.source["images"], dataset.source["rejected"], len(found)) == (34, 6, 28)
     assert caplog.messages[-1].startswith("6 of 34 images could not be used and are listed in ")
-    whole = examples(build(survey, tmp_path / "whole", settings).dataset)
+    whole = examples(build_dataset(survey, tmp_path / "whole", settings).dataset)
     assert {galaxy_id: example.image for galaxy_id, (_, example) in found.items()} == {
         galaxy_id: example.image for galaxy_id, (_, example) in whole.items()
     }
@@ -352,7 +352,7 @@ def test_more_bad_images_than_allowed_end_the_job_without_a_dataset(
 ) -> None:  # fmt: skip
     src, out = spoiled[0], tmp_path / "out"
     with pytest.raises(SourceError) as caught:
-        build(src, out, build_settings(examples_per_shard=40), workers=workers, bad=bad)
+        build_dataset(src, out, build_settings(examples_per_shard=40), workers=workers, bad=bad)
     said = "6 of 34 images could not be used, above --max_bad_fraction 0.17; first images_test_rev1/80000"
     assert str(caught.value).startswith(said if bad.skip else f"{src}/images_test_rev1/80000")
     assert bad.skip or "or leave such images out with --on_bad_image skip" in str(caught.value)
@@ -366,7 +366,9 @@ def test_a_split_whose_images_are_all_bad_is_absent(
     src = Path(shutil.copytree(survey, tmp_path / "kaggle"))
     for image in (src / "images_test_rev1").iterdir():
         image.write_bytes(b"")
-    dataset = build(src, tmp_path / "out", build_settings(examples_per_shard=2), bad=BadImages(max_fraction=0.2)).dataset
+    dataset = build_dataset(
+        src, tmp_path / "out", build_settings(examples_per_shard=2), bad=BadImages(max_fraction=0.2)
+    ).dataset
     assert dataset.galaxies("unlabelled") == 0 and dataset.source["rejected"] == 4
     assert not [name for name in contents(dataset.folder) if "unlabelled" in name]
     assert open_dataset(dataset.folder) == dataset
@@ -377,6 +379,6 @@ def test_a_source_without_one_usable_image_is_refused(build_settings: Settings, 
     for name in ("1.jpg", "2.png"):
         (tmp_path / "galaxies" / name).write_bytes(b"")
     with pytest.raises(SourceError) as caught:
-        build(tmp_path / "galaxies", tmp_path / "out", build_settings(), bad=BadImages(max_fraction=1))
+        build_dataset(tmp_path / "galaxies", tmp_path / "out", build_settings(), bad=BadImages(max_fraction=1))
     assert str(caught.value) == f"{tmp_path}/galaxies: not one image could be used; first 1.jpg: the file is empty"
     assert not (tmp_path / "out" / "manifest.json").exists()

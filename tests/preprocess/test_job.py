@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preprocess.job import BuildSettings, build
+from preprocess.job import BuildSettings, build_dataset
 from tfrecords import images
 from tfrecords.dataset import Dataset, open_dataset
 from tfrecords.errors import ConfigError, DatasetError, SettingError, SourceError
@@ -54,7 +54,7 @@ def test_crops_and_targets_of_real_galaxies_equal_their_source_bit_for_bit(
     kaggle: Path, build_settings: Settings, examples: Examples, tmp_path: Path, encoding: str, limit: int
 ) -> None:
     settings = build_settings(size=212, encoding=encoding, limit=limit, examples_per_shard=512)
-    dataset = build(kaggle, tmp_path / "out", settings, workers=2).dataset
+    dataset = build_dataset(kaggle, tmp_path / "out", settings, workers=2).dataset
     with (kaggle / "training_solutions_rev1.csv").open() as file:
         votes = {int(row[0]): np.array([np.float32(text) for text in row[1:]]) for row in list(csv.reader(file))[1:]}
     sources = {int(path.stem): path for path in kaggle.glob("*/*.jpg")}
@@ -83,9 +83,9 @@ def test_the_order_is_the_plans_and_the_work_folder_is_gone(small_dataset: Datas
 
 def test_a_finished_job_says_so_and_rewrites_nothing(survey: Path, build_settings: Settings, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert not build(survey, out, build_settings()).already_complete
+    assert not build_dataset(survey, out, build_settings()).already_complete
     before = {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in out.iterdir()}
-    again = build(survey, out, build_settings(), workers=2)
+    again = build_dataset(survey, out, build_settings(), workers=2)
     assert again.already_complete and again.dataset == open_dataset(out)
     assert {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in out.iterdir()} == before
 
@@ -102,10 +102,10 @@ def test_other_settings_are_refused_with_what_differs_and_nothing_is_touched(
     survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path, changes: dict[str, Any], difference: str
 ) -> None:
     out = tmp_path / "out"
-    build(survey, out, build_settings())
+    build_dataset(survey, out, build_settings())
     before = contents(out)
     with pytest.raises(ConfigError) as caught:
-        build(survey, out, build_settings(**changes))
+        build_dataset(survey, out, build_settings(**changes))
     advice = "choose another --out, or replace it with --overwrite"
     assert str(caught.value) == f"{out}: holds a dataset made differently ({difference}): {advice}"
     assert contents(out) == before
@@ -115,9 +115,9 @@ def test_other_settings_are_refused_with_what_differs_and_nothing_is_touched(
 def test_overwrite_replaces_the_dataset_as_if_it_had_never_been(
     survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
 ) -> None:
-    fresh = build(survey, tmp_path / "fresh", build_settings(size=16)).dataset
-    build(survey / "images_test_rev1", tmp_path / "out", build_settings(examples_per_shard=1))
-    replaced = build(survey, tmp_path / "out", build_settings(size=16), overwrite=True).dataset
+    fresh = build_dataset(survey, tmp_path / "fresh", build_settings(size=16)).dataset
+    build_dataset(survey / "images_test_rev1", tmp_path / "out", build_settings(examples_per_shard=1))
+    replaced = build_dataset(survey, tmp_path / "out", build_settings(size=16), overwrite=True).dataset
     assert contents(replaced.folder) == contents(fresh.folder)
 
 
@@ -130,7 +130,7 @@ def test_a_folder_with_other_files_is_refused_and_untouched(
     (out / name).parent.mkdir(parents=True)
     (out / name).write_text("irreplaceable")
     with pytest.raises(ConfigError) as caught:
-        build(survey, out, build_settings(), overwrite=overwrite)
+        build_dataset(survey, out, build_settings(), overwrite=overwrite)
     first = name.split("/")[0]
     assert str(caught.value) == f"{out}: holds other files ({first}): choose an --out that is empty or new"
     assert contents(out) == {name: b"irreplaceable"}
@@ -151,7 +151,7 @@ def test_no_name_of_ours_makes_a_users_file_ours(
     """Ownership is what a manifest or a job under way lists, and never a guess from a name."""
     out = tmp_path / "out"
     if before == "a dataset":
-        build(survey, out, build_settings())
+        build_dataset(survey, out, build_settings())
         if (out / name).exists():
             return  # the dataset's own
     (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,7 @@ def test_no_name_of_ours_makes_a_users_file_ours(
     there = contents(out)
     for overwrite in (False, True):
         with pytest.raises(ConfigError) as caught:
-            build(survey, out, build_settings(), overwrite=overwrite)
+            build_dataset(survey, out, build_settings(), overwrite=overwrite)
         assert name.split("/")[0] in str(caught.value) and "--overwrite" not in str(caught.value)
         assert contents(out) == there
 
@@ -176,35 +176,35 @@ def test_a_dataset_of_another_builder_is_left_alone(
     there = contents(out)
     for overwrite in (False, True):
         with pytest.raises(ConfigError, match=r"holds other files \(dataset_info\.json\): choose an --out"):
-            build(survey, out, build_settings(), overwrite=overwrite)
+            build_dataset(survey, out, build_settings(), overwrite=overwrite)
     assert contents(out) == there
 
 
 def test_a_file_of_the_dataset_that_its_user_changed_is_refused_by_name(
     survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
 ) -> None:
-    out = build(survey, tmp_path / "out", build_settings()).dataset.folder
+    out = build_dataset(survey, tmp_path / "out", build_settings()).dataset.folder
     (out / "rejected.csv").write_text("galaxy_id,source path,reason,my notes\n")
     before = contents(out)
     with pytest.raises(ConfigError, match=r"rejected\.csv: was changed since it was written: move it elsewhere"):
-        build(survey, out, build_settings(size=16), overwrite=True)
+        build_dataset(survey, out, build_settings(size=16), overwrite=True)
     assert contents(out) == before
     (out / "rejected.csv").unlink()
-    build(survey, out, build_settings(size=16), overwrite=True)
+    build_dataset(survey, out, build_settings(size=16), overwrite=True)
 
 
 def test_a_finished_dataset_with_a_damaged_shard_is_not_complete(
     survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
 ) -> None:
-    out = build(survey, tmp_path / "out", build_settings()).dataset.folder
+    out = build_dataset(survey, tmp_path / "out", build_settings()).dataset.folder
     before = contents(out)
     (path, *_) = open_dataset(out).paths("train")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(DatasetError, match=f"{path.name}: holds other bytes than preprocess wrote"):
-        build(survey, out, build_settings())
-    build(survey, out, build_settings(), overwrite=True)
+        build_dataset(survey, out, build_settings())
+    build_dataset(survey, out, build_settings(), overwrite=True)
     assert contents(out) == before
 
 
@@ -217,24 +217,24 @@ def test_a_link_in_the_work_folder_is_not_followed(
     (out / ".preprocess").mkdir(parents=True)
     (out / ".preprocess" / "lock").symlink_to(thesis)
     with pytest.raises(ConfigError, match=r"\.preprocess: is not a folder of this program"):
-        build(survey, out, build_settings())
+        build_dataset(survey, out, build_settings())
     (out / ".preprocess" / "lock").unlink()
     (out / ".preprocess" / "lock").write_text("galaxy-zoo-vgg16\n")
     (out / ".preprocess" / "receipts").symlink_to(elsewhere)
     with pytest.raises(ConfigError, match="receipts: is a link to another folder"):
-        build(survey, out, build_settings())
+        build_dataset(survey, out, build_settings())
     shutil.rmtree(out)
     out.mkdir()
     (out / ".preprocess").symlink_to(elsewhere)
     with pytest.raises(ConfigError, match=r"\.preprocess: is a link to another folder"):
-        build(survey, out, build_settings())
+        build_dataset(survey, out, build_settings())
     assert thesis.read_text() == "years of work" and not [*elsewhere.iterdir()]
 
 
 def test_a_file_as_out_is_refused_and_untouched(survey: Path, build_settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("irreplaceable")
     with pytest.raises(ConfigError, match="out: is a file: choose another --out"):
-        build(survey, tmp_path / "out", build_settings(), overwrite=True)
+        build_dataset(survey, tmp_path / "out", build_settings(), overwrite=True)
     assert (tmp_path / "out").read_text() == "irreplaceable"
 
 
@@ -248,7 +248,7 @@ def test_shards_of_unknown_origin_are_refused_and_untouched(
         with pytest.raises(
             ConfigError, match=r"holds other files \(dataset_info\.json\): choose an --out that is empty or new"
         ):
-            build(survey, out, build_settings(), overwrite=overwrite)
+            build_dataset(survey, out, build_settings(), overwrite=overwrite)
     assert contents(out) == before
 
 
@@ -256,12 +256,12 @@ def test_a_damaged_dataset_is_not_taken_for_complete(
     survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    shard = out / build(survey, out, build_settings()).dataset.shards[0].name
+    shard = out / build_dataset(survey, out, build_settings()).dataset.shards[0].name
     before = contents(out)
     shard.unlink()
     with pytest.raises(DatasetError, match=f"{shard.name}: this shard is missing"):
-        build(survey, out, build_settings())
-    build(survey, out, build_settings(), overwrite=True)
+        build_dataset(survey, out, build_settings())
+    build_dataset(survey, out, build_settings(), overwrite=True)
     assert contents(out) == before
 
 
@@ -270,12 +270,12 @@ def test_votes_without_image_and_images_without_votes_are_counted_and_warned_abo
 ) -> None:
     training = own_survey / "images_training_rev1"
     (training / "100007.jpg").unlink()
-    dataset = build(own_survey, tmp_path / "1", build_settings()).dataset
+    dataset = build_dataset(own_survey, tmp_path / "1", build_settings()).dataset
     expected = {"images": 27, "votes": 24, "votes_without_image": 1, "images_without_votes": 4, "kept_splits": 0, "rejected": 0}
     assert {name: dataset.source[name] for name in expected} == expected
     assert warnings() == []
     shutil.copy(training / "100000.jpg", training / "5.jpg")
-    dataset = build(own_survey, tmp_path / "2", build_settings()).dataset
+    dataset = build_dataset(own_survey, tmp_path / "2", build_settings()).dataset
     assert dataset.source["images_without_votes"] == 5
     assert warnings() == [f"1 images in training folders have no votes and are unlabelled, first {training}/5.jpg"]
     assert examples(dataset)[5][0] == "unlabelled"
@@ -289,7 +289,7 @@ def test_images_without_a_table_of_votes_are_all_unlabelled_and_it_is_said_how_t
     src = survey / "images_training_rev1"
     if packed:
         src = Path(shutil.make_archive(str(tmp_path / "galaxies"), "zip", src))
-    dataset = build(src, tmp_path / "out", build_settings()).dataset
+    dataset = build_dataset(src, tmp_path / "out", build_settings()).dataset
     assert warnings() == [f"{src}: {NO_TABLE.format(24)}"]
     assert {shard.split for shard in dataset.shards} == {"unlabelled"}
     assert (dataset.source["votes"], dataset.source["images_without_votes"]) == (0, 24)
@@ -304,7 +304,7 @@ def test_names_that_are_no_numbers_are_kept_beside_ids_that_follow_from_them(
     for name, path in zip(taken, sorted(survey.glob("images_training_rev1/*")), strict=False):
         (tmp_path / "named" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, tmp_path / "named" / name)
-    dataset = build(tmp_path / "named", tmp_path / "out", build_settings()).dataset
+    dataset = build_dataset(tmp_path / "named", tmp_path / "out", build_settings()).dataset
     expected = {int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1: name for name in taken[:-1]}
     assert dataset.names() == expected
     with (dataset.folder / "names.csv").open(newline="", encoding="utf-8") as file:
@@ -319,7 +319,7 @@ def test_names_that_are_no_numbers_are_refused_beside_a_table_of_votes(
     image = own_survey / "images_test_rev1" / "NGC 4321.jpg"
     shutil.copy(own_survey / "images_test_rev1" / "900000.jpg", image)
     with pytest.raises(SourceError) as caught:
-        build(own_survey, tmp_path / "out", build_settings())
+        build_dataset(own_survey, tmp_path / "out", build_settings())
     table = own_survey / "training_solutions_rev1.csv"
     assert str(caught.value) == (
         f"{image}: the name is no GalaxyID, and there is a table of votes ({table}): "
@@ -339,7 +339,7 @@ def test_a_source_in_the_articles_layout_keeps_its_splits(
             shutil.copy(path, tmp_path / "article" / f"{split}_images" / f"data{path.name}")
     (tmp_path / "article" / "target_data").mkdir()
     shutil.copy(survey / "training_solutions_rev1.csv", tmp_path / "article" / "target_data" / "targets.csv")
-    dataset = build(tmp_path / "article", tmp_path / "out", build_settings()).dataset
+    dataset = build_dataset(tmp_path / "article", tmp_path / "out", build_settings()).dataset
     expected = {int(path.stem): split for split, paths in folders.items() for path in paths}
     expected.update({int(path.stem): "unlabelled" for path in bare})
     assert {galaxy_id: split for galaxy_id, (split, _) in examples(dataset).items()} == expected
@@ -353,7 +353,7 @@ def test_images_and_votes_that_do_not_belong_together_are_refused(
 ) -> None:
     shutil.rmtree(own_survey / "images_training_rev1")
     with pytest.raises(SourceError, match=r"no image has a row in .*/training_solutions_rev1\.csv: check that both belong"):
-        build(own_survey, tmp_path / "out", build_settings())
+        build_dataset(own_survey, tmp_path / "out", build_settings())
     assert not (tmp_path / "out").exists()
 
 
@@ -365,7 +365,7 @@ def test_odd_but_usable_votes_empty_train_and_enlarged_crops_are_warned_about_on
     *values, last = row.split(",")
     table.write_text("\n".join([header, ",".join([*values, repr(float(last) + 0.0005)]), *rows]) + "\n")
     settings = build_settings(size=33, validation_fraction=0.5, test_fraction=0.5)
-    dataset = build(own_survey, tmp_path / "out", settings).dataset
+    dataset = build_dataset(own_survey, tmp_path / "out", settings).dataset
     assert warnings() == [
         f"{table}: the columns of question 11 do not add up to Class4.1 within 1e-05 for galaxy 100000",
         "split 'train' is empty: a model needs labelled galaxies in it",
@@ -375,7 +375,7 @@ def test_odd_but_usable_votes_empty_train_and_enlarged_crops_are_warned_about_on
 
 
 def test_a_limit_takes_that_many_labelled_galaxies(survey: Path, build_settings: Settings, tmp_path: Path) -> None:
-    dataset = build(survey, tmp_path / "out", build_settings(limit=10)).dataset
+    dataset = build_dataset(survey, tmp_path / "out", build_settings(limit=10)).dataset
     assert sum(shard.examples for shard in dataset.shards) == 10
     assert dataset.galaxies("unlabelled") == 0 and not list((tmp_path / "out").glob("*unlabelled*"))
 
@@ -399,16 +399,16 @@ def test_the_stored_shape_is_stated_where_all_images_share_it_and_open_where_the
 ) -> None:
     # The crop of 48 pixels begins at 24: with a colour sample around it, whole blocks reach from 16 to 80.
     src = make_survey(tmp_path / "kaggle", labelled=12, unlabelled=1, side=96)
-    uniform = build(src, tmp_path / "uniform", build_settings(size=48, encoding="jpeg")).dataset
+    uniform = build_dataset(src, tmp_path / "uniform", build_settings(size=48, encoding="jpeg")).dataset
     assert _stored_shape(uniform) == ["64", "64", "3"]
     assert {example.crop_offset for _, example in examples(uniform).values()} == {(8, 8)}
     galaxy = src / "images_training_rev1" / "100007.jpg"
     Image.open(galaxy).save(galaxy.with_suffix(".png"))
     galaxy.unlink()
-    mixed = build(src, tmp_path / "mixed", build_settings(size=48, encoding="jpeg")).dataset
+    mixed = build_dataset(src, tmp_path / "mixed", build_settings(size=48, encoding="jpeg")).dataset
     assert _stored_shape(mixed) == ["-1", "-1", "3"]
     assert {example.crop_offset for _, example in examples(mixed).values()} == {(8, 8), (0, 0)}
-    assert _stored_shape(build(src, tmp_path / "png", build_settings(size=48)).dataset) == ["48", "48", "3"]
+    assert _stored_shape(build_dataset(src, tmp_path / "png", build_settings(size=48)).dataset) == ["48", "48", "3"]
 
 
 def test_the_manifest_says_how_the_dataset_was_made(small_dataset: Dataset, build_settings: Settings) -> None:
@@ -427,9 +427,9 @@ def test_another_source_of_the_same_names_and_sizes_is_refused(survey: Path, bui
     content = bytearray(image.read_bytes())
     content[len(content) // 2] ^= 1
     image.write_bytes(content)
-    build(survey, tmp_path / "out", build_settings())  # younger than every file of the other source
+    build_dataset(survey, tmp_path / "out", build_settings())  # younger than every file of the other source
     with pytest.raises(ConfigError, match="an image of the source has changed"):
-        build(other, tmp_path / "out", build_settings())
+        build_dataset(other, tmp_path / "out", build_settings())
 
 
 @pytest.mark.slow
@@ -437,7 +437,7 @@ def test_a_cluster_that_cannot_be_reached_costs_no_dataset(
     survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("preprocess.engines._DASK_SECONDS", 1)
-    before = contents(build(survey, tmp_path / "out", build_settings()).dataset.folder)
+    before = contents(build_dataset(survey, tmp_path / "out", build_settings()).dataset.folder)
     with pytest.raises(ConfigError, match="no Dask scheduler"):
-        build(survey, tmp_path / "out", build_settings(seed=3), overwrite=True, dask="127.0.0.1:1")
+        build_dataset(survey, tmp_path / "out", build_settings(seed=3), overwrite=True, dask="127.0.0.1:1")
     assert contents(tmp_path / "out") == before

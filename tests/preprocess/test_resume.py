@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from preprocess import job, plan, state, surveys
-from preprocess.job import BadImages, BuildSettings, build
+from preprocess.job import BadImages, BuildSettings, build_dataset
 from preprocess.sources.listing import ImageReader
 from tfrecords import framing, schema
 from tfrecords.dataset import open_dataset
@@ -44,7 +44,7 @@ def undisturbed(
 ) -> dict[str, bytes]:
     """The bytes of the dataset of a job that nobody stopped."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    return contents(build(survey, out, long_settings, workers=2).dataset.folder)
+    return contents(build_dataset(survey, out, long_settings, workers=2).dataset.folder)
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_an_interrupted_job_leaves_no_process_and_resumes_to_identical_bytes(
         assert not list(out.rglob("*.partial"))
     committed = _committed(out)
     assert 0 < len(committed) < len(undisturbed) - 4
-    result = build(survey, out, long_settings, workers=2)
+    result = build_dataset(survey, out, long_settings, workers=2)
     assert not result.already_complete
     assert {name: ((out / name).stat().st_ino, (out / name).stat().st_mtime_ns) for name in committed} == committed
     assert contents(out) == undisturbed
@@ -182,7 +182,7 @@ def test_a_second_job_on_the_same_folder_is_refused_and_the_first_ends_well(
     try:
         for overwrite in (False, True):
             with pytest.raises(ConfigError) as caught:
-                build(survey, out, long_settings, overwrite=overwrite)
+                build_dataset(survey, out, long_settings, overwrite=overwrite)
             advice = "wait for it, or choose another --out"
             assert str(caught.value) == f"{out}: another preprocess job is writing here: {advice}"
     finally:
@@ -224,7 +224,7 @@ def test_finished_shards_that_were_damaged_since_are_written_again(
     flipped.write_bytes(content)
     cut_off.write_bytes(cut_off.read_bytes()[:-1])
     missing.unlink()
-    build(own_survey, unfinished, long_settings, workers=2)
+    build_dataset(own_survey, unfinished, long_settings, workers=2)
     assert contents(unfinished) == undisturbed
 
 
@@ -238,13 +238,13 @@ def test_an_unfinished_job_refuses_other_settings_and_another_source_and_stays_r
     with pytest.raises(
         ConfigError, match=r"an unfinished job with other settings or source \(seed was 0, now 5\): choose another --out"
     ):
-        build(own_survey, unfinished, build_settings(size=SIZE, examples_per_shard=PER_SHARD, seed=5))
+        build_dataset(own_survey, unfinished, build_settings(size=SIZE, examples_per_shard=PER_SHARD, seed=5))
     other = Path(shutil.copytree(own_survey, tmp_path / "other"))
     (other / "images_test_rev1" / "900000.jpg").unlink()
     with pytest.raises(ConfigError, match=r"the source has changed: images were 28, now 27\)"):
-        build(other, unfinished, long_settings)
+        build_dataset(other, unfinished, long_settings)
     assert contents(unfinished) == before
-    build(own_survey, unfinished, long_settings, workers=2)
+    build_dataset(own_survey, unfinished, long_settings, workers=2)
     assert contents(unfinished) == undisturbed
 
 
@@ -256,11 +256,11 @@ def test_an_image_that_changed_after_its_shard_was_written_is_named_until_overwr
     _change(image)
     finished = {name: (unfinished / name).read_bytes() for name in _committed(unfinished)}
     with pytest.raises(ConfigError) as caught:
-        build(own_survey, unfinished, long_settings, workers=2)
+        build_dataset(own_survey, unfinished, long_settings, workers=2)
     assert str(caught.value) == f"{unfinished}: holds an unfinished job ({image} has changed since it was written): {ADVICE}"
     assert {name: (unfinished / name).read_bytes() for name in _committed(unfinished)} == finished
-    build(own_survey, unfinished, long_settings, workers=2, overwrite=True)
-    assert contents(unfinished) == contents(build(own_survey, tmp_path / "2", long_settings, workers=2).dataset.folder)
+    build_dataset(own_survey, unfinished, long_settings, workers=2, overwrite=True)
+    assert contents(unfinished) == contents(build_dataset(own_survey, tmp_path / "2", long_settings, workers=2).dataset.folder)
 
 
 def test_a_source_whose_clock_is_behind_ours_hides_no_change(
@@ -273,7 +273,7 @@ def test_a_source_whose_clock_is_behind_ours_hides_no_change(
     image = _image_of(own_survey, unfinished / max(_committed(unfinished)))
     _change(image)
     with pytest.raises(ConfigError, match=f"{image} has changed since it was written"):
-        build(own_survey, unfinished, long_settings, workers=2)
+        build_dataset(own_survey, unfinished, long_settings, workers=2)
 
 
 def test_no_image_that_was_not_touched_is_read_again(
@@ -300,8 +300,8 @@ def test_an_image_that_changed_before_it_was_read_counts_as_it_is_now(
         undisturbed[min(name for name in undisturbed if name.startswith("galaxy") and name not in _committed(unfinished))]
     )
     _change(_image_of(own_survey, other))
-    build(own_survey, unfinished, long_settings, workers=2)
-    assert contents(unfinished) == contents(build(own_survey, tmp_path / "2", long_settings, workers=2).dataset.folder)
+    build_dataset(own_survey, unfinished, long_settings, workers=2)
+    assert contents(unfinished) == contents(build_dataset(own_survey, tmp_path / "2", long_settings, workers=2).dataset.folder)
 
 
 @pytest.mark.slow
@@ -318,9 +318,9 @@ def test_other_times_another_place_or_packing_are_no_change_of_the_source(
         src = Path(shutil.copytree(own_survey, tmp_path / "elsewhere", copy_function=shutil.copyfile))
     else:
         src = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", own_survey))
-    assert not build(src, unfinished, long_settings, workers=2).already_complete
+    assert not build_dataset(src, unfinished, long_settings, workers=2).already_complete
     assert contents(unfinished) == undisturbed
-    assert build(src, unfinished, long_settings).already_complete
+    assert build_dataset(src, unfinished, long_settings).already_complete
     assert contents(unfinished) == undisturbed
 
 
@@ -339,7 +339,7 @@ def test_a_source_that_changed_since_the_dataset_was_made_is_refused_with_what_c
     own_survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path, change: str, difference: str
 ) -> None:
     out, src = tmp_path / "out", own_survey
-    build(src, out, build_settings())
+    build_dataset(src, out, build_settings())
     galaxy, votes = src / "images_training_rev1" / "100007.jpg", src / "training_solutions_rev1.csv"
     if change == "image added":
         shutil.copy(galaxy, galaxy.with_name("5.jpg"))
@@ -355,7 +355,7 @@ def test_a_source_that_changed_since_the_dataset_was_made_is_refused_with_what_c
         src = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", src))
     before = contents(out)
     with pytest.raises(ConfigError) as caught:
-        build(src, out, build_settings())
+        build_dataset(src, out, build_settings())
     assert str(caught.value) == f"{out}: holds a dataset made differently ({difference}): {ADVICE}"
     assert contents(out) == before
 
@@ -364,11 +364,11 @@ def test_a_source_that_changed_since_the_dataset_was_made_is_refused_with_what_c
 def test_a_dataset_of_a_source_that_changed_is_replaced_when_told_to(
     own_survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
 ) -> None:
-    build(own_survey, tmp_path / "out", build_settings())
+    build_dataset(own_survey, tmp_path / "out", build_settings())
     _change(own_survey / "images_training_rev1" / "100007.jpg")
     (own_survey / "images_test_rev1" / "900000.jpg").unlink()
-    replaced = build(own_survey, tmp_path / "out", build_settings(), overwrite=True).dataset
-    assert contents(replaced.folder) == contents(build(own_survey, tmp_path / "fresh", build_settings()).dataset.folder)
+    replaced = build_dataset(own_survey, tmp_path / "out", build_settings(), overwrite=True).dataset
+    assert contents(replaced.folder) == contents(build_dataset(own_survey, tmp_path / "fresh", build_settings()).dataset.folder)
 
 
 @pytest.mark.slow
@@ -383,7 +383,7 @@ def test_an_image_that_changed_while_the_job_ran_is_noticed_when_it_is_run_again
     process.communicate(timeout=60)
     assert process.returncode == 0
     with pytest.raises(ConfigError, match="an image of the source has changed"):
-        build(own_survey, out, long_settings)
+        build_dataset(own_survey, out, long_settings)
 
 
 @pytest.mark.slow
@@ -393,13 +393,13 @@ def test_more_bad_images_may_be_allowed_for_later_and_fewer_may_not(
     spoil(own_survey / "images_training_rev1")
     out, settings = tmp_path / "out", build_settings(examples_per_shard=4)
     with pytest.raises(SourceError, match=r"of 34 images could not be used, above --max_bad_fraction 0\.01"):
-        build(own_survey, out, settings, bad=BadImages(max_fraction=0.01))
+        build_dataset(own_survey, out, settings, bad=BadImages(max_fraction=0.01))
     committed = _committed(out)
     assert committed
     with pytest.raises(SourceError, match=r"of 34 images could not be used, and --on_bad_image is fail"):
-        build(own_survey, out, settings, bad=BadImages(skip=False))
-    build(own_survey, out, settings, bad=BadImages(max_fraction=0.2))
+        build_dataset(own_survey, out, settings, bad=BadImages(skip=False))
+    build_dataset(own_survey, out, settings, bad=BadImages(max_fraction=0.2))
     assert {name: ((out / name).stat().st_ino, (out / name).stat().st_mtime_ns) for name in committed} == committed
-    fresh = build(own_survey, tmp_path / "fresh", settings, workers=2, bad=BadImages(max_fraction=1)).dataset
+    fresh = build_dataset(own_survey, tmp_path / "fresh", settings, workers=2, bad=BadImages(max_fraction=1)).dataset
     assert contents(out) == contents(fresh.folder)
-    assert build(own_survey, out, settings, bad=BadImages(max_fraction=1)).already_complete
+    assert build_dataset(own_survey, out, settings, bad=BadImages(max_fraction=1)).already_complete

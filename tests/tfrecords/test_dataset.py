@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preprocess.job import BadImages, BuildSettings, build
+from preprocess.job import BadImages, BuildSettings, build_dataset
 from tfrecords import dataset, framing, images, schema
 from tfrecords.dataset import Dataset, open_dataset
 from tfrecords.errors import DatasetError
@@ -45,7 +45,7 @@ def test_tfds_reads_the_same_galaxies_in_the_same_order(
     import tensorflow_datasets as tfds
 
     folder = tmp_path / "data" / "galaxy_zoo" / "1.0.0"
-    opened = build(small_survey, folder, build_settings(encoding=encoding, seed=1), workers=1).dataset
+    opened = build_dataset(small_survey, folder, build_settings(encoding=encoding, seed=1), workers=1).dataset
     builder = tfds.builder_from_directory(folder)
     loaded, info = tfds.load("galaxy_zoo", data_dir=tmp_path / "data", with_info=True)
     assert info.full_name == builder.info.full_name == "galaxy_zoo/1.0.0"
@@ -104,7 +104,7 @@ def test_tfds_reads_stored_images_of_differing_shapes(
             shapes[int(path.stem)] = (32, 32, 3)
     assert len(set(shapes.values())) == 2
     settings = build_settings(encoding="jpeg", validation_fraction=0.0, test_fraction=0.0)
-    opened = build(source, tmp_path / "galaxy_zoo" / "1.0.0", settings, workers=1).dataset
+    opened = build_dataset(source, tmp_path / "galaxy_zoo" / "1.0.0", settings, workers=1).dataset
     builder = tfds.builder_from_directory(opened.folder)
     assert builder.info.features["image"].shape == (None, None, 3)
     galaxies = {int(galaxy["galaxy_id"]): galaxy for galaxy in builder.as_dataset(split="train").as_numpy_iterator()}
@@ -126,7 +126,7 @@ def test_tfds_reads_a_split_in_which_a_shard_is_empty(
     settings = build_settings(encoding="jpeg", validation_fraction=0.0, test_fraction=0.0, examples_per_shard=1)
     for number in bad:
         (source / f"images_training_rev1/{100_000 + 7 * number}.jpg").write_bytes(b"no image")
-    opened = build(source, tmp_path / "galaxy_zoo" / "1.0.0", settings, workers=1, bad=BadImages(True, 1.0)).dataset
+    opened = build_dataset(source, tmp_path / "galaxy_zoo" / "1.0.0", settings, workers=1, bad=BadImages(True, 1.0)).dataset
     assert sorted(shard.examples for shard in opened.shards) == [0] * len(bad) + [1] * (6 - len(bad))
     stored = [example.galaxy_id for example in _examples(opened, "train")]
     assert len(stored) == opened.galaxies("train") == 6 - len(bad)
@@ -152,7 +152,7 @@ def test_names_that_are_no_numbers_are_kept_beside_the_records(
     for number, name in names.items():
         (folder / f"{number}.jpg").rename(folder / f"{name}.jpg")
     (source / "training_solutions_rev1.csv").unlink()
-    opened = build(source, tmp_path / "out", build_settings(encoding="jpeg"), workers=1).dataset
+    opened = build_dataset(source, tmp_path / "out", build_settings(encoding="jpeg"), workers=1).dataset
     with (opened.folder / dataset.NAMES).open(newline="", encoding="utf-8") as file:
         rows = {int(row["galaxy_id"]): row["name"] for row in csv.DictReader(file)}
     assert set(rows.values()) == {f"images_training_rev1/{name}.jpg" for name in names.values()}

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from preprocess.job import BadImages, BuildSettings, build
+from preprocess.job import BadImages, BuildSettings, build_dataset
 from tfrecords import framing, schema
 from tfrecords.dataset import Dataset
 from tfrecords.errors import DatasetError
@@ -66,7 +66,7 @@ def test_decoded_pixels_are_pillows_in_every_pixel(
 
     folder: Path = request.getfixturevalue(source)
     plan = build_settings(encoding=encoding, size=size, limit=GALAXIES, validation_fraction=0.0, test_fraction=0.0)
-    dataset = build(folder, tmp_path / "data", plan, workers=1).dataset
+    dataset = build_dataset(folder, tmp_path / "data", plan, workers=1).dataset
     decoded = {
         int(example["galaxy_id"]): reader.decode_example(example, encoding, size).numpy()
         for example in reader.in_order(dataset, "train")
@@ -102,7 +102,7 @@ def test_tensorflow_gives_any_kind_of_jpeg_the_pixels_that_pillow_gives_it(
         image = Image.open(path).convert(options.pop("mode", "RGB")).crop((0, 0, 81, (81, 96)[index % 2]))
         image.save(path, **{"quality": 88, **options})
     plan = build_settings(encoding="jpeg", size=41, validation_fraction=0.0, test_fraction=0.0)
-    dataset = build(source, tmp_path / "data", plan, workers=1).dataset
+    dataset = build_dataset(source, tmp_path / "data", plan, workers=1).dataset
     galaxies = list(reader.in_order(dataset, "train"))
     assert len(galaxies) == 2 * len(KINDS)
     for example in galaxies:
@@ -119,7 +119,7 @@ def test_a_shard_without_examples_is_no_obstacle(
     for galaxy_id in (100000, 100021, 100035):
         (source / f"images_training_rev1/{galaxy_id}.jpg").write_bytes(b"no image")
     plan = build_settings(encoding="jpeg", validation_fraction=0.0, test_fraction=0.0, examples_per_shard=1)
-    dataset = build(source, tmp_path / "data", plan, workers=1, bad=BadImages(True, 1.0)).dataset
+    dataset = build_dataset(source, tmp_path / "data", plan, workers=1, bad=BadImages(True, 1.0)).dataset
     assert sorted(shard.examples for shard in dataset.shards) == [0, 0, 0, 1, 1, 1]
     stored = _ids(reader.in_order(dataset, "train"))
     assert sorted(stored) == [100007, 100014, 100028]
@@ -231,7 +231,7 @@ def test_decoded_batches_are_what_decode_gives_galaxy_by_galaxy(
     from tfrecords import reader
 
     plan = build_settings(encoding=encoding, validation_fraction=0.0, test_fraction=0.0)
-    dataset = build(survey, tmp_path / "data", plan, workers=1).dataset
+    dataset = build_dataset(survey, tmp_path / "data", plan, workers=1).dataset
     records = reader.stored_order(reader.pieces(dataset, "train", 0, GALAXIES), encoding)
     batches = list(reader.decoded(records, encoding, 32, batch_size).as_numpy_iterator())
     whole, rest = divmod(GALAXIES, batch_size)
@@ -264,6 +264,6 @@ def test_a_split_that_is_absent_is_refused_by_name(
 ) -> None:
     from tfrecords import reader
 
-    dataset = build(survey, tmp_path / "data", build_settings(validation_fraction=0.0), workers=1).dataset
+    dataset = build_dataset(survey, tmp_path / "data", build_settings(validation_fraction=0.0), workers=1).dataset
     with pytest.raises(DatasetError, match="no galaxies in split 'validation': it has train, test, unlabelled"):
         reader.in_order(dataset, "validation")

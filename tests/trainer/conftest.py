@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preprocess.job import BuildSettings, build
+from preprocess.job import BuildSettings, build_dataset
 from tests.trainer import small
 from tfrecords.dataset import Dataset
 from tfrecords.taxonomy import COLUMNS, QUESTIONS
@@ -83,7 +83,7 @@ def plain_dataset(
 ) -> Dataset:
     """The plain survey as shards: 32 x 32 PNGs in four splits. Read-only."""
     settings = build_settings(crop_fraction=1.0, examples_per_shard=16)
-    return build(plain_survey, tmp_path_factory.mktemp("plain_dataset") / "data", settings, workers=1).dataset
+    return build_dataset(plain_survey, tmp_path_factory.mktemp("plain_dataset") / "data", settings, workers=1).dataset
 
 
 small.register()
@@ -112,10 +112,10 @@ def tiny_settings() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def tiny_run(plain_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """A run on the plain dataset, from its first epoch to its report, undisturbed. Read-only."""
-    from trainer.train import train
+    from trainer.train import train_model
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    train(TrainConfig(plain_dataset.folder, folder, **TINY))
+    train_model(TrainConfig(plain_dataset.folder, folder, **TINY))
     yield open_run(folder)
     shutil.rmtree(folder)  # pytest keeps the folders of three sessions
 
@@ -166,7 +166,7 @@ def make_dataset(
 
     def make(**changes: Any) -> Dataset:
         settings = build_settings(**{"crop_fraction": 1.0, **changes})
-        return build(plain_survey, tmp_path_factory.mktemp("other") / "data", settings, workers=1).dataset
+        return build_dataset(plain_survey, tmp_path_factory.mktemp("other") / "data", settings, workers=1).dataset
 
     return make
 

@@ -170,7 +170,7 @@ def test_every_flag_reaches_the_run(
     run_main: Main, small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[TrainConfig] = []
-    monkeypatch.setattr("trainer.train.train", lambda config, overwrite: taken.append(config))
+    monkeypatch.setattr("trainer.train.train_model", lambda config, overwrite: taken.append(config))
     values = {
         "epochs": 2, "batch_size": 3, "learning_rate": 0.002, "schedule": "constant", "warmup_steps": 5,
         "loss": "cross_entropy", "weight_decay": 0.125, "ema": 0.5, "augment": "full", "backbone": "resnet50",
@@ -189,7 +189,7 @@ def test_a_recipe_makes_the_choices_that_no_flag_makes(
     run_main: Main, small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[TrainConfig] = []
-    monkeypatch.setattr("trainer.train.train", lambda config, overwrite: taken.append(config))
+    monkeypatch.setattr("trainer.train.train_model", lambda config, overwrite: taken.append(config))
     where = ("--tfrecords", small_dataset.folder, "--out", tmp_path)
     run_main(*where)
     run_main(*where, "--recipe", "article")

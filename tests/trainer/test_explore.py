@@ -14,7 +14,7 @@ from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, SettingError
 from tfrecords.taxonomy import COLUMNS, QUESTIONS, hubble_score, tree_deviation
 from trainer import explore as exploring
-from trainer.explore import explore, readings
+from trainer.explore import explore_dataset, readings
 
 Main = Callable[..., tuple[int, str, str]]
 CHARTS = {"tree", "vote-fractions", "maximum-agreement", "light", "splits"}
@@ -25,7 +25,7 @@ WHERE = "Class1.1 > 0.3 and not Class6.1 >= 0.9"
 @pytest.fixture(scope="module")
 def explored(plain_dataset: Dataset, plain_survey: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a page about the plain dataset, with everything that can be asked for."""
-    return explore(plain_dataset, tmp_path_factory.mktemp("explored") / "deep", plain_survey, WHERE).parent
+    return explore_dataset(plain_dataset, tmp_path_factory.mktemp("explored") / "deep", plain_survey, WHERE).parent
 
 
 @pytest.fixture(scope="module")
@@ -151,33 +151,33 @@ def test_whatever_cannot_be_done_is_one_line_and_writes_nothing(
     with pytest.raises(
         ConfigError, match=r"none of its images is a galaxy of .*: give --src the images that were preprocessed"
     ):
-        explore(plain_dataset, out, survey)
+        explore_dataset(plain_dataset, out, survey)
     with pytest.raises(SettingError, match=r"there is no column 'Class9\.9'"):
-        explore(plain_dataset, out, where="Class9.9 > 1")
+        explore_dataset(plain_dataset, out, where="Class9.9 > 1")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").touch()
     with pytest.raises(ConfigError, match=r"holds other files \(chapter\.tex\) and is not a page of explore"):
-        explore(plain_dataset, tmp_path / "thesis")
+        explore_dataset(plain_dataset, tmp_path / "thesis")
     with pytest.raises(ConfigError, match="is a file"):
-        explore(plain_dataset, tmp_path / "thesis" / "chapter.tex")
+        explore_dataset(plain_dataset, tmp_path / "thesis" / "chapter.tex")
     code, said, err = run_main("explore", "--tfrecords", plain_dataset.folder, "--out", out, "--where", "Class1.1 >")
     assert (code, said) == (2, "") and "a number is missing" in err and err.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis"]
 
 
 def test_a_dataset_without_votes_has_nothing_to_explore(survey: Path, tmp_path: Path, build_settings: Any) -> None:
-    from preprocess.job import build
+    from preprocess.job import build_dataset
 
-    unlabelled = build(survey / "images_test_rev1", tmp_path / "data", build_settings(), workers=1).dataset
+    unlabelled = build_dataset(survey / "images_test_rev1", tmp_path / "data", build_settings(), workers=1).dataset
     with pytest.raises(DatasetError, match="has no galaxies with votes: preprocess images together with their votes"):
-        explore(unlabelled, tmp_path / "page")
+        explore_dataset(unlabelled, tmp_path / "page")
     assert not (tmp_path / "page").exists()
 
 
 @pytest.mark.slow
 def test_a_dataset_of_one_split_is_explored_and_compared_with_nothing(make_dataset: Any, tmp_path: Path) -> None:
     dataset = make_dataset(limit=3, validation_fraction=0.0, test_fraction=0.0)
-    page = explore(dataset, tmp_path / "page", where="Class1.1 > 2")
+    page = explore_dataset(dataset, tmp_path / "page", where="Class1.1 > 2")
     text = Read(page.read_text("utf-8")).text
     assert "There is nothing to compare" in text and "0 of 3 galaxies" in text and "nan" not in text.lower().split()
 
@@ -197,17 +197,17 @@ def test_columns_that_are_constant_in_both_splits_are_flagged_and_drawn(plain_da
 @pytest.mark.slow
 def test_an_earlier_page_leaves_nothing_and_files_of_somebody_else_stay(plain_dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "page"
-    explore(plain_dataset, out, where="Class1.1 > 0")
+    explore_dataset(plain_dataset, out, where="Class1.1 > 0")
     assert (out / "figures" / "where.jpg").is_file()
     mine = [out / "notes.txt", out / "figures" / "thesis_figure_1.svg", out / "data" / "my_galaxy.jpg"]
     for path in mine:
         path.write_text("mine")
-    explore(plain_dataset, out)
+    explore_dataset(plain_dataset, out)
     assert not list(out.rglob("where.*"))
     assert [path.read_text() for path in mine] == ["mine"] * 3
     (out / "index.html").write_text("my own home page")
     with pytest.raises(ConfigError, match=r"index\.html: was changed since it was written: move it elsewhere"):
-        explore(plain_dataset, out)
+        explore_dataset(plain_dataset, out)
     assert (out / "index.html").read_text() == "my own home page"
 
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preprocess.job import BuildSettings, build
+from preprocess.job import BuildSettings, build_dataset
 from tests.trainer import small
 from tfrecords.errors import ConfigError, RunError
 from tfrecords.images import crop, decode
-from trainer.export import FORMATS, export, stored_image
+from trainer.export import FORMATS, export_model, stored_image
 from trainer.run import Run, open_run
 
 Main = Callable[..., tuple[int, str, str]]
@@ -44,7 +44,7 @@ def mixed_run(
     """Trained on JAX in mixed precision for one step, on crops of half of 64 pixels. Read-only."""
     folder = tmp_path_factory.mktemp("mixed")
     all_for_training = build_settings(validation_fraction=0.0, test_fraction=0.0, limit=8)
-    data = build(small_survey, folder / "data", all_for_training, workers=1).dataset.folder
+    data = build_dataset(small_survey, folder / "data", all_for_training, workers=1).dataset.folder
     flags = f"--backbone={small.SMALL}", "--precision=mixed_bfloat16", "--weights=none", "--epochs=1", "--batch_size=8"
     more = "--learning_rate=1e-3", "--warmup_steps=0", "--schedule=constant", "--head=tree", "--pooling=average"
     _trainer(f"--tfrecords={data}", f"--out={folder / 'run'}", *flags, *more, KERAS_BACKEND="jax")
@@ -246,7 +246,7 @@ def test_a_path_that_exists_is_refused_and_left_as_it_is(name: str, tiny_run: Ru
     else:
         out.write_text("someone's")
     with pytest.raises(ConfigError, match="exists already: choose another --out"):
-        export(tiny_run, out, "onnx")
+        export_model(tiny_run, out, "onnx")
     assert list(tmp_path.iterdir()) == [out]
     assert name == "folder" or out.read_text() == "someone's"
 
@@ -275,7 +275,7 @@ def test_a_run_without_a_model_and_a_damaged_model_are_one_line_and_leave_nothin
     folder.mkdir()
     (folder / "config.json").write_bytes((tiny_run.folder / "config.json").read_bytes())
     with pytest.raises(RunError, match=r"has no model\.keras yet"):
-        export(open_run(folder), tmp_path / "out")
+        export_model(open_run(folder), tmp_path / "out")
     (folder / "model.keras").write_bytes(b"no model")
     code, out, err = run_main("export", "--run", folder, "--out", tmp_path / "out")
     assert (code, out) == (1, "") and err.count("\n") == 1

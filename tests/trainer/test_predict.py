@@ -16,14 +16,14 @@ import pytest
 from astropy.io import fits as astrofits
 from PIL import Image
 
-from preprocess.job import BuildSettings, build
+from preprocess.job import BuildSettings, build_dataset
 from tests.trainer import small
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, SettingError, SourceError
 from tfrecords.taxonomy import COLUMNS
 from trainer import predict as predicting
 from trainer.config import TrainConfig
-from trainer.predict import predict, predict_images
+from trainer.predict import predict_images, predict_split
 from trainer.run import Run, open_run
 from trainer.tables import (
     extra_columns,
@@ -39,7 +39,7 @@ def test_every_galaxy_of_a_split_comes_once_sorted_with_its_own_votes(
 ) -> None:
     from tfrecords import reader
 
-    predictions = predict(tiny_run, plain_dataset, split)
+    predictions = predict_split(tiny_run, plain_dataset, split)
     votes = {int(example["galaxy_id"]): example["targets"].numpy() for example in reader.in_order(plain_dataset, split)}
     assert predictions.galaxy_ids.tolist() == sorted(votes)
     assert predictions.predicted.shape == (len(votes), 37) and predictions.predicted.dtype == np.float32
@@ -52,9 +52,9 @@ def test_every_galaxy_of_a_split_comes_once_sorted_with_its_own_votes(
 def test_predictions_do_not_depend_on_the_batches(
     tiny_run: Run, plain_dataset: Dataset, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = predict(tiny_run, plain_dataset, "test")
+    expected = predict_split(tiny_run, plain_dataset, "test")
     monkeypatch.setattr(predicting, "BATCH_SIZE", batch_size)
-    predictions = predict(tiny_run, plain_dataset, "test")
+    predictions = predict_split(tiny_run, plain_dataset, "test")
     np.testing.assert_array_equal(predictions.galaxy_ids, expected.galaxy_ids)
     np.testing.assert_allclose(predictions.predicted, expected.predicted, atol=1e-6)
     assert expected.predicted.std(axis=0).max() > 1e-3
@@ -64,20 +64,20 @@ def test_a_limit_takes_the_first_galaxies_as_stored(tiny_run: Run, plain_dataset
     from tfrecords import reader
 
     first = [int(example["galaxy_id"]) for example in reader.in_order(plain_dataset, "test", 4)]
-    assert predict(tiny_run, plain_dataset, "test", limit=4).galaxy_ids.tolist() == sorted(first)
-    assert len(predict(tiny_run, plain_dataset, "test", limit=1000).galaxy_ids) == plain_dataset.galaxies("test")
+    assert predict_split(tiny_run, plain_dataset, "test", limit=4).galaxy_ids.tolist() == sorted(first)
+    assert len(predict_split(tiny_run, plain_dataset, "test", limit=1000).galaxy_ids) == plain_dataset.galaxies("test")
 
 
 @pytest.mark.parametrize("changes", [{"crop_fraction": 0.5}, {"size": 45}])
 def test_a_dataset_of_another_size_or_crop_is_refused(tiny_run: Run, make_dataset: Any, changes: dict[str, float]) -> None:
     ((name, value),) = changes.items()
     with pytest.raises(ConfigError, match=f"its {name} is {value}, but .* was trained with "):
-        predict(tiny_run, make_dataset(**changes), "test")
+        predict_split(tiny_run, make_dataset(**changes), "test")
 
 
 def test_a_dataset_without_the_split_is_refused_with_those_it_has(tiny_run: Run, make_dataset: Any) -> None:
     with pytest.raises(DatasetError, match="no galaxies in split 'validation': it has train, test, unlabelled"):
-        predict(tiny_run, make_dataset(validation_fraction=0.0), "validation")
+        predict_split(tiny_run, make_dataset(validation_fraction=0.0), "validation")
 
 
 def test_the_command_writes_a_table_for_galaxies_without_votes(
@@ -105,11 +105,11 @@ def test_the_table_of_the_test_split_is_what_training_left(
 @pytest.fixture(scope="module")
 def other_run(make_dataset: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """A run of another crop and size: half of the images, enlarged to 40 x 40."""
-    from trainer.train import train
+    from trainer.train import train_model
 
     folder = tmp_path_factory.mktemp("runs") / "other"
     dataset = make_dataset(crop_fraction=0.5, size=40)
-    train(
+    train_model(
         TrainConfig(
             dataset.folder,
             folder,
@@ -146,7 +146,7 @@ def test_images_and_shards_of_the_same_galaxies_give_the_same_predictions(
     assert found.galaxy_ids.tolist() == [*range(200_000, 200_080), *range(300_000, 300_005)]
     assert np.isnan(found.targets).all() and not found.names and not found.rejected
     for split in ("train", "validation", "test", "unlabelled"):
-        expected = predict(tiny_run, plain_dataset, split)
+        expected = predict_split(tiny_run, plain_dataset, split)
         rows = np.searchsorted(found.galaxy_ids, expected.galaxy_ids)
         np.testing.assert_allclose(found.predicted[rows], expected.predicted, atol=1e-5)
     assert found.predicted.std(axis=0).max() > 1e-3
@@ -160,9 +160,9 @@ def test_real_galaxies_cut_losslessly_give_the_same_predictions_from_both(
         shutil.copy(path, tmp_path / "images_test_rev1")
     fraction = 32 / 424  # what needs no resizing for a model of 32 x 32
     settings = build_settings(crop_fraction=fraction, size=32, encoding="jpeg")
-    dataset = build(tmp_path / "images_test_rev1", tmp_path / "data", settings, workers=1).dataset
+    dataset = build_dataset(tmp_path / "images_test_rev1", tmp_path / "data", settings, workers=1).dataset
     run = replace(tiny_run, config={**tiny_run.config, "dataset": {**tiny_run.config["dataset"], "crop_fraction": fraction}})
-    found, expected = predict_images(run, tmp_path / "images_test_rev1"), predict(run, dataset, "unlabelled")
+    found, expected = predict_images(run, tmp_path / "images_test_rev1"), predict_split(run, dataset, "unlabelled")
     np.testing.assert_array_equal(found.galaxy_ids, expected.galaxy_ids)
     np.testing.assert_allclose(found.predicted, expected.predicted, atol=1e-5)
     assert len(found.galaxy_ids) == 24 and found.predicted.std(axis=0).max() > 1e-3
@@ -209,9 +209,9 @@ def test_eight_views_see_no_difference_between_an_image_and_the_same_turned(
 
 def test_tta_is_the_same_from_shards(tiny_run: Run, plain_dataset: Dataset, plain_survey: Path) -> None:
     expected = predict_images(tiny_run, plain_survey / "images_test_rev1", tta=8)
-    found = predict(tiny_run, plain_dataset, "unlabelled", tta=8)
+    found = predict_split(tiny_run, plain_dataset, "unlabelled", tta=8)
     np.testing.assert_allclose(found.predicted, expected.predicted, atol=1e-5)
-    assert np.abs(found.predicted - predict(tiny_run, plain_dataset, "unlabelled").predicted).max() > 1e-5
+    assert np.abs(found.predicted - predict_split(tiny_run, plain_dataset, "unlabelled").predicted).max() > 1e-5
 
 
 @pytest.mark.parametrize("tta", [0, 9, -1])
@@ -220,7 +220,7 @@ def test_more_symmetries_than_the_square_has_are_refused(
 ) -> None:
     for predicted in (
         lambda: predict_images(tiny_run, plain_survey, tta=tta),
-        lambda: predict(tiny_run, plain_dataset, "test", tta=tta),
+        lambda: predict_split(tiny_run, plain_dataset, "test", tta=tta),
     ):
         with pytest.raises(SettingError, match=f"--tta {tta}: must be from 1 to 8"):
             predicted()
@@ -238,12 +238,12 @@ def test_several_runs_are_averaged_each_seeing_its_own_crop_and_size(tiny_run: R
 
 @pytest.mark.slow
 def test_several_runs_on_shards_are_averaged_and_each_must_fit(tiny_run: Run, other_run: Run, plain_dataset: Dataset) -> None:
-    alone = predict(tiny_run, plain_dataset, "test")
-    np.testing.assert_allclose(predict([tiny_run, tiny_run], plain_dataset, "test").predicted, alone.predicted, atol=1e-6)
+    alone = predict_split(tiny_run, plain_dataset, "test")
+    np.testing.assert_allclose(predict_split([tiny_run, tiny_run], plain_dataset, "test").predicted, alone.predicted, atol=1e-6)
     with pytest.raises(ConfigError, match=f"its crop_fraction is 1.0, but {other_run.folder} was trained with 0.5"):
-        predict([tiny_run, other_run], plain_dataset, "test")
+        predict_split([tiny_run, other_run], plain_dataset, "test")
     with pytest.raises(SettingError, match="give at least one --run"):
-        predict([], plain_dataset, "test")
+        predict_split([], plain_dataset, "test")
 
 
 def test_images_without_a_number_keep_their_name_and_are_sorted_by_their_id(

@@ -22,7 +22,7 @@ from trainer import run as runs
 from trainer.backends.choose import choose
 from trainer.config import TrainConfig
 from trainer.run import Run, open_run
-from trainer.train import _Training, train
+from trainer.train import _Training, train_model
 
 Main = Callable[..., tuple[int, str, str]]
 NOTICE = "saving a checkpoint after this step; once more to stop at once"
@@ -226,7 +226,7 @@ def test_sigterm_in_validation_loses_no_training_step(
     with pytest.raises(Terminated):
         training._validate(came)
     assert run.progress().steps == 6
-    assert _rows(train(config)) == _rows(tiny_run)
+    assert _rows(train_model(config)) == _rows(tiny_run)
     shutil.rmtree(run.folder)
 
 
@@ -244,11 +244,11 @@ def test_a_disturbed_run_stops_early_in_the_same_epoch(
         "batch_size": 4,
         "limit": 24,
     }
-    alone = train(TrainConfig(unmeasured_dataset.folder, tmp_path / "alone", **settings))
+    alone = train_model(TrainConfig(unmeasured_dataset.folder, tmp_path / "alone", **settings))
     assert len(alone.history()) < 8
     ended = _trainer("tensorflow", unmeasured_dataset, tmp_path / "run", settings, Stop(r"epoch 1/.*[123]/6", signal.SIGTERM))
     assert ended.status == 143
-    run = train(TrainConfig(unmeasured_dataset.folder, tmp_path / "run", **settings))
+    run = train_model(TrainConfig(unmeasured_dataset.folder, tmp_path / "run", **settings))
     assert _rows(run) == _rows(alone)
     assert _bits(run.checkpoint_arrays()) == _bits(alone.checkpoint_arrays())
     shutil.rmtree(alone.folder)
@@ -298,6 +298,6 @@ def test_a_resumed_run_does_not_need_the_weights_it_started_from(
     settings: dict[str, Any] = {"epochs": 4, "batch_size": 8, "limit": 8, "weights": str(weights)}
     _trainer("tensorflow", unmeasured_dataset, tmp_path / "run", settings, Stop("epoch 2/4:", signal.SIGKILL))
     weights.unlink()
-    run = train(TrainConfig(unmeasured_dataset.folder, tmp_path / "run", **settings))
+    run = train_model(TrainConfig(unmeasured_dataset.folder, tmp_path / "run", **settings))
     assert [row.epoch for row in run.history()] == [1, 2, 3, 4]
     shutil.rmtree(run.folder)

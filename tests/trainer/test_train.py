@@ -20,10 +20,10 @@ from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, RunError
 from tfrecords.outputs import NEVER, Output
 from trainer.config import TrainConfig
-from trainer.evaluate import evaluate
-from trainer.predict import predict
+from trainer.evaluate import evaluate_run
+from trainer.predict import predict_split
 from trainer.run import Run, open_run
-from trainer.train import train
+from trainer.train import train_model
 
 MakeDataset = Callable[..., Dataset]
 
@@ -61,15 +61,15 @@ def test_a_second_trainer_and_evaluate_are_refused_while_a_run_is_under_way(
     before = {path: path.stat().st_mtime_ns for path in tiny_run.folder.rglob("*")}
     config = TrainConfig(plain_dataset.folder, tiny_run.folder, **tiny_settings)
     uses: tuple[Callable[[], object], ...] = (
-        lambda: train(config),
-        lambda: train(dataclasses.replace(config, epochs=2), overwrite=True),
-        lambda: evaluate(tiny_run, plain_dataset, "train"),
+        lambda: train_model(config),
+        lambda: train_model(dataclasses.replace(config, epochs=2), overwrite=True),
+        lambda: evaluate_run(tiny_run, plain_dataset, "train"),
     )
     with tiny_run.locked():
         for use in uses:
             with pytest.raises(ConfigError, match=f"{tiny_run.folder}: another trainer command is writing here: wait for it"):
                 use()
-        predict(tiny_run, plain_dataset, "test")  # who reads alone is welcome
+        predict_split(tiny_run, plain_dataset, "test")  # who reads alone is welcome
     assert {path: path.stat().st_mtime_ns for path in tiny_run.folder.rglob("*")} == before
 
 
@@ -98,9 +98,9 @@ def test_the_history_has_a_row_per_epoch_that_agrees_with_the_checkpoint(tiny_ru
 
 def test_the_kept_model_is_that_of_the_best_epoch(tiny_run: Run, plain_dataset: Dataset) -> None:
     from trainer.analysis.metrics import score
-    from trainer.predict import predict
+    from trainer.predict import predict_split
 
-    predictions = predict(tiny_run, plain_dataset, "validation")
+    predictions = predict_split(tiny_run, plain_dataset, "validation")
     best = min(row.val_mse for row in tiny_run.history())
     assert score(predictions.predicted, predictions.targets).mse == pytest.approx(best, rel=1e-4)
 
@@ -127,7 +127,7 @@ def bare(make_dataset: MakeDataset, tmp_path_factory: pytest.TempPathFactory) ->
         "backbone": small.SMALL,
     }
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        run = train(TrainConfig(dataset.folder, folder, **settings))
+        run = train_model(TrainConfig(dataset.folder, folder, **settings))
     yield Bare(run, said.getvalue())
     shutil.rmtree(folder)
 
@@ -165,7 +165,7 @@ def test_the_expected_time_counts_the_steps_that_are_really_left(bare: Bare) -> 
 def test_vgg16_itself_is_trained_measured_and_shown(plain_dataset: Dataset, run_folder: Path) -> None:
     """On JAX: test_backends.py."""
     settings = {"epochs": 1, "batch_size": 8, "limit": 16, "warmup_steps": 1, "weights": "none"}
-    run = train(TrainConfig(plain_dataset.folder, run_folder, **settings))
+    run = train_model(TrainConfig(plain_dataset.folder, run_folder, **settings))
     assert run.settings["backbone"] == "vgg16"
     assert sum(weight.size for weight in run.load_model().get_weights()) == 16_327_525
     page = (run_folder / "report" / "index.html").read_text("utf-8")
@@ -187,13 +187,13 @@ def test_training_stops_after_patience_epochs_without_progress(
         backbone=small.SMALL,
         warmup_steps=0,
     )
-    history = train(config).history()
+    history = train_model(config).history()
     assert len(history) == 2 and len({row.val_mse for row in history}) == 1
     said = capsys.readouterr().out
     assert said.count("warning: the predictions are nearly the same for all galaxies (standard deviation 0.0000 per colu") == 1
     assert "stopped early: no better validation MSE for 1 epochs" in said
     assert "epoch 1/9" in said and "(best so far)" in said and "(best is epoch 1)" in said
-    train(config)
+    train_model(config)
     assert capsys.readouterr().out.startswith(f"{run_folder}: training is complete after 2 epochs\n")
 
 
@@ -209,7 +209,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_way_out(
         path.write_bytes(b"".join(framing.frame(schema.serialize(example)) for example in broken))
     config = TrainConfig(dataset.folder, run_folder, epochs=2, limit=8, weights="none", backbone=small.SMALL)
     with pytest.raises(RunError, match="loss not finite in epoch 1: lower --learning_rate and start with --overwrite"):
-        train(config)
+        train_model(config)
     assert [path.name for path in run_folder.iterdir() if path.name[0] != "."] == ["config.json"]
 
 
@@ -217,16 +217,16 @@ def test_a_first_command_that_failed_does_not_stand_in_the_way_of_the_right_one(
     plain_dataset: Dataset, run_folder: Path
 ) -> None:
     with pytest.raises(RunError, match="no such file"):
-        train(TrainConfig(plain_dataset.folder, run_folder, weights=str(run_folder / "typo.h5")))
+        train_model(TrainConfig(plain_dataset.folder, run_folder, weights=str(run_folder / "typo.h5")))
     with pytest.raises(RunError, match="no such file"):
-        train(TrainConfig(plain_dataset.folder, run_folder, weights=str(run_folder / "another_typo.h5")))
+        train_model(TrainConfig(plain_dataset.folder, run_folder, weights=str(run_folder / "another_typo.h5")))
     assert not run_folder.exists()
 
 
 def test_overwrite_spares_the_old_run_where_the_new_one_cannot_start(plain_dataset: Dataset, run_folder: Path) -> None:
     Output(run_folder, "run").write({"config.json": b"{}", "model.keras": b"two days of work"})
     with pytest.raises(RunError, match="no such file"):
-        train(TrainConfig(plain_dataset.folder, run_folder, weights=str(run_folder / "typo.h5")), overwrite=True)
+        train_model(TrainConfig(plain_dataset.folder, run_folder, weights=str(run_folder / "typo.h5")), overwrite=True)
     assert (run_folder / "model.keras").is_file()
 
 
@@ -234,18 +234,18 @@ def test_other_settings_on_a_finished_run_are_refused(
     tiny_run: Run, plain_dataset: Dataset, tiny_settings: dict[str, Any]
 ) -> None:
     with pytest.raises(ConfigError, match=r"holds another run \(batch_size was 8, now 4\)"):
-        train(TrainConfig(plain_dataset.folder, tiny_run.folder, **{**tiny_settings, "batch_size": 4}))
+        train_model(TrainConfig(plain_dataset.folder, tiny_run.folder, **{**tiny_settings, "batch_size": 4}))
     assert open_run(tiny_run.folder) == tiny_run
 
 
 def test_a_dataset_without_galaxies_to_train_on_is_refused(make_dataset: MakeDataset, tmp_path: Path) -> None:
     dataset = make_dataset(validation_fraction=0.0, test_fraction=1.0)
     with pytest.raises(RunError, match="has no galaxies in split 'train': preprocess images together with their votes"):
-        train(TrainConfig(dataset.folder, tmp_path / "run"))
+        train_model(TrainConfig(dataset.folder, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_is_no_dataset_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such folder"):
-        train(TrainConfig(tmp_path / "nowhere", tmp_path / "run"))
+        train_model(TrainConfig(tmp_path / "nowhere", tmp_path / "run"))
     assert not (tmp_path / "run").exists()

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from preprocess.job import BuildSettings, build
+from preprocess.job import BuildSettings, build_dataset
 from tfrecords import integrity
 from tfrecords.dataset import Dataset, open_dataset, to_json
 from tfrecords.errors import DatasetError, RunError
 from trainer.config import TrainConfig
-from trainer.evaluate import evaluate, is_current, record_run
-from trainer.explore import explore
-from trainer.predict import predict
+from trainer.evaluate import evaluate_run, is_current, record_run
+from trainer.explore import explore_dataset
+from trainer.predict import predict_split
 from trainer.run import OWN, Run, open_run
-from trainer.train import train
+from trainer.train import train_model
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_another_model_in_place_of_the_runs_own_is_refused(copied: Run, plain_da
     model = bytearray(copied.model_path.read_bytes())
     model[len(model) // 2] ^= 1
     copied.model_path.write_bytes(model)
-    for use in (lambda: predict(copied, plain_dataset, "test"), lambda: evaluate(copied, plain_dataset, "train")):
+    for use in (lambda: predict_split(copied, plain_dataset, "test"), lambda: evaluate_run(copied, plain_dataset, "train")):
         with pytest.raises(RunError, match=r"model\.keras: was changed since it was written: it is not the model of this run"):
             use()
 
@@ -90,10 +90,10 @@ def test_shards_of_equal_size_that_were_swapped_are_noticed(
     split = "test" if command in ("predict", "evaluate") else "train"
     swapped = _swap(dataset, split)
     uses: dict[str, Callable[[], object]] = {
-        "train": lambda: train(TrainConfig(dataset.folder, tmp_path / "new", weights="none")),
-        "predict": lambda: predict(tiny_run, dataset, split),
-        "evaluate": lambda: evaluate(copied, dataset, split),
-        "explore": lambda: explore(dataset, tmp_path / "page"),
+        "train": lambda: train_model(TrainConfig(dataset.folder, tmp_path / "new", weights="none")),
+        "predict": lambda: predict_split(tiny_run, dataset, split),
+        "evaluate": lambda: evaluate_run(copied, dataset, split),
+        "explore": lambda: explore_dataset(dataset, tmp_path / "page"),
     }
     with pytest.raises(DatasetError, match=f"{swapped.name}: holds other bytes than preprocess wrote: move it elsewhere"):
         uses[command]()
@@ -106,7 +106,7 @@ def test_whatever_the_manifest_hashes_is_checked_before_it_is_used(
 ) -> None:
     images = Path(shutil.copytree(survey / "images_test_rev1", tmp_path / "galaxies"))
     (images / "900000.jpg").rename(images / "NGC 4321.jpg")
-    folder = build(images, tmp_path / "data", build_settings()).dataset.folder
+    folder = build_dataset(images, tmp_path / "data", build_settings()).dataset.folder
     text = (folder / name).read_text()
     (folder / name).write_text(text.replace("NGC 4321", "NGC 1234").replace("900011", "900012") + "\n")
     with pytest.raises(DatasetError, match=f"{name}: was changed since it was written: move it elsewhere, and build"):
@@ -163,7 +163,7 @@ def test_a_damaged_shard_is_one_error_with_the_way_out(
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
     with pytest.raises(DatasetError, match=r"holds other bytes than preprocess wrote: move it elsewhere, and build the"):
-        predict(tiny_run, dataset, "test")
+        predict_split(tiny_run, dataset, "test")
     monkeypatch.setattr("trainer.predict.check_shards", lambda *_: None)
     with pytest.raises(DatasetError, match=r"a shard is damaged .*: build the dataset again with --overwrite"):
-        predict(tiny_run, dataset, "test")
+        predict_split(tiny_run, dataset, "test")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preprocess.job import BadImages, BuildSettings, build
-from preprocess.verify.dataset import Report, verify
+from preprocess.job import BadImages, BuildSettings, build_dataset
+from preprocess.verify.dataset import Report, verify_dataset
 from tfrecords import dataset, framing, images, schema
 from tfrecords.errors import DatasetError
 from tfrecords.files import sha256_file
@@ -35,7 +35,7 @@ def made(
     folder = tmp_path_factory.mktemp("verify")
     src = Path(shutil.copytree(survey, folder / "kaggle"))
     spoil(src / "images_test_rev1")
-    return src, build(src, folder / "data", build_settings(examples_per_shard=12), bad=BAD).dataset.folder
+    return src, build_dataset(src, folder / "data", build_settings(examples_per_shard=12), bad=BAD).dataset.folder
 
 
 @pytest.fixture
@@ -102,18 +102,18 @@ def test_an_intact_dataset_has_no_findings_and_agrees_with_its_source_however_th
     made: Survey, build_settings: Settings, tmp_path: Path, encoding: str, size: int
 ) -> None:
     settings = build_settings(encoding=encoding, size=size, examples_per_shard=12)
-    data = build(made[0], tmp_path / "data", settings, bad=BAD).dataset
-    assert verify(data.folder, workers=2) == Report(data, ())
+    data = build_dataset(made[0], tmp_path / "data", settings, bad=BAD).dataset
+    assert verify_dataset(data.folder, workers=2) == Report(data, ())
     packed = Path(shutil.make_archive(str(tmp_path / "kaggle"), "zip", made[0]))
     for src in (made[0], packed):
-        assert verify(data.folder, src) == Report(data, ())
+        assert verify_dataset(data.folder, src) == Report(data, ())
 
 
 @pytest.mark.slow
 def test_real_galaxies_cut_losslessly_agree_with_their_source(kaggle: Path, build_settings: Settings, tmp_path: Path) -> None:
     settings = build_settings(size=212, encoding="jpeg", limit=400, examples_per_shard=120)
-    data = build(kaggle, tmp_path / "data", settings, workers=2).dataset
-    assert verify(data.folder, kaggle, workers=2) == Report(data, ())
+    data = build_dataset(kaggle, tmp_path / "data", settings, workers=2).dataset
+    assert verify_dataset(data.folder, kaggle, workers=2) == Report(data, ())
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_one_flipped_bit_anywhere_in_any_file_is_found(
     if not labelled:
         out = tmp_path / "named"
         settings = build_settings(encoding="jpeg", examples_per_shard=12)
-        build(_named(made[0], tmp_path), out, settings, bad=BadImages(max_fraction=1))
+        build_dataset(_named(made[0], tmp_path), out, settings, bad=BadImages(max_fraction=1))
     whole = {path.name: path.read_bytes() for path in out.iterdir()}
     assert len(whole) == (9 if labelled else 6) and ("names.csv" in whole) != labelled
     generator = random.Random(1)
@@ -136,16 +136,16 @@ def test_one_flipped_bit_anywhere_in_any_file_is_found(
 
     for _ in range(300):  # a damaged manifest ends the check: these are quick
         flip("manifest.json")
-        assert set(_errors(verify(out))) == {"manifest.json"}
+        assert set(_errors(verify_dataset(out))) == {"manifest.json"}
     (out / "manifest.json").write_bytes(whole["manifest.json"])
     others = whole.keys() - {"manifest.json"}
     for _ in range(8):  # one bit in each file, at once: each must be found for itself
         for name in sorted(others):
             flip(name)
-        assert others <= set(_errors(verify(out)))
+        assert others <= set(_errors(verify_dataset(out)))
     for name in others:
         (out / name).write_bytes(whole[name])
-    assert verify(out).findings == ()
+    assert verify_dataset(out).findings == ()
 
 
 @pytest.mark.parametrize("damage", ["cut off by a byte", "cut off in the middle", "emptied", "a byte added", "missing"])
@@ -168,37 +168,39 @@ def test_a_truncated_grown_or_missing_file_is_found(out: Path, damage: str) -> N
     others = {path.name for path in out.iterdir()} - kept
     for name in others:
         spoil(out / name)
-    assert _errors(verify(out)).keys() == others
+    assert _errors(verify_dataset(out)).keys() == others
     spoil(out / "manifest.json")
     if damage == "missing":
         with pytest.raises(DatasetError, match=r"not a finished dataset \(manifest\.json is missing\)"):
-            verify(out)
+            verify_dataset(out)
     else:
-        assert _errors(verify(out)).keys() == {"manifest.json"}
+        assert _errors(verify_dataset(out)).keys() == {"manifest.json"}
 
 
 @pytest.mark.slow
 def test_shards_that_changed_places_and_foreign_ones_are_found(
     made: Survey, out: Path, build_settings: Settings, tmp_path: Path
 ) -> None:
-    other = build(made[0], tmp_path / "other", build_settings(examples_per_shard=12, seed=5), bad=BAD).dataset.folder
+    other = build_dataset(made[0], tmp_path / "other", build_settings(examples_per_shard=12, seed=5), bad=BAD).dataset.folder
     foreign = min(other.glob("galaxy_zoo-train*"))
     first, second = (out / TRAIN).read_bytes(), (out / NEXT).read_bytes()
     (out / TRAIN).write_bytes(second)
     (out / NEXT).write_bytes(first)
-    assert _errors(verify(out)).keys() == {TRAIN, NEXT}
+    assert _errors(verify_dataset(out)).keys() == {TRAIN, NEXT}
     shutil.copy(foreign, out / TRAIN)
     (out / NEXT).write_bytes(second)
-    assert TRAIN in _errors(verify(out))
+    assert TRAIN in _errors(verify_dataset(out))
     (out / TRAIN).write_bytes(first)
     shutil.copy(foreign, out / "galaxy_zoo-train.tfrecord-00002-of-00003")
-    assert _errors(verify(out)) == {"galaxy_zoo-train.tfrecord-00002-of-00003": "a shard that does not belong to this dataset"}
+    assert _errors(verify_dataset(out)) == {
+        "galaxy_zoo-train.tfrecord-00002-of-00003": "a shard that does not belong to this dataset"
+    }
 
 
 def test_files_of_somebody_else_and_an_interrupted_job_are_odd_but_no_errors(out: Path) -> None:
     (out / "notes.txt").write_text("the good one")
     (out / ".preprocess").mkdir()
-    report = verify(out)
+    report = verify_dataset(out)
     assert report.errors == 0
     assert [(finding.level, finding.where) for finding in report.findings] == [
         ("warning", ".preprocess"),
@@ -230,7 +232,7 @@ def test_a_manifest_that_was_edited_together_with_its_own_hash_is_found(
     out: Path, change: Callable[[dict[str, Any]], object], where: str
 ) -> None:
     _edit_manifest(out, change)
-    assert where in _errors(verify(out))
+    assert where in _errors(verify_dataset(out))
 
 
 @pytest.mark.parametrize(
@@ -250,7 +252,7 @@ def test_other_metadata_that_were_edited_together_with_the_hashes_that_guard_the
     assert before in text
     (out / name).write_text(text.replace(before, after, 1))
     _edit_manifest(out)
-    assert _errors(verify(out)).keys() == {name}
+    assert _errors(verify_dataset(out)).keys() == {name}
 
 
 def _png(side: int) -> bytes:
@@ -277,7 +279,7 @@ def test_examples_that_are_wrong_are_found_even_where_every_hash_and_count_agree
 ) -> None:
     galaxy_id = schema.parse(next(framing.read_records(out / name))).galaxy_id
     _forge(out, name, change)
-    errors = _errors(verify(out))
+    errors = _errors(verify_dataset(out))
     if what:
         assert errors[name].startswith(f"{what}{galaxy_id}")
     else:
@@ -287,20 +289,22 @@ def test_examples_that_are_wrong_are_found_even_where_every_hash_and_count_agree
 def test_a_galaxy_in_two_splits_is_found_and_the_same_image_under_two_ids_is_odd(out: Path) -> None:
     (twin, *_) = [schema.parse(record) for record in framing.read_records(out / TRAIN)]
     _forge(out, TEST, lambda examples: [replace(examples[0], image=twin.image), *examples[1:]])
-    report = verify(out)
+    report = verify_dataset(out)
     assert report.errors == 0
     (finding,) = report.findings
     assert (finding.level, finding.where) == ("warning", "all splits")
     assert finding.what.startswith(f"1 identical images in two splits: {twin.galaxy_id} (train) and ")
     _forge(out, TEST, lambda examples: [twin, *examples[1:]])
-    assert f"galaxies that are stored twice, galaxy: {twin.galaxy_id} (also in {TRAIN})" in str(_errors(verify(out)).values())
+    assert f"galaxies that are stored twice, galaxy: {twin.galaxy_id} (also in {TRAIN})" in str(
+        _errors(verify_dataset(out)).values()
+    )
 
 
 def test_a_record_that_is_no_example_is_found(out: Path) -> None:
     (out / BARE).write_bytes(framing.frame(b"\x0a\x02\x0a\x00") + framing.frame(b"no protobuf"))
     said = {"bytes": (out / BARE).stat().st_size, "sha256": sha256_file(out / BARE), "examples": 2}
     _edit_manifest(out, lambda content: _shard(content, BARE).update(said))
-    assert "records that are no example of a galaxy, number: 0, 1" in _errors(verify(out))[BARE]
+    assert "records that are no example of a galaxy, number: 0, 1" in _errors(verify_dataset(out))[BARE]
 
 
 def _pixels(src: Path) -> None:
@@ -344,13 +348,13 @@ def _unreadable(src: Path) -> None:
 )
 def test_a_source_that_is_not_the_datasets_is_found(out: Path, src: Path, change: Callable[[Path], None], what: str) -> None:
     change(src)
-    assert what in "; ".join(_errors(verify(out, src)).values())
+    assert what in "; ".join(_errors(verify_dataset(out, src)).values())
 
 
 def test_another_order_than_the_plans_is_found_with_the_source_alone(out: Path, src: Path) -> None:
     _forge(out, TRAIN, lambda examples: examples[::-1])
-    assert verify(out).findings == ()
-    assert _errors(verify(out, src)) == {TRAIN: "its galaxies are not in the order of the plan"}
+    assert verify_dataset(out).findings == ()
+    assert _errors(verify_dataset(out, src)) == {TRAIN: "its galaxies are not in the order of the plan"}
 
 
 @pytest.mark.slow
@@ -359,14 +363,14 @@ def test_settings_that_are_not_those_of_the_job_are_found_with_the_source(
     out: Path, src: Path, setting: dict[str, Any]
 ) -> None:
     _edit_manifest(out, lambda content: content["settings"].update(setting))
-    assert _errors(verify(out, src))
+    assert _errors(verify_dataset(out, src))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", ["images", "votes_without_image", "fingerprint"])
 def test_a_manifest_that_says_otherwise_of_the_source_is_found_with_the_source(out: Path, src: Path, entry: str) -> None:
     _edit_manifest(out, lambda content: content["source"].update({entry: 7}))
-    assert _errors(verify(out, src)).keys() == {"manifest.json"}
+    assert _errors(verify_dataset(out, src)).keys() == {"manifest.json"}
 
 
 @pytest.mark.slow
@@ -377,8 +381,8 @@ def test_names_and_rejected_images_that_are_not_the_sources_are_found_with_the_s
     made: Survey, build_settings: Settings, tmp_path: Path, name: str, change: tuple[str, str]
 ) -> None:
     src, out = _named(made[0], tmp_path), tmp_path / "data"
-    build(src, out, build_settings(examples_per_shard=12), bad=BadImages(max_fraction=1))
-    assert verify(out, src).findings == ()
+    build_dataset(src, out, build_settings(examples_per_shard=12), bad=BadImages(max_fraction=1))
+    assert verify_dataset(out, src).findings == ()
     (out / name).write_text((out / name).read_text().replace(*change))
     _edit_manifest(out)
-    assert name in _errors(verify(out, src))
+    assert name in _errors(verify_dataset(out, src))

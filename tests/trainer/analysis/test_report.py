@@ -30,9 +30,9 @@ from trainer.analysis.card import write_card
 from trainer.analysis.galleries import Candidates, hubble_choices
 from trainer.analysis.galleries import galleries as made_galleries
 from trainer.config import RECIPES, TrainConfig
-from trainer.evaluate import evaluate, record_run, summary
+from trainer.evaluate import evaluate_run, record_run, summary
 from trainer.history import Epoch
-from trainer.predict import predict
+from trainer.predict import predict_split
 from trainer.run import OWN, Run
 from trainer.tables import Predictions
 
@@ -48,7 +48,7 @@ GALLERIES = HUBBLE_GALLERIES | {"best", "worst", "surprising"}
 
 @pytest.fixture(scope="module")
 def predictions(tiny_run: Run, plain_dataset: Dataset) -> Predictions:
-    return predict(tiny_run, plain_dataset, "test")
+    return predict_split(tiny_run, plain_dataset, "test")
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_the_page_says_the_score_and_the_settings(
 def test_a_hostile_folder_name_is_shown_and_not_run(borrowed: Callable[[str], Run], plain_dataset: Dataset) -> None:
     name = "a<b>&c<script>alert(1)<"
     run = borrowed(name)
-    evaluate(run, plain_dataset, "validation")
+    evaluate_run(run, plain_dataset, "validation")
     page = Read((run.folder / "evaluations" / "validation" / "report" / "index.html").read_text("utf-8"))
     assert name in page.text and "script" not in page.tags and "b" in page.tags
 
@@ -204,7 +204,7 @@ def test_a_card_that_its_user_changed_is_left_as_it_is(
     with (copied.folder / "README.md").open("a") as card:
         card.write("\nTrained for my thesis.\n")
     before = (copied.folder / "README.md").read_bytes()
-    evaluate(copied, plain_dataset, "validation")
+    evaluate_run(copied, plain_dataset, "validation")
     assert (copied.folder / "README.md").read_bytes() == before
     assert caplog.messages == [f"{copied.folder}/README.md: was changed since it was written, so this evaluation is not added"]
 
@@ -214,15 +214,15 @@ def test_a_run_without_its_marker_is_measured_and_not_trained_and_none_of_its_fi
     copied: Run, plain_dataset: Dataset, tiny_settings: dict[str, Any]
 ) -> None:
     """As `cp -r RUN/* ELSEWHERE` leaves it: nobody could say which of its files are ours."""
-    from trainer.train import train
+    from trainer.train import train_model
 
     shutil.rmtree(copied.folder / ".galaxy-zoo")
     before = _files(copied.folder)
     for _ in ("without a marker", "with one of the evaluation alone"):
         for overwrite in (False, True):
             with pytest.raises(ConfigError, match=r"is a run without its folder \.galaxy-zoo, .*: copy the whole folder again"):
-                train(TrainConfig(plain_dataset.folder, copied.folder, **tiny_settings), overwrite)
-        evaluate(copied, plain_dataset, "validation")
+                train_model(TrainConfig(plain_dataset.folder, copied.folder, **tiny_settings), overwrite)
+        evaluate_run(copied, plain_dataset, "validation")
         after = _files(copied.folder)
         assert {name: after[name] for name in before} == before
         assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"evaluations"}
@@ -231,7 +231,7 @@ def test_a_run_without_its_marker_is_measured_and_not_trained_and_none_of_its_fi
 @pytest.mark.slow
 def test_a_card_that_was_removed_is_made_again(copied: Run, plain_dataset: Dataset) -> None:
     (copied.folder / "README.md").unlink()
-    evaluate(copied, plain_dataset, "validation")
+    evaluate_run(copied, plain_dataset, "validation")
     assert "evaluations/validation/" in (copied.folder / "README.md").read_text()
 
 
@@ -240,14 +240,14 @@ def test_votes_that_were_changed_in_a_shard_are_noticed_although_the_predictions
     copied: Run, make_dataset: Any
 ) -> None:
     dataset = make_dataset(seed=6)
-    evaluate(copied, dataset)
+    evaluate_run(copied, dataset)
     before = _files(copied.folder)
     path = dataset.paths("test")[0]
     examples = [schema.parse(record) for record in framing.read_records(path)]
     turned = [replace(example, targets=example.targets[::-1].copy()) for example in examples]
     path.write_bytes(b"".join(framing.frame(schema.serialize(example)) for example in turned))
     with pytest.raises(DatasetError, match=f"{path.name}: holds other bytes than preprocess wrote"):
-        evaluate(copied, dataset)
+        evaluate_run(copied, dataset)
     assert _files(copied.folder) == before
 
 
@@ -256,7 +256,7 @@ def test_a_folder_of_somebody_else_below_evaluations_is_refused(copied: Run, pla
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
     with pytest.raises(ConfigError, match=r"evaluations/validation/metrics\.json: was not written by this program"):
-        evaluate(copied, plain_dataset, "validation")
+        evaluate_run(copied, plain_dataset, "validation")
     assert mine.read_text() == "mine" and [*mine.parent.iterdir()] == [mine]
 
 
@@ -267,7 +267,7 @@ def test_a_split_of_a_single_galaxy_without_history_and_train_is_reported_withou
     dataset = make_dataset(limit=1, validation_fraction=0.0, test_fraction=1.0)
     run = borrowed("run")
     (run.folder / "history.csv").unlink()
-    record, content = evaluate(run, dataset)
+    record, content = evaluate_run(run, dataset)
     assert content["galaxies"] == 1 and content["best_validation"] is None and list(content["baselines"]) == ["zeros"]
     page = Read(run.path(record.report).read_text("utf-8"))
     assert "history" not in page.ids and not any("history" in path.name for path in run.folder.rglob("*.svg"))
@@ -279,7 +279,7 @@ def test_a_split_of_a_single_galaxy_without_history_and_train_is_reported_withou
 def test_galaxies_without_votes_cannot_be_measured(borrowed: Callable[[str], Run], plain_dataset: Dataset) -> None:
     run = borrowed("run")
     with pytest.raises(RunError, match="split 'unlabelled' have no votes to compare with: use trainer predict"):
-        evaluate(run, plain_dataset, "unlabelled")
+        evaluate_run(run, plain_dataset, "unlabelled")
     assert not (run.folder / "evaluations").exists()
 
 
@@ -454,7 +454,7 @@ def test_bins_of_few_galaxies_are_grey() -> None:
 @pytest.mark.slow
 def test_another_dataset_is_named(borrowed: Callable[[str], Run], make_dataset: Any) -> None:
     run = borrowed("run")
-    record, _ = evaluate(run, make_dataset(seed=5))
+    record, _ = evaluate_run(run, make_dataset(seed=5))
     page = Read(run.path(record.report).read_text("utf-8"))
     assert "of split test of another dataset, SmallNet reaches" in page.text
 
@@ -471,7 +471,7 @@ def test_a_damaged_history_is_one_error_with_the_way_out(
     (run.folder / "history.csv").write_text("".join(whole[: int(lines)]) + cut[: int(len(cut) * (lines % 1))].rstrip("\n"))
     run.output.settle("history.csv")  # so that its hash, which is looked at first, is the right one
     with pytest.raises(RunError, match=r"history\.csv: damaged .*: remove it"):
-        evaluate(run, plain_dataset)
+        evaluate_run(run, plain_dataset)
     assert not list(run.folder.glob("evaluations/*/metrics.json"))
 
 
@@ -479,7 +479,7 @@ def test_a_history_that_was_changed_is_one_error_with_the_way_out(copied: Run, p
     text = (copied.folder / "history.csv").read_text()
     (copied.folder / "history.csv").write_text(text.replace("0.", "0.0", 1))
     with pytest.raises(RunError, match=r"history\.csv: was changed since it was written: move it elsewhere"):
-        evaluate(copied, plain_dataset)
+        evaluate_run(copied, plain_dataset)
 
 
 def test_a_gallery_of_the_highest_scores_does_not_call_them_predicted(plain_dataset: Dataset) -> None:
@@ -493,11 +493,11 @@ def test_a_gallery_of_the_highest_scores_does_not_call_them_predicted(plain_data
 @pytest.fixture(scope="module")
 def best_run(plain_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """A run by recipe `best`, from random weights, measured. Read-only."""
-    from trainer.train import train
+    from trainer.train import train_model
 
     folder = tmp_path_factory.mktemp("best") / "run"
     settings = {**RECIPES["best"](), "epochs": 1, "batch_size": 16, "warmup_steps": 0, "weights": "none", "backbone": "small"}
-    yield train(TrainConfig(plain_dataset.folder, folder, **settings))
+    yield train_model(TrainConfig(plain_dataset.folder, folder, **settings))
     shutil.rmtree(folder)
 
 

@@ -18,7 +18,7 @@ from tfrecords.errors import ConfigError
 from trainer.config import TrainConfig
 from trainer.input.training import steps_per_epoch
 from trainer.run import Run, open_run
-from trainer.train import train
+from trainer.train import train_model
 
 Main = Callable[..., tuple[int, str, str]]
 # Compiled without optimizing, which takes most of the time of these tests.
@@ -146,7 +146,8 @@ def test_what_to_take_is_the_nearest_batch_that_can_be_shared(plain_dataset: Dat
 def test_a_cache_changes_no_bit_of_a_run(unmeasured_dataset: Dataset, tiny_settings: dict[str, Any], tmp_path: Path) -> None:
     settings = {**tiny_settings, "epochs": 1, "limit": 16, "augment": "full"}
     without, cached = (
-        train(TrainConfig(unmeasured_dataset.folder, tmp_path / cache, cache=cache, **settings)) for cache in ("none", "memory")
+        train_model(TrainConfig(unmeasured_dataset.folder, tmp_path / cache, cache=cache, **settings))
+        for cache in ("none", "memory")
     )
     rows = [[(row.epoch, row.mse, row.val_mse) for row in run.history()] for run in (without, cached)]
     assert rows[0] == rows[1]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.job import BuildSettings, build
+from preprocess.job import BuildSettings, build_dataset
 from tests.trainer import small
 from tests.trainer.objective import objective
 from tfrecords.dataset import Dataset
@@ -19,7 +19,7 @@ def real_dataset(
 ) -> Dataset:
     """600 real galaxies at 32 x 32. Read-only."""
     settings = build_settings(limit=600, validation_fraction=0.0, test_fraction=0.0, examples_per_shard=100)
-    return build(kaggle, tmp_path_factory.mktemp("real") / "data", settings, workers=2).dataset
+    return build_dataset(kaggle, tmp_path_factory.mktemp("real") / "data", settings, workers=2).dataset
 
 
 def _last_losses(dataset: Dataset, precision: str, seed: int) -> float:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.job import BuildSettings, build
+from preprocess.job import BuildSettings, build_dataset
 from tfrecords import framing, schema
 from tfrecords.dataset import Dataset, open_dataset
 from tfrecords.errors import RunError
@@ -91,7 +91,7 @@ def raw_dataset(
 ) -> Dataset:
     """The galaxies of `small_dataset` as raw pixels."""
     out = tmp_path_factory.mktemp("raw_dataset") / "data"
-    return build(small_survey, out, build_settings(seed=1, encoding="raw"), workers=1).dataset
+    return build_dataset(small_survey, out, build_settings(seed=1, encoding="raw"), workers=1).dataset
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def jpeg_dataset(
 ) -> Dataset:
     """The galaxies of `small_dataset` as JPEGs."""
     out = tmp_path_factory.mktemp("jpeg_dataset") / "data"
-    return build(small_survey, out, build_settings(seed=1, encoding="jpeg"), workers=1).dataset
+    return build_dataset(small_survey, out, build_settings(seed=1, encoding="jpeg"), workers=1).dataset
 
 
 @pytest.fixture(params=["png", "jpeg", "raw"])
