@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from preprocess.engines import guard_worker, starting_workers, worker_killed
 from preprocess.synthetic import Galaxy, draw_cutout
 from tfrecords.errors import ConfigError, SettingError
 from tfrecords.files import local_path, partial_path, sync_folder, write_text
+from tfrecords.progress import progress_bar
 from tfrecords.taxonomy import COLUMNS, QUESTIONS
 
 TRAINING, TEST, SOLUTIONS = "images_training_rev1", "images_test_rev1", "training_solutions_rev1.csv"
@@ -220,8 +220,8 @@ def make_demo(out: Path, galaxies: int, seed: int, workers: int) -> None:
             (partial / folder).mkdir()
         # Closed before a failure removes the folder: a worker still at it would leave a picture behind.
         with contextlib.closing(_draw_all(tasks, workers)) as drawn:
-            progress = tqdm(drawn, "drawing galaxies", len(tasks), unit="galaxy", dynamic_ncols=True)
-            votes = dict(zip(ids[:galaxies].tolist(), list(progress), strict=False))  # the rest are without
+            bar = progress_bar(len(tasks), "drawing galaxies", "galaxies", iterable=drawn)
+            votes = dict(zip(ids[:galaxies].tolist(), list(bar), strict=False))  # the rest are without
         rows = [",".join([str(galaxy_id), *(f"{vote:.9f}" for vote in votes[galaxy_id])]) for galaxy_id in sorted(votes)]
         write_text(partial / SOLUTIONS, "\n".join([",".join(["GalaxyID", *COLUMNS]), *rows]) + "\n")
         os.replace(partial, out)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from preprocess import plan, state, surveys, versions
 from preprocess.engines import require_dask, run_dask, run_local
@@ -22,6 +21,7 @@ from tfrecords.errors import ConfigError, SettingError, SourceError
 from tfrecords.files import atomic_file, local_path, sha256_file, write_text
 from tfrecords.images import CropSettings, require_codec
 from tfrecords.integrity import check_shards
+from tfrecords.progress import progress_bar
 from tfrecords.text import cell
 
 log = logging.getLogger("preprocess")
@@ -77,7 +77,9 @@ def _complete(folder: Path, work: Path, job: dict[str, Any], images: Listing, sh
     before = {"settings": complete.settings, "source": complete.source}
     state.refuse(folder, "a dataset made differently", state.difference_of_jobs(before, job, ("settings",)))
     rows = plan.planned_rows(shards)
-    crcs = np.fromiter(tqdm(surveys.content_crcs(images, rows), "checking the source", len(rows), disable=None), np.uint32)
+    crcs = np.fromiter(
+        progress_bar(len(rows), "checking the source", "images", iterable=surveys.content_crcs(images, rows)), np.uint32
+    )
     changed = surveys.fingerprint(job["source"]["listing"], crcs) != complete.source.get("fingerprint")
     state.refuse(folder, "a dataset made differently", "an image of the source has changed" if changed else "")
     check_shards(complete, complete.shards)
@@ -156,7 +158,7 @@ def _write_shards(
     todo = sorted((shard for shard in shards if shard.name not in receipts), key=lambda shard: -len(shard.rows))
     tasks = (_task(shard, survey, folder, unfinished, crop, bad.skip) for shard in todo)
     done = total - sum(len(shard.rows) for shard in todo)
-    with tqdm(total=total, initial=done, unit=" galaxies", desc="writing shards", dynamic_ncols=True) as bar:
+    with progress_bar(total, "writing shards", "galaxies", done) as bar:
         for receipt in run(tasks, bar.update):
             _refuse_other_versions(receipt)
             state.save_receipt(work, receipt)

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
 from tfrecords.dataset import Dataset, Shard
 from tfrecords.errors import BUILD_AGAIN, DatasetError
 from tfrecords.files import sha256_file
+from tfrecords.progress import progress_bar
 
 # Size, time of last change of content and of status (ns), inode: while they are the same, so is the file.
 Stamp = tuple[int, int, int, int]
@@ -49,7 +48,7 @@ def check_shards(dataset: Dataset, shards: Iterable[Shard], checked: Mapping[str
     stamps = {shard.name: _stamp(dataset.folder / shard.name) for shard in shards}
     unknown = [shard for shard in dataset.shards if shard.name in stamps and checked.get(shard.name) != stamps[shard.name]]
     size = sum(shard.bytes for shard in unknown)
-    bar = tqdm(total=size, desc="checking shards", unit="B", unit_scale=True, leave=False, disable=size < _BAR_BYTES or None)
+    bar = progress_bar(size, "checking shards", "B", unit_scale=True, leave=False, disable=size < _BAR_BYTES)
     with bar, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for shard, good in zip(unknown, pool.map(intact, unknown), strict=True):
             if not good:

@@ -14,6 +14,7 @@ import numpy as np
 from tfrecords.dataset import Dataset
 from tfrecords.errors import SettingError, SourceError
 from tfrecords.integrity import check_shards, read_shards
+from tfrecords.progress import progress_bar
 from tfrecords.taxonomy import COLUMNS
 from trainer.backends.base import WHOLE, Devices
 from trainer.backends.choose import choose
@@ -83,8 +84,6 @@ def predict_split(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit
     a dataset of another crop or size than one of the runs, SettingError for an illegal `tta`, DatasetError for a shard that is
     not the one that was written.
     """
-    from tqdm import tqdm
-
     several = _several(runs, tta)
     for run in several:
         run.check_dataset(dataset)
@@ -96,7 +95,7 @@ def predict_split(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit
     ensemble = _Ensemble(several, tta, devices)
     batches = predicted_batches(lambda images: ensemble([images]), dataset, split, devices.rounded(BATCH_SIZE), limit, WHOLE)
     parts = []
-    with tqdm(total=dataset.galaxies(split, limit), desc=f"predicting {split}", unit=" galaxies") as bar:
+    with progress_bar(dataset.galaxies(split, limit), f"predicting {split}", "galaxies") as bar:
         for part in batches:
             parts.append(part)
             bar.update(len(part[0]))
@@ -114,8 +113,6 @@ def predict_images(runs: Run | Sequence[Run], path: Path, tta: int = 1, stretch:
     them, for FITS images without colours, for images of fewer pixels than the crop, and for galaxies at another scale than
     those of training. Raises SourceError where there are no images, or none can be read; SettingError for an illegal `tta`.
     """
-    from tqdm import tqdm
-
     several = _several(runs, tta)
     with listed(path) as images:
         devices = choose("float32", require_gpu=False)
@@ -132,7 +129,7 @@ def predict_images(runs: Run | Sequence[Run], path: Path, tta: int = 1, stretch:
         parts: list[tuple[np.ndarray, np.ndarray]] = []
         rejected: list[UnreadableImage] = []
         grey = enlarged = outside = 0
-        with tqdm(total=len(images), desc="predicting", unit=" images") as bar:
+        with progress_bar(len(images), "predicting", "images") as bar:
             for batch in stream(images, ensemble.crops, rows, stretch, is_outside):
                 rejected += batch.rejected
                 if count := len(batch.galaxy_ids):

@@ -25,6 +25,7 @@ from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, RunError
 from tfrecords.integrity import check_shards, read_shards
 from tfrecords.interrupts import Interruption, deferred_interrupts
+from tfrecords.progress import progress_bar
 from tfrecords.taxonomy import column_means
 from trainer import advice
 from trainer import run as runs
@@ -234,12 +235,10 @@ class _Training:
 
     def _train(self, interruption: Interruption) -> tuple[float, float]:
         """The rest of an epoch; returns the mean of its steps' squared errors, and images per second."""
-        from tqdm import tqdm
-
         began = ended = time.monotonic()
         done, total = self.progress.steps, self.steps_per_epoch
         label = f"epoch {self.progress.finished + 1}/{self.config.epochs}"
-        bar = tqdm(total=total, initial=done, desc=label, unit=" steps", leave=False, disable=not self.writes)
+        bar = progress_bar(total, label, "steps", done, leave=False, disable=not self.writes)
         with bar:
             while done < total:
                 stop = self.steps.train(next(self._batches), interruption.signal is not None)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from preprocess import plan
 from preprocess.engines import run_local
@@ -23,6 +22,7 @@ from tfrecords.dataset import SPLITS, Dataset
 from tfrecords.errors import DatasetError
 from tfrecords.files import sha256_file
 from tfrecords.images import CropSettings
+from tfrecords.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,7 @@ def verify_dataset(folder: Path, src: Path | None = None, solutions: Path | None
     findings = list(_check_files(data))
     tasks = (CheckTask(folder / shard.name, shard, crop) for shard in sorted(data.shards, key=lambda shard: -shard.examples))
     by_name: dict[str, Contents] = {}
-    with tqdm(
-        total=sum(shard.examples for shard in data.shards), unit=" galaxies", desc="verifying shards", dynamic_ncols=True
-    ) as bar:
+    with progress_bar(sum(shard.examples for shard in data.shards), "verifying shards", "galaxies") as bar:
         for result in run_local(check_shard, tasks, min(workers, len(data.shards)), bar.update):
             by_name[result.shard.name] = result
     contents = [by_name[shard.name] for shard in data.shards]

@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from tqdm import tqdm
 
 from preprocess import plan, surveys
 from preprocess.engines import run_local
@@ -16,6 +15,7 @@ from tfrecords import dataset
 from tfrecords.dataset import Dataset
 from tfrecords.errors import DatasetError, SourceError
 from tfrecords.images import CropSettings
+from tfrecords.progress import progress_bar
 
 
 def _rejected_ids(data: Dataset) -> list[int]:
@@ -116,7 +116,7 @@ def compare(
         shards = plan.make(survey.galaxies, settings)
         yield from _check_members(data, contents, survey, shards)
         total = sum(len(content.ids) for content in contents if not content.findings)
-        with tqdm(total=total, unit=" galaxies", desc="comparing with the source", dynamic_ncols=True) as bar:
+        with progress_bar(total, "comparing with the source", "galaxies") as bar:
             tasks = _source_tasks(data, crop, contents, survey, shards)
             compared = list(run_local(check_against_source, tasks, workers, bar.update))
     for result in compared:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.terminal import terminal
 from tests.trainer import small
 from tfrecords.dataset import Dataset
 from tfrecords.interrupts import Interruption, Terminated
@@ -66,19 +67,24 @@ def _trainer(backend: str, dataset: Dataset, out: Path, settings: dict[str, Any]
     environment = {**os.environ, "KERAS_BACKEND": backend, "XLA_FLAGS": "--xla_backend_optimization_level=1"}
     if stops:
         environment["STEP_SECONDS"] = "0.2"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
-        assert process.stdout is not None and process.stderr is not None
+    with (
+        terminal() as screen,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=screen.theirs, env=environment) as process,
+    ):
+        screen.started()
         complained = b""
         for stop in stops:
             while not re.search(stop.shown, complained.decode(errors="ignore")):
-                got = os.read(process.stderr.fileno(), 4096)
+                got = screen.read()
                 assert got, f"ended before it showed {stop.shown}: {complained.decode()}"
                 complained += got
             time.sleep(stop.delay)
             process.send_signal(stop.number)
-        said, rest = process.communicate(timeout=300)
+        complained += screen.read_all()
+        assert process.stdout is not None
+        said = process.stdout.read()
     names = tuple(sorted(path.name for path in (out / "checkpoint").glob("*")))
-    return Stopped(process.returncode, said.decode(), (complained + rest).decode(), names)
+    return Stopped(process.returncode, said.decode(), complained.decode(), names)
 
 
 @dataclass(frozen=True)

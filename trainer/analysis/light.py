@@ -8,6 +8,7 @@ import numpy as np
 from preprocess.sources import ImageReader, Listing, find_source
 from tfrecords import images
 from tfrecords.errors import ConfigError, ImageError
+from tfrecords.progress import progress_bar
 from trainer.analysis import figures, galleries
 from trainer.analysis.labelled import LabelledGalaxies
 from trainer.analysis.page import Card, Chart, Gallery, Section, Table
@@ -20,12 +21,10 @@ _WHOLE_IMAGES = 1000
 
 def _measured(labelled: LabelledGalaxies) -> tuple[np.ndarray, Photometry]:
     """GalaxyIDs and photometry of all labelled galaxies, in stored order."""
-    from tqdm import tqdm
-
     from trainer.input.evaluation import evaluation_batches
 
     ids, parts = [], []
-    with tqdm(total=len(labelled.galaxy_ids), desc="measuring", unit=" galaxies") as bar:
+    with progress_bar(len(labelled.galaxy_ids), "measuring", "galaxies") as bar:
         for split in labelled.splits:
             for galaxy_ids, pixels, _ in evaluation_batches(labelled.dataset, split, _BATCH).as_numpy_iterator():
                 ids.append(galaxy_ids)

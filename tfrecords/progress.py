@@ -1,0 +1,32 @@
+"""Progress on stderr: a bar in a terminal; in a log file one line a minute, and none for what is quicker."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+LINE_SECONDS = 60.0
+
+
+class _Lines:
+    """A log file for tqdm: each state of a bar becomes a line, without the carriage returns that redraw it."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            sys.stderr.write(f"{line}\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def progress_bar(total: int, description: str, unit: str, initial: int = 0, **options: Any) -> Any:
+    """A tqdm bar from `initial` to `total`; its `update(n)` counts. `options` go to tqdm.
+
+    `unit` is the plural of what is counted, as in "galaxies".
+    """
+    if sys.stderr.isatty():
+        options["dynamic_ncols"] = True
+    else:
+        # miniters: else tqdm's monitor thread prints between two lines.
+        options |= {"file": _Lines(), "mininterval": LINE_SECONDS, "delay": LINE_SECONDS, "miniters": 1, "ncols": 0}
+    return tqdm(total=total, initial=initial, desc=description, unit=f" {unit}", **options)
