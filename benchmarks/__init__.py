@@ -1,1 +1,1 @@
-"""Speed, memory and accuracy, side by side with other tools. Started from the checkout; not part of the wheel."""
+"""Speed, memory and accuracy compared with other tools. Run from the checkout; not part of the wheel."""

@@ -1,13 +1,13 @@
-"""What it costs not to trust: hashing shards before they are read, and looking at each coefficient of a JPEG that is cut.
+"""The cost of two checks: hashing shards before they are read, and checking every coefficient of a lossless crop.
 
     python -m benchmarks.checks [--src ../shared/kaggle] [--images 2000] [--rounds 7]
 
-Shards: the images are preprocessed as JPEG and as raw crops of 212 x 212. Medians of rounds that alternate, page cache warm:
-the SHA-256 of all shards of `train`, as `trainer` checks them before it reads, beside one pass of its input pipeline over the
-same shards, without a model. The ratio is what a first start costs in passes over the data; later starts hash nothing.
+Shards: the images are stored as JPEG and as raw crops of 212 x 212. The SHA-256 of all shards of `train`, which `trainer`
+checks before it reads them, is compared with one pass of its input pipeline over the same shards, without a model. Medians of
+alternating rounds, page cache warm. The ratio is the cost of a first start in passes over the data; later starts hash nothing.
 
-Cuts: microseconds for each of the images on one core, of the cut alone, of the cut with a look at each coefficient (what
-`preprocess` does), and of the cut alone with a comparison with a decode of the whole (what it would take instead).
+Lossless crops: microseconds per image on one core, for the unchecked crop, for the crop with every coefficient checked (as
+`preprocess` does), and for the unchecked crop compared with a full decode (the alternative).
 """
 
 import argparse
@@ -34,7 +34,7 @@ JPEG = CropSettings(0.5, 212, "jpeg", 95)
 
 
 def medians(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each piece of work, over rounds in which all alternate; the first round does not count."""
+    """Median seconds of each function over alternating rounds; the first round does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for number in range(rounds + 1):
         for name, run in work.items():
@@ -53,11 +53,11 @@ def _one_pass(dataset: Dataset) -> None:
 
 
 def shards(source: Path, count: int, rounds: int) -> Iterator[tuple[str, float, dict[str, float]]]:
-    """Encoding, megabytes, and the medians of both ways, for each encoding."""
+    """Yield encoding, megabytes, and the median seconds of hashing and of one pass, for each encoding."""
     with tempfile.TemporaryDirectory() as folder:
         for encoding in ("jpeg", "raw"):
             settings = BuildSettings(CropSettings(0.5, 212, encoding, 95), PlanSettings(0.0, 0.0, 0, 512, count))
-            with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):  # the job's bars
+            with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):  # the progress bars of the build
                 dataset = build_dataset(source, Path(folder) / encoding, settings, workers=2).dataset
             train = read_shards(dataset, "train")
             work: dict[str, Callable[[], object]] = {
@@ -68,7 +68,7 @@ def shards(source: Path, count: int, rounds: int) -> Iterator[tuple[str, float, 
 
 
 def cuts(source: Path, count: int, rounds: int) -> dict[str, float]:
-    """Seconds of each way to be sure of a cut, over `count` images."""
+    """Seconds that each way of checking lossless crops takes for `count` images."""
     files = [path.read_bytes() for path in sorted(source.glob("*/*.jpg"))[:count]]
 
     def alone(data: bytes) -> bytes:
@@ -81,12 +81,16 @@ def cuts(source: Path, count: int, rounds: int) -> dict[str, float]:
     def compared(data: bytes) -> bytes:
         cut = alone(data)
         if not np.array_equal(images.decode_stored(cut, "jpeg", 212, (10, 10)), images.crop(images.decode(data), 0.5, 212)):
-            raise SystemExit("a cut differs from its image")
+            raise SystemExit("a lossless crop differs from its image")
         return cut
 
     if any(alone(data) != looked_at(data) for data in files):
-        raise SystemExit("the look changes the bytes of a cut")
-    ways: dict[str, Callable[[bytes], bytes]] = {"alone": alone, "looked at": looked_at, "compared": compared}
+        raise SystemExit("the check changes the bytes of a lossless crop")
+    ways: dict[str, Callable[[bytes], bytes]] = {
+        "unchecked": alone,
+        "values checked": looked_at,
+        "compared with a full decode": compared,
+    }
     return medians({name: lambda way=way: [way(data) for data in files] for name, way in ways.items()}, rounds)  # type: ignore[misc]
 
 
@@ -102,12 +106,12 @@ def main() -> None:
         print(f"| {encoding} | {megabytes:.0f} | {seconds['hash']:.3f} | {rate:,.0f} | {seconds['pass']:.3f} | {ratio:.3f} |")
     from preprocess.engines import _keep_freed_memory
 
-    _keep_freed_memory()  # as the job's workers do
+    _keep_freed_memory()  # as the workers of a build do
     count = min(args.images, 500)
     measured = cuts(args.src, count, args.rounds)
-    print("\n| cut | us an image | times alone |\n|---|---|---|")
+    print("\n| lossless crop | us per image | ratio |\n|---|---|---|")
     for name, value in measured.items():
-        print(f"| {name} | {value / count * 1e6:.0f} | {value / measured['alone']:.2f} |")
+        print(f"| {name} | {value / count * 1e6:.0f} | {value / measured['unchecked']:.2f} |")
 
 
 if __name__ == "__main__":

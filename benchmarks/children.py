@@ -1,4 +1,4 @@
-"""Run a command to its end, and watch the memory of all its processes meanwhile."""
+"""Run a command to its end, and measure the memory of all its processes."""
 
 import os
 import signal
@@ -54,7 +54,7 @@ def run_child(command: Sequence[str], log: Path) -> tuple[float, float, float, s
         watcher = threading.Thread(target=_watch, args=(process, ended, peaks))
         watcher.start()
         try:
-            # Without a timeout: with one, Popen looks only every 50 ms, which is a tenth of a quick run.
+            # Without a timeout: with one, Popen polls only every 50 ms, which is a tenth of a quick run.
             status = process.wait()
             seconds = time.perf_counter() - began
         finally:
@@ -65,18 +65,18 @@ def run_child(command: Sequence[str], log: Path) -> tuple[float, float, float, s
                 process.wait()
     lines = [path.read_text(errors="replace").strip().splitlines() for path in (log, log.with_suffix(".err"))]
     if seconds > CHILD_LIMIT_SECONDS:
-        raise ChildError(f"ended after {CHILD_LIMIT_SECONDS} s: take fewer --images")
+        raise ChildError(f"killed after {CHILD_LIMIT_SECONDS} s: use fewer --images")
     if status:
-        said = (lines[1] or lines[0] or ["without a word"])[-1]
+        said = (lines[1] or lines[0] or ["no output"])[-1]
         raise ChildError(f"exit status {status}: {said}")
     return seconds, peaks[0], began_at, (lines[0] or [""])[-1]
 
 
 def interruptible(work: Callable[[], int]) -> int:
-    """The exit status of `work`. Ctrl-C and SIGTERM end it alike: with its temporary folders removed, and status 130."""
+    """Return the exit status of `work`. Ctrl-C and SIGTERM both end it with status 130, its temporary folders removed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return work()
     except KeyboardInterrupt:
-        print("interrupted: temporary folders are removed", file=sys.stderr)
+        print("interrupted: temporary folders have been removed", file=sys.stderr)
         return 130

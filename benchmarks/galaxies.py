@@ -1,4 +1,4 @@
-"""A survey of as many galaxies as a measurement needs, made of those at hand."""
+"""A survey with as many galaxies as a measurement needs, made from the available ones."""
 
 import csv
 import random
@@ -11,17 +11,17 @@ SEED = 0
 
 
 def lay_out(src: Path, folder: Path, count: int) -> int:
-    """Lay out `count` galaxies of `src` in `folder` as Kaggle does, under new ids where there are too few.
+    """Copy `count` galaxies of `src` to `folder` in Kaggle's layout; if there are too few, they recur under new ids.
 
-    Reads each once, so that all come from the page cache; returns the number of different images.
+    Reads each once, so that all come from the page cache. Returns the number of different images.
     """
     if not (src / TABLE).is_file() or not (src / IMAGES).is_dir():
-        sys.exit(f"error: {src}: no {TABLE} or no {IMAGES}/ in it: give --src the folder of Kaggle's download")
+        sys.exit(f"error: {src}: contains no {TABLE} or no {IMAGES}/: give --src the folder of Kaggle's download")
     with (src / TABLE).open(newline="") as file:
         header, *votes = csv.reader(file)
     rows = [row for row in votes if (src / IMAGES / f"{row[0]}.jpg").is_file()]
     if not rows:
-        sys.exit(f"error: {src}: no galaxy of {TABLE} has an image in {IMAGES}/: check that both are of the same survey")
+        sys.exit(f"error: {src}: no galaxy of {TABLE} has an image in {IMAGES}/: check that both come from the same survey")
     random.Random(SEED).shuffle(rows)
     rows, next_id = rows[:count], max(int(row[0]) for row in rows) + 1
     (folder / IMAGES).mkdir(parents=True)

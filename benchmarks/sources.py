@@ -1,14 +1,14 @@
-"""Reading a source: images at random from folder and zips, and the memory of a listing of up to ten million names.
+"""Reading a source: random images from a folder and from zips, and the memory of listings up to ten million names.
 
     python -m benchmarks.sources [--src ../shared/kaggle] [--reads 3000] [--rounds 7] [--names 100000 1000000 10000000]
                                  [--json FILE]
 
-Reads: the training images of SRC, in random order, from a folder, a plain zip, a zip stored in a zip (read where it
-lies), and a zip packed in a zip (copied once); beside them Python's zipfile on a zip opened inside another. Every round
-reads from each of them; medians; all comes from the page cache. The zip in a zip should cost at most twice a plain one.
+Reads: the training images of SRC, in random order, from a folder, a plain zip, a zip stored in a zip (read in place),
+and a zip packed in a zip (copied once); for comparison, Python's zipfile on a zip opened inside another. Every round
+reads from each of them, from the page cache; figures are medians. A zip in a zip should cost at most twice a plain one.
 
-Memory: a zip's list of N made-up names (no contents) is read in a process of its own. Its columns are what stays;
-peak is the highest resident memory less that before.
+Memory: the listing of a zip with N invented names (no contents) is read in a separate process. Its columns stay in
+memory; the peak is the highest resident memory minus that before.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from benchmarks.children import REPOSITORY
 from preprocess.sources import ImageReader, find_source
 
 IMAGES = "images_training_rev1"
-ZIPFILE_READS = 60  # of zipfile in a zip, which needs about 0.1 s for one
+ZIPFILE_READS = 60  # for zipfile on a zip in a zip, which takes about 0.1 s per read
 _ENTRY = struct.Struct("<4s6H3I5H2I")
 
 
@@ -44,10 +44,10 @@ def _zip(path: Path, files: list[Path], method: int) -> Path:
 
 
 def make_sources(src: Path, folder: Path) -> dict[str, Path]:
-    """The same images in every kind of source, by its name in the table."""
+    """Write the same images as every kind of source; return their paths by their names in the table."""
     images = sorted((src / IMAGES).glob("*.jpg"))
     if not images:
-        sys.exit(f"error: {src}: no {IMAGES}/*.jpg in it: give --src the folder of Kaggle's download")
+        sys.exit(f"error: {src}: contains no {IMAGES}/*.jpg: give --src the folder of Kaggle's download")
     shutil.copytree(src / IMAGES, folder / "folder" / IMAGES)
     plain = _zip(folder / f"{IMAGES}.zip", images, zipfile.ZIP_DEFLATED)
     return {
@@ -74,7 +74,7 @@ def _zipfile(path: Path, scratch: Path) -> Iterator[Callable[[int], bytes]]:
 
 
 def measure_reads(src: Path, reads: int, rounds: int) -> list[dict[str, Any]]:
-    """Reads per second from each kind of source, and times those of a plain zip."""
+    """Reads per second from each kind of source, and their ratio to a plain zip."""
     with tempfile.TemporaryDirectory(prefix="sources-benchmark-") as name:
         folder = Path(name)
         paths = make_sources(src, folder)
@@ -106,10 +106,10 @@ def measure_reads(src: Path, reads: int, rounds: int) -> list[dict[str, Any]]:
 
 
 def write_names(path: Path, count: int) -> None:
-    """A zip of `count` empty images that has a list of files and nothing else."""
+    """Write a zip that lists `count` images and has no contents."""
     with path.open("wb") as file:
         for number in range(count):
-            # A step with no common factor: ids in no order, as a hash of the sky would give them.
+            # A step coprime to the modulus: distinct ids in no order, as in a real survey.
             name = b"images/%08d.jpg" % (number * 7_368_787 % 100_000_007)
             entry = (b"PK\x01\x02", 20, 20, 0, 0, 0, 0, 0, 15_000, 15_000, len(name), 0, 0, 0, 0, 0, 0)
             file.write(_ENTRY.pack(*entry) + name)
@@ -120,7 +120,7 @@ def write_names(path: Path, count: int) -> None:
 
 
 def list_names(path: Path) -> dict[str, float]:
-    """Read a listing in this process: images, seconds, bytes of its columns, highest resident memory above that before."""
+    """Read a listing in this process: images, seconds, bytes of its columns, peak increase of resident memory in bytes."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
     images = find_source(path, path.parent).images
@@ -130,7 +130,7 @@ def list_names(path: Path) -> dict[str, float]:
 
 
 def measure_names(counts: list[int]) -> list[dict[str, float]]:
-    """`list_names` of so many names each, in a process of its own."""
+    """Run `list_names` for each number of names, in a separate process."""
     found = []
     for count in counts:
         with tempfile.TemporaryDirectory(prefix="sources-benchmark-") as folder:
@@ -143,23 +143,34 @@ def measure_names(counts: list[int]) -> list[dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Reading a source: random reads, and the memory of its listing.")
-    parser.add_argument("--src", type=Path, default=REPOSITORY.parent / "shared/kaggle", help="(default: %(default)s)")
-    parser.add_argument("--reads", type=int, default=3000, help="per round and source (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="(default: %(default)s)")
-    parser.add_argument("--names", type=int, nargs="*", default=[100_000, 1_000_000, 10_000_000], help="(default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to it")
+    parser = argparse.ArgumentParser(description="Measure random reads from sources, and the memory of a listing.")
+    parser.add_argument(
+        "--src",
+        type=Path,
+        default=REPOSITORY.parent / "shared/kaggle",
+        help="folder of Kaggle's download (default: %(default)s)",
+    )
+    parser.add_argument("--reads", type=int, default=3000, help="random reads per round and source (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds (default: %(default)s)")
+    parser.add_argument(
+        "--names",
+        type=int,
+        nargs="*",
+        default=[100_000, 1_000_000, 10_000_000],
+        help="numbers of names to list (default: %(default)s)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for the figures")
     parser.add_argument("--list", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.list:
         print(json.dumps(list_names(args.list)))
         return
     reads = measure_reads(args.src, args.reads, args.rounds)
-    print(f"{'random reads from':<32} {'images/s':>10} {'times a zip':>12}")
+    print(f"{'random reads from':<32} {'images/s':>10} {'ratio to zip':>12}")
     for row in reads:
         print(f"{row['source']:<32} {row['reads_per_s']:>10,} {row['times_zip']:>12}")
     names = measure_names(args.names)
-    print(f"\n{'names':>12} {'seconds':>9} {'bytes each':>11} {'peak MB':>9} {'peak bytes each':>16}")
+    print(f"\n{'names':>12} {'seconds':>9} {'bytes/name':>11} {'peak MB':>9} {'peak bytes/name':>16}")
     for row in names:
         each, peak = row["bytes"] / row["images"], row["peak_bytes"] / row["images"]
         print(f"{row['images']:>12,} {row['seconds']:>9.1f} {each:>11.1f} {row['peak_bytes'] / 1e6:>9,.0f} {peak:>16.1f}")

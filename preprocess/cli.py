@@ -6,25 +6,32 @@ from typing import Any, NoReturn
 
 from tfrecords.commandline import Command, at_least, between, fraction, run_program, say
 from tfrecords.files import local_path
-from tfrecords.text import printable
+from tfrecords.text import printable, shell_word
 
 _DATASET = "data/galaxy_zoo/1.0.0"
 _DEFAULT = "(default: %(default)s)"
+# What learns within minutes on two cores. From random weights a higher rate than from pretrained ones is better.
+_DEMO_SIZE = 32
+_DEMO_TRAINING = "--weights none --learning_rate 3e-4 --warmup_steps 40 --epochs 16"
 
 
 def _workers_flag(group: Any) -> None:
-    # Those that this process may use: in a container or a cluster job fewer than the machine has.
+    # The cores that this process may use: in a container or a cluster job, fewer than the machine has.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     group.add_argument(
         "--workers",
         type=at_least(1),
         default=cores,
         metavar="N",
-        help="number of processes (default: %(default)s, one for each core)",
+        help="number of processes (default: %(default)s, one per core)",
     )
 
 
 def _build_flags(parser: Any) -> None:
+    from preprocess.job import BadImages
+    from preprocess.plan import PlanSettings
+    from tfrecords.images import CropSettings
+
     add = parser.add_argument_group("data").add_argument
     add(
         "--src",
@@ -38,54 +45,58 @@ def _build_flags(parser: Any) -> None:
         "--solutions",
         type=local_path,
         metavar="FILE",
-        help="table of votes, zipped or not (default: the one training_solutions_rev1.csv or target_data/targets.csv in --src)",
+        help="table of votes, zipped or not (default: training_solutions_rev1.csv or target_data/targets.csv, found in --src)",
     )
     add(
         "--limit",
         type=at_least(1),
         default=None,
         metavar="GALAXIES",
-        help="use only this many galaxies, labelled ones if there are any (default: all)",
+        help="use only this many galaxies, chosen from those with votes if there are any (default: all)",
     )
     add(
         "--overwrite",
         action="store_true",
-        help="replace the dataset in --out; an unfinished job with the same settings and source resumes",
+        help="replace the dataset in --out; an unfinished build with the same settings and source is resumed instead",
     )
     add = parser.add_argument_group("images").add_argument
     add(
         "--crop_fraction",
         type=fraction,
-        default=0.5,
+        default=CropSettings.crop_fraction,
         metavar="FRACTION",
-        help=f"side of the centred square crop over the shorter side of the image {_DEFAULT}",
+        help=f"side of the centred square crop, as a fraction of the image's shorter side {_DEFAULT}",
     )
     add(
-        "--size", type=between(1, 10_000), default=212, metavar="PIXELS", help=f"side of the stored image, in pixels {_DEFAULT}"
+        "--size",
+        type=between(1, 10_000),
+        default=CropSettings.size,
+        metavar="PIXELS",
+        help=f"side of the stored image, in pixels {_DEFAULT}",
     )
     add(
         "--encoding",
         choices=("jpeg", "png", "raw"),
-        default="jpeg",
-        help=f"how images are stored; jpeg: a JPEG that is not resized is cut without loss {_DEFAULT}",
+        default=CropSettings.encoding,
+        help=f"how images are stored; jpeg: crops of JPEGs that need no resizing are lossless {_DEFAULT}",
     )
     add(
         "--jpeg_quality",
         type=between(1, 100),
-        default=95,
+        default=CropSettings.jpeg_quality,
         metavar="Q",
-        help=f"quality of crops that must be encoded as JPEG again, 1 to 100 {_DEFAULT}",
+        help=f"quality of crops that must be re-encoded as JPEG, 1 to 100 {_DEFAULT}",
     )
     add(
         "--on_bad_image",
         choices=("skip", "fail"),
         default="skip",
-        help=f"skip: leave unreadable images out and list them in rejected.csv; fail: stop at the first {_DEFAULT}",
+        help=f"skip: omit unreadable images and list them in rejected.csv; fail: stop at the first {_DEFAULT}",
     )
     add(
         "--max_bad_fraction",
         type=fraction,
-        default=0.01,
+        default=BadImages.max_fraction,
         metavar="FRACTION",
         help=f"stop if more than this fraction of all images is unreadable {_DEFAULT}",
     )
@@ -94,15 +105,21 @@ def _build_flags(parser: Any) -> None:
         add(
             f"--{split}_fraction",
             type=fraction,
-            default=0.1,
+            default=getattr(PlanSettings, f"{split}_fraction"),
             metavar="FRACTION",
             help=f"fraction of the labelled galaxies that goes to split {split} {_DEFAULT}",
         )
-    add("--seed", type=int, default=0, metavar="N", help=f"seed of the split and of the order {_DEFAULT}")
+    add(
+        "--seed",
+        type=int,
+        default=PlanSettings.seed,
+        metavar="N",
+        help=f"seed of the splits and of the order of galaxies {_DEFAULT}",
+    )
     add(
         "--examples_per_shard",
         type=at_least(1),
-        default=2048,
+        default=PlanSettings.examples_per_shard,
         metavar="GALAXIES",
         help=f"maximum number of galaxies in a shard {_DEFAULT}",
     )
@@ -112,7 +129,7 @@ def _build_flags(parser: Any) -> None:
         "--dask",
         metavar="HOST:PORT",
         default="",
-        help="write on the Dask cluster at this address, whose workers see the same files (default: on this machine)",
+        help="build on the Dask cluster at this address, whose workers must see the same files (default: on this machine)",
     )
 
 
@@ -138,18 +155,22 @@ def _build(args: Any) -> None:
     for count, what in (
         ("rejected", f"images could not be used: see {dataset.folder / REJECTED}"),
         ("images_without_votes", "images have no votes"),
-        ("votes_without_image", "rows of votes have no image and were left out"),
+        ("votes_without_image", "rows of the table of votes have no image and were ignored"),
         ("kept_splits", "images keep the split of their folder"),
     ):
         if dataset.source[count]:
             say(f"  {dataset.source[count]:,} {what}")
-    say(f"next: trainer --tfrecords {dataset.folder}")
+    folder = shell_word(dataset.folder)
+    if dataset.galaxies("train"):
+        say(f"next: trainer --tfrecords {folder}")
+    else:
+        say(f"no galaxy is in split train; to predict these: trainer predict --run RUN --tfrecords {folder} --out FILE.csv")
 
 
 def _verify_flags(parser: Any) -> None:
     add = parser.add_argument_group("data").add_argument
     add("--tfrecords", type=local_path, required=True, metavar="DIR", help="dataset folder to check (required)")
-    add("--src", type=local_path, metavar="PATH", help="folder or zip that it was made from, to compare every galaxy with")
+    add("--src", type=local_path, metavar="PATH", help="source of the dataset, a folder or zip, to compare every galaxy with")
     add("--solutions", type=local_path, metavar="FILE", help="table of votes (default: the one in --src)")
     _workers_flag(parser.add_argument_group("speed"))
 
@@ -159,7 +180,7 @@ def _verify(args: Any) -> None:
     from tfrecords.errors import BUILD_AGAIN, DatasetError, SettingError
 
     if args.solutions and not args.src:
-        raise SettingError("--solutions is the table of votes of a source: give --src too")
+        raise SettingError("--solutions is compared only together with its source: give --src too")
     report = verify_dataset(args.tfrecords, args.src, args.solutions, args.workers)
     if report.findings:
         rows = [(finding.level, printable(finding.where), finding.what) for finding in report.findings]
@@ -184,9 +205,9 @@ def _demo_flags(parser: Any) -> None:
         type=at_least(10),
         default=600,
         metavar="GALAXIES",
-        help=f"number of galaxies with votes; a tenth as many come without {_DEFAULT}",
+        help=f"number of galaxies with votes; a tenth as many are added without votes {_DEFAULT}",
     )
-    add("--seed", type=int, default=0, metavar="N", help=f"seed of what is drawn {_DEFAULT}")
+    add("--seed", type=int, default=0, metavar="N", help=f"seed of the galaxies and their votes {_DEFAULT}")
     _workers_flag(parser.add_argument_group("speed"))
 
 
@@ -195,7 +216,9 @@ def _demo(args: Any) -> None:
 
     make_demo(args.out, args.galaxies, args.seed, args.workers)
     say(f"{args.out}: {args.galaxies:,} synthetic galaxies with votes, {args.galaxies // 10:,} without")
-    say(f"next: preprocess --src {args.out}")
+    dataset, run = (shell_word(Path(parent) / args.out.resolve().name) for parent in ("data", "runs"))
+    say(f"next: preprocess --src {shell_word(args.out)} --out {dataset} --size {_DEMO_SIZE}")
+    say(f"then: trainer --tfrecords {dataset} --out {run} {_DEMO_TRAINING}")
 
 
 COMMANDS = {
@@ -206,7 +229,7 @@ COMMANDS = {
         "preprocess --src kaggle",
     ),
     "verify": Command(
-        "Check a dataset from end to end, and against its source.",
+        "Check a dataset from end to end, and compare it with its source.",
         _verify_flags,
         _verify,
         f"preprocess verify --tfrecords {_DATASET} --src kaggle",

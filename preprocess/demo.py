@@ -1,7 +1,7 @@
-"""A small synthetic survey in the Kaggle layout: galaxies, and the votes that volunteers would have given.
+"""A small synthetic survey in Kaggle's layout: galaxies, and the votes that volunteers might have given.
 
-The votes follow from how a galaxy was drawn: every question of the decision tree turns the drawn parameters into
-probabilities, and some forty volunteers answer by chance, each led through the tree by their own answers.
+The votes follow from how a galaxy was drawn: its parameters give the probability of each answer to every question of the
+decision tree. Some forty volunteers then answer at random, each led through the tree by their own answers.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ from tfrecords.progress import progress_bar
 from tfrecords.taxonomy import COLUMNS, QUESTIONS
 
 TRAINING, TEST, SOLUTIONS = "images_training_rev1", "images_test_rev1", "training_solutions_rev1.csv"
-JPEG_QUALITY = 75  # as the real cutouts, whose quantization tables say so
-IDS = 900_000  # six-digit ones
+JPEG_QUALITY = 75  # that of the real cutouts, by their quantisation tables
+IDS = 900_000  # with six digits
 
 
 def draw_galaxy(generator: np.random.Generator) -> Galaxy:
-    """A galaxy of a random type: 29 % smooth, 19 % edge-on, 25 % spiral, 16 % barred, the rest odd, or no galaxy."""
+    """A galaxy of a random type: 29 % smooth, 19 % edge-on, 25 % spiral, 16 % barred, the rest odd or not a galaxy."""
     uniform = generator.uniform
     kinds = ("smooth", "edge-on", "spiral", "barred", "ring", "irregular", "disturbed", "merger", "arc", "star", "trail")
     shares = (0.29, 0.19, 0.25, 0.16, 0.025, 0.02, 0.02, 0.02, 0.005, 0.015, 0.005)
@@ -69,7 +69,7 @@ def draw_galaxy(generator: np.random.Generator) -> Galaxy:
         )
     bulges = (0.0, uniform(0.04, 0.12), uniform(0.15, 0.32), uniform(0.4, 0.6))
     bulge = float(generator.choice(bulges, p=(0.12, 0.4, 0.38, 0.1)))
-    grand = generator.random() < 0.8  # a design that can be counted
+    grand = generator.random() < 0.8  # arms that can be counted
     arms = int(generator.choice((1, 2, 3, 4, 6), p=(0.06, 0.58, 0.16, 0.11, 0.09)))
     barred = kind == "barred"
     bulge *= 0.5 if barred else 0.2 if kind == "irregular" else 1.0  # a big one would outshine the bar, or the patches
@@ -99,7 +99,7 @@ def _logistic(x: float) -> float:
 
 
 def _near(value: float, centres: Sequence[float] | np.ndarray, width: float) -> np.ndarray:
-    """Probabilities of answers that stand for a scale: the closer `value` is to a centre, the likelier that answer."""
+    """Probabilities of answers on a scale: the closer `value` is to the centre of an answer, the likelier the answer."""
     closeness = np.exp(-0.5 * ((value - np.asarray(centres)) / width) ** 2) + 1e-3
     return closeness / closeness.sum()
 
@@ -109,7 +109,7 @@ def _yes_no(yes: float) -> np.ndarray:
 
 
 def answer_probabilities(galaxy: Galaxy) -> tuple[np.ndarray, ...]:
-    """How likely a volunteer who is asked gives each answer: one array per question, each adding up to 1."""
+    """The probability of each answer by a volunteer who is asked: one array per question, each adding up to 1."""
     g = galaxy
     no_galaxy = 0.92 if g.kind in ("star", "trail") else 0.012
     edge_on = g.kind == "edge-on"
@@ -142,9 +142,9 @@ def answer_probabilities(galaxy: Galaxy) -> tuple[np.ndarray, ...]:
 
 
 def draw_votes(galaxy: Galaxy, generator: np.random.Generator) -> np.ndarray:
-    """The vote fractions of 36 to 50 volunteers: float64 (37,), cumulative as the decision tree says.
+    """Draw the vote fractions of 36 to 50 volunteers: float64 (37,), cumulative along the decision tree.
 
-    Whoever gives the answer that leads to a question is asked it, so a column is a count over the number of volunteers.
+    A question is put to those whose answer leads to it; a column is the count of its answer over all volunteers.
     """
     volunteers = int(generator.integers(36, 51))
     counts = np.zeros(len(COLUMNS), np.int64)
@@ -156,7 +156,7 @@ def draw_votes(galaxy: Galaxy, generator: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CutoutTask:
-    """One galaxy to draw: where its picture goes, and the numbers that alone decide what it looks like."""
+    """One galaxy to draw: the path of its image, and the numbers that alone determine its pixels."""
 
     path: Path
     seed: int
@@ -165,7 +165,7 @@ class CutoutTask:
 
 
 def _draw(task: CutoutTask) -> np.ndarray:
-    """Write the picture of a task, and return its votes."""
+    """Write the image of a task, and return its votes."""
     generator = np.random.default_rng([task.seed, task.stream, task.index])
     galaxy = draw_galaxy(generator)
     votes = draw_votes(galaxy, generator)
@@ -174,7 +174,7 @@ def _draw(task: CutoutTask) -> np.ndarray:
 
 
 def _draw_all(tasks: Sequence[CutoutTask], workers: int) -> Generator[np.ndarray, None, None]:
-    """The votes of each task, in order, while the pictures are drawn by `workers` processes (by this one if 1)."""
+    """Yield the votes of each task, in order, while `workers` processes draw the images (this process if 1)."""
     if workers == 1:
         yield from map(_draw, tasks)
         return
@@ -191,17 +191,41 @@ def _draw_all(tasks: Sequence[CutoutTask], workers: int) -> Generator[np.ndarray
 
 def _check(out: Path, galaxies: int) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out}: already there and not an empty folder: choose another --out")
+        raise ConfigError(f"{out}: already exists and is not an empty folder: choose another --out")
     if not 1 <= galaxies <= IDS // 2:
-        raise SettingError(f"--galaxies {galaxies}: the demo draws 1 to {IDS // 2:,} galaxies: choose a number in between")
+        raise SettingError(f"--galaxies {galaxies}: the demo draws 1 to {IDS // 2:,} galaxies: choose a number in this range")
 
 
-def make_demo(out: Path, galaxies: int, seed: int, workers: int) -> None:
-    """Draw `galaxies` galaxies with votes and a tenth as many without into the folder `out`, as Kaggle lays them out.
+def make_demo(out: str | Path, galaxies: int = 600, seed: int = 0, workers: int = 1) -> None:
+    """Draw a synthetic survey in Kaggle's layout, to try everything without a download.
 
-    The bytes depend on `galaxies` and `seed` alone, and a larger survey holds every picture of a smaller one. `out`
-    appears when all is done; until then everything lies in a folder beside it. Raises ConfigError where `out` holds
-    something already, SettingError for a number it cannot draw, and GalaxyZooError where a worker died.
+    The bytes depend on `galaxies` and `seed` alone, and a larger survey contains every image of a smaller one. The folder
+    appears when the survey is complete.
+
+    Parameters
+    ----------
+    out : str or Path
+        Folder to create: images of 424 x 424 pixels and `training_solutions_rev1.csv`.
+    galaxies : int
+        Number of galaxies with votes; a tenth as many are drawn without.
+    seed : int
+        Seed of the drawing.
+    workers : int
+        Number of processes. With several, call this below `if __name__ == "__main__":`.
+
+    Raises
+    ------
+    ConfigError
+        If `out` is not empty.
+    SettingError
+        If `galaxies` is out of range.
+    GalaxyZooError
+        If a worker process was killed.
+
+    Examples
+    --------
+    >>> from preprocess import make_demo
+    >>> make_demo("small-demo", galaxies=10)
     """
     out = local_path(out).resolve()
     _check(out, galaxies)
@@ -218,10 +242,10 @@ def make_demo(out: Path, galaxies: int, seed: int, workers: int) -> None:
     try:
         for folder in (TRAINING, TEST):
             (partial / folder).mkdir()
-        # Closed before a failure removes the folder: a worker still at it would leave a picture behind.
+        # Closed before a failure removes the folder: a worker still drawing would leave an image behind.
         with contextlib.closing(_draw_all(tasks, workers)) as drawn:
             bar = progress_bar(len(tasks), "drawing galaxies", "galaxies", iterable=drawn)
-            votes = dict(zip(ids[:galaxies].tolist(), list(bar), strict=False))  # the rest are without
+            votes = dict(zip(ids[:galaxies].tolist(), list(bar), strict=False))  # the rest have no votes
         rows = [",".join([str(galaxy_id), *(f"{vote:.9f}" for vote in votes[galaxy_id])]) for galaxy_id in sorted(votes)]
         write_text(partial / SOLUTIONS, "\n".join([",".join(["GalaxyID", *COLUMNS]), *rows]) + "\n")
         os.replace(partial, out)

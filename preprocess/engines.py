@@ -1,4 +1,4 @@
-"""Where shards are written and checked: on this machine's cores, or on a Dask cluster."""
+"""Engines that run the work on shards: this machine's cores, or a Dask cluster."""
 
 import ctypes
 import itertools
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any, TypeVar
 
-from tfrecords.errors import ConfigError, GalaxyZooError
+from tfrecords.errors import ConfigError, GalaxyZooError, install_extra
 from tfrecords.files import leave_warnings_to_parent
 
 POLL_SECONDS = 0.1
@@ -31,8 +31,8 @@ class _Stopped(Exception):
     """The parent asked the workers to end."""
 
 
-# A worker's link to its parent. Set once per process by _start_worker, as the executor's own way of passing
-# shared memory: it cannot travel with a task.
+# A worker's link to its parent, set once per process by _start_worker: the executor can pass shared memory to a process
+# only when that starts, not with a task.
 _link: tuple[Any, Any] | None = None
 
 
@@ -45,9 +45,9 @@ def _die_with_parent() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what a codec frees for the next image, up to 32 MB, and not hand it back to the system.
+    """Make glibc keep what a codec frees, up to 32 MB, for the next image instead of returning it to the system.
 
-    The system fills every page with zeros before it gives it again: cutting JPEGs took 2 to 3 times as long.
+    The system zeroes every page before it hands it out again: lossless crops took 2 to 3 times as long.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc only
     if mallopt is not None:
@@ -56,14 +56,14 @@ def _keep_freed_memory() -> None:
 
 
 def guard_worker() -> None:
-    """What every worker process does first: leave Ctrl-C to its parent, and end when that is gone."""
+    """The first step of every worker process: leave Ctrl-C to the parent, and end when the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the work
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
 @contextmanager
 def starting_workers() -> Iterator[None]:
-    """Hold back Ctrl-C while the block starts workers: they inherit that, and so do not see it before guard_worker."""
+    """Block Ctrl-C while workers start: they inherit the block, so that it cannot stop them before guard_worker."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -80,14 +80,14 @@ def _start_worker(images_done: Any, stop: Any) -> None:
 
 
 def worker_killed() -> GalaxyZooError:
-    """The error for a worker that ended without a word."""
+    """Return the error for a worker that ended without an exception."""
     return GalaxyZooError(
         "a worker process was killed, most likely for lack of memory: run the same command again with fewer --workers"
     )
 
 
 def _run(work: Work[Task, Done], task: Task) -> Done:
-    """Run one task in a worker; tell the parent of its progress ten times a second, and hear from it as often."""
+    """Run one task in a worker; ten times a second, report progress to the parent and check whether to stop."""
     assert _link is not None
     images_done, stop = _link
     waiting, told = 0, time.monotonic()
@@ -113,11 +113,11 @@ def _run(work: Work[Task, Done], task: Task) -> Done:
 def run_local(
     work: Work[Task, Done], tasks: Iterable[Task], workers: int, on_images: Callable[[int], object]
 ) -> Iterator[Done]:
-    """Run `work` on each task with `workers` processes; yields each result as soon as it is there, in any order.
+    """Run `work` on each task with `workers` processes; yield each result as soon as it is ready, in any order.
 
-    `on_images` is told several times a second how many more images were handled. The processes are spawned, not
-    forked: they carry nothing of the parent's memory; and a task is made only when one of them is about to be
-    free. Raises what a worker raised, and GalaxyZooError where a worker died.
+    `on_images` is called several times a second with the number of images handled since the last call. The processes are
+    spawned, not forked, so they carry nothing of the parent's memory. A task is made only when one of them is about to be
+    free. Raises what a worker raised, and GalaxyZooError if a worker died.
     """
     context = multiprocessing.get_context("spawn")
     images_done = context.Value("q", 0)
@@ -129,13 +129,13 @@ def run_local(
     try:
         while True:
             with starting_workers():
-                # One more than there are workers: it is at hand when one of them is free.
+                # One more than there are workers, so that the next free one does not have to wait.
                 for task in itertools.islice(remaining, workers + 1 - len(pending)):
                     pending.add(executor.submit(_run, work, task))
             if not pending:
                 return
             done, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
-            so_far = images_done.get_obj().value  # without its lock, which a killed worker may have kept
+            so_far = images_done.get_obj().value  # without its lock, which a killed worker may still hold
             on_images(so_far - reported)
             reported = so_far
             for future in done:
@@ -148,7 +148,7 @@ def run_local(
 
 
 def _run_counted(work: Work[Task, Done], task: Task) -> tuple[Done, int]:
-    """Run one task on a Dask worker; gives also how many images it handled."""
+    """Run one task on a Dask worker; return its result and the number of images it handled."""
     images = 0
 
     def on_image() -> None:
@@ -159,13 +159,13 @@ def _run_counted(work: Work[Task, Done], task: Task) -> tuple[Done, int]:
 
 
 def _dask_client(address: str) -> Any:
-    """A connection to the cluster at `address`. Raises ConfigError where there is none, or it has no workers."""
+    """Connect to the cluster at `address`. Raises ConfigError if there is none, or it has no workers."""
     try:
         import distributed
     except ImportError as error:
-        raise ConfigError("--dask needs the package distributed: `pip install distributed`") from error
+        raise ConfigError(f"--dask needs the package distributed, which is not installed: {install_extra('dask')}") from error
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said here, in one line
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # errors are reported here, in one line
     try:
         client = distributed.Client(address, timeout=_DASK_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
@@ -179,18 +179,18 @@ def _dask_client(address: str) -> Any:
 
 
 def require_dask(address: str) -> None:
-    """Raise ConfigError, with what to do, where no Dask cluster can be reached at `address`."""
+    """Raise ConfigError, with the next step, if no Dask cluster can be reached at `address`."""
     _dask_client(address).close()
 
 
 def run_dask(
     work: Work[Task, Done], tasks: Iterable[Task], address: str, probe: Callable[[], Any], on_images: Callable[[int], object]
 ) -> Iterator[Done]:
-    """Run `work` on each task on the Dask cluster at `address`; yields each result as soon as it is there.
+    """Run `work` on each task on the Dask cluster at `address`; yield each result as soon as it is ready.
 
-    `on_images` is told of a task's images when it is done. Every worker must give the same `probe()` as this process:
-    the same versions, the same files. Raises what a worker raised, ConfigError where there is no cluster, it has no
-    workers or their probe differs, and GalaxyZooError where it is lost.
+    `on_images` is called with a task's number of images when the task is done. `probe()` must return the same on every
+    worker as in this process: the same versions, the same files. Raises what a worker raised, ConfigError if there is no
+    cluster, it has no workers or a probe differs, and GalaxyZooError if the cluster is lost.
     """
     client = _dask_client(address)
     import distributed
@@ -200,7 +200,7 @@ def run_dask(
         try:
             for worker, there in client.run(probe).items():
                 if there != here:
-                    raise ConfigError(f"Dask worker {worker} has {there} where this process has {here}: make both the same")
+                    raise ConfigError(f"Dask worker {worker} has {there}, but this process has {here}: make both the same")
             running = distributed.as_completed(loop=client.loop)
             while True:
                 threads = sum(client.nthreads().values())  # workers come and go
@@ -213,6 +213,6 @@ def run_dask(
                 yield done
         except (distributed.KilledWorker, distributed.CancelledError, distributed.comm.CommClosedError, TimeoutError) as error:
             raise GalaxyZooError(
-                f"the Dask cluster at {address} lost its workers or its scheduler: look at their logs, "
+                f"the Dask cluster at {address} lost its workers or its scheduler: check their logs, "
                 "and run the same command again"
             ) from error

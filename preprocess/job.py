@@ -1,9 +1,9 @@
-"""Run a plan: skip what is done, write, commit, sum up."""
+"""Build a dataset: write the planned shards that are not finished yet, then the metadata."""
 
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from preprocess import plan, state, surveys, versions
 from preprocess.engines import require_dask, run_dask, run_local
+from preprocess.plan import PlanSettings, ShardPlan
 from preprocess.shard import Receipt, Rejected, ShardTask, write_shard
 from preprocess.sources import PLAIN, Listing
 from preprocess.surveys import Survey
@@ -29,10 +30,10 @@ log = logging.getLogger("preprocess")
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """What decides the bytes of a dataset, beside its source and the versions of the codecs."""
+    """The settings that determine a dataset's bytes, together with its source and the codec versions."""
 
-    crop: CropSettings
-    plan: plan.PlanSettings
+    crop: CropSettings = field(default_factory=CropSettings)
+    plan: PlanSettings = field(default_factory=PlanSettings)
 
     def __post_init__(self) -> None:
         if not 0 < self.crop.crop_fraction <= 1:
@@ -49,7 +50,7 @@ class BuildSettings:
 
 @dataclass(frozen=True)
 class BadImages:
-    """What to do with unreadable images: leave them out (`skip`), up to a fraction of all in 0..1, or stop at the first."""
+    """What to do with unreadable images: omit them (`skip`), up to `max_fraction` of all (0..1), or stop at the first."""
 
     skip: bool = True
     max_fraction: float = 0.01
@@ -64,35 +65,35 @@ class Result:
 
 
 def _seen_by_a_worker(work: Path) -> dict[str, Any]:
-    """What must be the same for every worker of a cluster: versions, and the files."""
-    return {**versions.tool(), str(work): "there" if work.is_dir() else "missing"}
+    """What must be the same for every worker of a cluster: the versions, and access to the files."""
+    return {**versions.tool(), str(work): "found" if work.is_dir() else "missing"}
 
 
-def _complete(folder: Path, work: Path, job: dict[str, Any], images: Listing, shards: list[plan.ShardPlan]) -> Dataset:
-    """The finished dataset in `folder`; refused where it was made from anything else.
+def _complete(folder: Path, work: Path, job: dict[str, Any], images: Listing, shards: list[ShardPlan]) -> Dataset:
+    """Return the finished dataset in `folder`. Raises ConfigError if it was built with other settings or another source.
 
-    A dataset stays good when a codec is upgraded; only shards of one job must not mix versions.
+    A finished dataset stays valid when a codec is upgraded: only the shards of one build must not mix versions.
     """
     complete = dataset.open_dataset(folder)
     before = {"settings": complete.settings, "source": complete.source}
-    state.refuse(folder, "a dataset made differently", state.difference_of_jobs(before, job, ("settings",)))
+    state.refuse(folder, "a dataset with other settings or source", state.difference_of_jobs(before, job, ("settings",)))
     rows = plan.planned_rows(shards)
     crcs = np.fromiter(
         progress_bar(len(rows), "checking the source", "images", iterable=surveys.content_crcs(images, rows)), np.uint32
     )
     changed = surveys.fingerprint(job["source"]["listing"], crcs) != complete.source.get("fingerprint")
-    state.refuse(folder, "a dataset made differently", "an image of the source has changed" if changed else "")
+    state.refuse(folder, "a dataset with other settings or source", "an image of the source has changed" if changed else "")
     check_shards(complete, complete.shards)
     state.remove_work(work)
     return complete
 
 
-def _changed(images: Listing, shard: plan.ShardPlan, receipt: Receipt, same_place: bool) -> str:
-    """The first image of a finished shard that is another than when it was read; empty where none is.
+def _changed(images: Listing, shard: ShardPlan, receipt: Receipt, same_place: bool) -> str:
+    """The first image of a finished shard that has changed since it was read; empty if none has.
 
-    Files whose time of change is the one that was read are as they were: of one clock, the file system's, so that it does not
-    matter whether it agrees with ours. All others are read again, and those at another place than before, and those whose file
-    system counts whole seconds, within which there may have been another change. (Sizes are part of the listing, which is
+    A file whose change time equals the recorded one is unchanged. Both times come from the file system's clock, so it need
+    not agree with ours. All other files are read again. So are all files of a source that has moved, and files whose time is
+    a whole number of seconds: a second change may fall within the same second. (Sizes are part of the listing, which is
     compared first.)
     """
     times = images.position[shard.rows]
@@ -105,29 +106,29 @@ def _changed(images: Listing, shard: plan.ShardPlan, receipt: Receipt, same_plac
     return ""
 
 
-def _task(shard: plan.ShardPlan, survey: Survey, folder: Path, work: Path, crop: CropSettings, skip_bad: bool) -> ShardTask:
+def _task(shard: ShardPlan, survey: Survey, folder: Path, work: Path, crop: CropSettings, skip_bad: bool) -> ShardTask:
     images = survey.images.part(shard.rows)
     return ShardTask(shard.name, shard.split, images, survey.votes.of(images.galaxy_id), folder, work, crop, skip_bad)
 
 
 def _too_many(rejected: list[Rejected], total: int, bad: BadImages) -> None:
-    """Raise SourceError where more images are unreadable than may be."""
+    """Raise SourceError if more images are unreadable than allowed."""
     if rejected and (not bad.skip or len(rejected) > bad.max_fraction * total):
         limit = f"above --max_bad_fraction {bad.max_fraction:g}" if bad.skip else "and --on_bad_image is fail"
         raise SourceError(
             f"{len(rejected):,} of {total:,} images could not be used, {limit}; first {rejected[0].path}: "
-            f"{rejected[0].reason}: replace these images and run again with --overwrite, or allow for more of them"
+            f"{rejected[0].reason}: replace these images and run again with --overwrite, or allow more bad images"
         )
 
 
 def _refuse_other_versions(receipt: Receipt) -> None:
-    """Raise ConfigError for a shard that a worker of another version wrote: a cluster's workers may join at any time."""
+    """Raise ConfigError if a worker with other versions wrote the shard: workers may join a cluster at any time."""
     there = getattr(receipt, "tool", None)  # an older version has no such field
     if there != versions.tool():
         host = getattr(receipt, "host", "another machine")
         raise ConfigError(
-            f"a worker on {host} has {versions.difference(there, versions.tool())}, so {receipt.shard.name} is left out: "
-            "make all workers the same and run the same command again"
+            f"a worker on {host} has {versions.difference(there, versions.tool())}, so {receipt.shard.name} is discarded: "
+            "install the same versions on all workers and run the same command again"
         )
 
 
@@ -135,26 +136,26 @@ def _write_shards(
     folder: Path,
     work: Path,
     survey: Survey,
-    shards: list[plan.ShardPlan],
+    shards: list[ShardPlan],
     crop: CropSettings,
     bad: BadImages,
     unfinished: Path,
     overwrite: bool,
     run: Callable[[Iterator[ShardTask], Callable[[int], object]], Iterator[Receipt]],
 ) -> list[Receipt]:
-    """Write the shards that have no receipt yet with `run`, an engine; return the receipts of all."""
+    """Write the shards that have no receipt yet with the engine `run`; return the receipts of all shards."""
     receipts = state.receipts(folder, work)
     begun = state.begun(work)
     same_place = begun is not None and begun["path"] == str(survey.source.path.resolve())
     for shard in shards:
         if shard.name in receipts and (changed := _changed(survey.images, shard, receipts[shard.name], same_place)):
             if not overwrite:
-                state.refuse(folder, "an unfinished job", f"{changed} has changed since it was written")
+                state.refuse(folder, "an unfinished build", f"{changed} has changed since its shard was written")
             del receipts[shard.name]
     total = sum(len(shard.rows) for shard in shards)
     rejected = [entry for receipt in receipts.values() for entry in receipt.rejected]
     _too_many(rejected, total, bad)
-    # The longest first, so that no worker is left alone with one at the end.
+    # Longest first: else one worker may still be writing a long shard when all others have finished.
     todo = sorted((shard for shard in shards if shard.name not in receipts), key=lambda shard: -len(shard.rows))
     tasks = (_task(shard, survey, folder, unfinished, crop, bad.skip) for shard in todo)
     done = total - sum(len(shard.rows) for shard in todo)
@@ -178,15 +179,15 @@ def _commit(
     folder: Path,
     job: dict[str, Any],
     survey: Survey,
-    shards: list[plan.ShardPlan],
+    shards: list[ShardPlan],
     receipts: list[Receipt],
     unfinished: Path,
 ) -> list[Rejected]:
-    """Write the metadata, each file atomically, those that make the folder a dataset last; return the rejected images."""
+    """Write the metadata, each file atomically, and last those that make the folder a dataset; return the rejected images."""
     rejected = sorted((entry for receipt in receipts for entry in receipt.rejected), key=lambda entry: entry.galaxy_id)
     there = {receipt.shard.split for receipt in receipts if receipt.shard.examples}
     if not there:
-        raise SourceError(f"{survey.source.path}: not one image could be used; first {rejected[0].path}: {rejected[0].reason}")
+        raise SourceError(f"{survey.source.path}: no image could be used; first {rejected[0].path}: {rejected[0].reason}")
     for receipt in receipts:
         if receipt.shard.split not in there:  # every image of the split was rejected: a split without galaxies is absent
             (folder / receipt.shard.name).unlink(missing_ok=True)
@@ -221,27 +222,65 @@ def _commit(
 
 
 def build_dataset(
-    src: Path,
-    out: Path,
-    settings: BuildSettings,
-    solutions_file: Path | None = None,
+    src: str | Path,
+    out: str | Path,
+    settings: BuildSettings = BuildSettings(),
+    solutions_file: str | Path | None = None,
     workers: int = 1,
     overwrite: bool = False,
     bad: BadImages = BadImages(),
     dask: str = "",
 ) -> Result:
-    """Turn the images and votes in `src` into a dataset in `out`, or resume where an interrupted job stopped.
+    """Build a dataset from a survey's images and votes, or resume an interrupted build.
 
-    workers: processes on this machine; or dask: the address of a cluster whose workers see the same files. Raises
-    SourceError for images or votes that cannot be used, and ConfigError where `out` holds something else. The
-    output's bytes follow from the source's content and the settings alone, not from how it is run. As processes are
-    spawned, a script must call this below `if __name__ == "__main__":`.
+    The bytes of the dataset depend on the content of the source and on `settings`, not on the number of workers.
+
+    Parameters
+    ----------
+    src : str or Path
+        Folder or zip with the images and the table of votes.
+    out : str or Path
+        Dataset folder to write.
+    settings : BuildSettings
+        Crop, size and encoding of the images; splits and shards.
+    solutions_file : str or Path, optional
+        Table of votes, if it is not in `src` under a usual name.
+    workers : int
+        Number of processes. They are spawned: in a script, call this below `if __name__ == "__main__":`.
+    overwrite : bool
+        Replace a dataset that was built with other settings or from another source.
+    bad : BadImages
+        What to do with images that cannot be read.
+    dask : str
+        Address of a Dask cluster whose workers see the same files, in place of `workers`.
+
+    Returns
+    -------
+    Result
+        `dataset`, and whether it was `already_complete`.
+
+    Raises
+    ------
+    SourceError
+        If the images or the votes cannot be used.
+    ConfigError
+        If `out` holds something else, or another build is writing there.
+    SettingError
+        If a setting is out of range.
+
+    Examples
+    --------
+    >>> from preprocess import BuildSettings, CropSettings, build_dataset
+    >>> result = build_dataset("demo", "data/png", BuildSettings(CropSettings(size=32, encoding="png")))
+    >>> result.dataset.galaxies("train"), result.dataset.size
+    (51, 32)
     """
     require_codec(settings.crop.encoding)
-    local_path(out)
+    src, out = local_path(src), local_path(out)
+    solutions_file = None if solutions_file is None else local_path(solutions_file)
     if dask:
         require_dask(dask)
-        src, out = src.resolve(), out.resolve()  # workers elsewhere have another current folder
+        src, out = src.resolve(), out.resolve()  # workers on other machines have another current folder
 
     def run(tasks: Iterator[ShardTask], on_images: Callable[[int], object]) -> Iterator[Receipt]:
         if dask:
@@ -258,13 +297,14 @@ def build_dataset(
         }
         shards = plan.make(survey.galaxies, settings.plan)
         begun = state.begun(work)
-        if overwrite and (begun is None or state.difference_of_jobs(begun, job)):  # an interrupted job of the same kind resumes
+        # An unfinished build of the same kind resumes even with `overwrite`.
+        if overwrite and (begun is None or state.difference_of_jobs(begun, job)):
             state.remove_dataset(out, work)
             begun = None
         if (out / dataset.MANIFEST).exists():
             return Result(_complete(out, work, job, survey.images, shards), already_complete=True)
         if begun is not None:
-            state.refuse(out, "an unfinished job with other settings or source", state.difference_of_jobs(begun, job))
+            state.refuse(out, "an unfinished build with other settings or source", state.difference_of_jobs(begun, job))
         unfinished = state.begin(out, work, job, (shard.name for shard in shards))
         surveys.warn(survey, shards)
         receipts = _write_shards(out, work, survey, shards, settings.crop, bad, unfinished, overwrite, run)

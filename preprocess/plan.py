@@ -1,4 +1,4 @@
-"""Pure: which galaxy goes to which split and shard, in which order.
+"""The plan, in pure functions: which galaxy goes to which split and shard, and in which order.
 
 Everything follows from SHA-256 of seed and GalaxyID, so adding galaxies never moves one to another split. A source
 that is already split keeps its splits.
@@ -15,20 +15,20 @@ from tfrecords.dataset import SPLITS, shard_name
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """Fractions of the labelled galaxies in 0..1, at most 1 together; `limit`: 0 takes all galaxies."""
+    """Fractions of the labelled galaxies in 0..1, at most 1 together; `limit`: number of galaxies to use, 0 for all."""
 
-    validation_fraction: float
-    test_fraction: float
-    seed: int
-    examples_per_shard: int
-    limit: int
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.1
+    seed: int = 0
+    examples_per_shard: int = 2048
+    limit: int = 0
 
 
 @dataclass(frozen=True)
 class Galaxies:
-    """What a plan is made from, one row per galaxy: `ids` int64, `labelled` bool, `kept` int8.
+    """The input of a plan, one row per galaxy: `ids` int64, `labelled` bool, `kept` int8.
 
-    kept: the split (row of SPLITS) that the galaxy's folder gives it, -1 where the hash decides.
+    kept: the split (row of SPLITS) that the galaxy's folder gives it, -1 if the hash decides.
     """
 
     ids: np.ndarray
@@ -58,7 +58,7 @@ def _keys(text: str, ids: np.ndarray) -> np.ndarray:
 
 
 def _in_order(text: str, ids: np.ndarray) -> np.ndarray:
-    """The rows of `ids` in the order of their keys; equal keys, if there ever are any, in that of their ids."""
+    """The rows of `ids` in the order of their keys, or of their ids for equal keys."""
     return np.lexsort((ids, _keys(text, ids)))
 
 
@@ -74,7 +74,7 @@ def splits_of(ids: np.ndarray, settings: PlanSettings) -> np.ndarray:
 
 
 def _chosen(galaxies: Galaxies, settings: PlanSettings) -> np.ndarray:
-    """All rows, or with a limit N those of smallest sha256("limit:SEED:GalaxyID"), labelled ones if there are any."""
+    """All rows; with a limit N, those of smallest sha256("limit:SEED:GalaxyID"), of labelled galaxies if there are any."""
     rows = np.arange(len(galaxies.ids))
     if not settings.limit:
         return rows
@@ -91,7 +91,7 @@ def planned_rows(shards: list[ShardPlan]) -> np.ndarray:
 def make(galaxies: Galaxies, settings: PlanSettings) -> list[ShardPlan]:
     """The shards of a dataset in the order of SPLITS.
 
-    A split is shuffled by sha256("order:SEED:GalaxyID") and cut into shards of nearly equal length.
+    A split is shuffled by sha256("order:SEED:GalaxyID") and divided into shards of nearly equal length.
     """
     rows = _chosen(galaxies, settings)
     split = np.where(galaxies.kept[rows] >= 0, galaxies.kept[rows], splits_of(galaxies.ids[rows], settings))

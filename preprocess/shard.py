@@ -19,11 +19,11 @@ from tfrecords.images import CropSettings, store
 
 @dataclass(frozen=True)
 class ShardTask:
-    """All that a worker needs to write one shard.
+    """Everything that a worker needs to write one shard.
 
     `images`: in the order in which they are written; `targets`: float32 (images, 37), NaN without votes;
-    `folder`: where the shard appears when complete; `work`: where it lies until then, on the same file system;
-    `skip_bad`: leave unreadable images out and list them, else stop at the first.
+    `folder`: folder of the finished shard; `work`: folder of the unfinished one, on the same file system;
+    `skip_bad`: omit unreadable images and list them, else stop at the first.
     """
 
     name: str
@@ -47,12 +47,12 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What was written.
+    """The record of a written shard.
 
-    enlarged: how many images had fewer pixels than the stored size. shape: height and width of the stored images,
-    None where they differ or there are none. crc: CRC-32 of every image of the task as 8 hex digits, one after the
-    other: what the shard was made from. changed: when each was last changed, ns since 1970 by the clock of its file system,
-    as 16 hex digits; 0 in a zip. tool: the worker's versions, as `versions.tool` gives them; host: the machine it ran on.
+    enlarged: number of crops with fewer pixels than the stored size. shape: height and width of the stored images, None if
+    they differ or there are none. crc: CRC-32 of every image of the task, as 8 hex digits each, concatenated. changed: change
+    time of each, ns since 1970 by the clock of its file system, as 16 hex digits each; 0 in a zip. tool: the worker's
+    versions, as returned by `versions.tool`; host: the machine it ran on.
     """
 
     shard: Shard
@@ -69,14 +69,14 @@ class Receipt:
         return np.frombuffer(bytes.fromhex(self.crc), ">u4").astype(np.uint32)
 
     def times(self) -> np.ndarray:
-        """When every image of the task was last changed, int64, in its order; 0 in a zip."""
+        """Change time of every image of the task, int64, in its order; 0 in a zip."""
         return np.frombuffer(bytes.fromhex(self.changed), ">i8").astype(np.int64)
 
 
 def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
     """Write the shard in one atomic step; `on_image` is called after each image and may raise to stop the work.
 
-    Raises SourceError, naming the image, where one is unreadable and must not be skipped.
+    Raises SourceError, naming the image, if one is unreadable and must not be skipped.
     """
     digest = hashlib.sha256()
     size = enlarged = 0
@@ -95,7 +95,7 @@ def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
                 if not task.skip_bad:
                     raise SourceError(
                         f"{task.images.shown(row)}: {error}: replace or remove this image, "
-                        "then run again with --overwrite, or leave such images out with --on_bad_image skip"
+                        "then run again with --overwrite, or omit such images with --on_bad_image skip"
                     ) from error
                 rejected.append(Rejected(galaxy_id, task.images.path(row), str(error)))
             else:

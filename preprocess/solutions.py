@@ -1,4 +1,4 @@
-"""Read and check the table of votes, as a whole, before any work is done."""
+"""Read the table of votes, and check all of it before any work starts."""
 
 import csv
 import hashlib
@@ -15,7 +15,7 @@ from tfrecords.taxonomy import COLUMNS, QUESTIONS, SUM_TOLERANCE_ERROR, SUM_TOLE
 class Votes:
     """The table: `galaxy_ids` int64 (n,), ascending; `targets` float32 (n, 37) in the order of taxonomy.COLUMNS.
 
-    `sha256`: of the CSV file. `warnings`: what is odd but usable, a sentence each.
+    `sha256`: of the CSV file. `warnings`: a sentence for each oddity that does not prevent its use.
     """
 
     galaxy_ids: np.ndarray
@@ -24,7 +24,7 @@ class Votes:
     warnings: tuple[str, ...]
 
     def rows(self, galaxy_ids: np.ndarray) -> np.ndarray:
-        """Row of each galaxy in the table, int64 (n,); -1 where it has none."""
+        """Row of each galaxy in the table, int64 (n,); -1 if it has none."""
         if not len(self.galaxy_ids):
             return np.full(len(galaxy_ids), -1)
         rows = np.searchsorted(self.galaxy_ids, galaxy_ids).clip(max=len(self.galaxy_ids) - 1)
@@ -49,7 +49,7 @@ def _galaxies(ids: np.ndarray) -> str:
 
 
 def _check_values(path: str, ids: np.ndarray, values: np.ndarray) -> tuple[str, ...]:
-    """Raise SourceError for the first kind of fault found, naming galaxies; return the warnings."""
+    """Return the warnings. Raises SourceError for the first kind of fault found, naming galaxies."""
     unique, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         raise SourceError(f"{path}: more than one row for {_galaxies(unique[counts > 1])}: keep one row per galaxy")
@@ -75,18 +75,18 @@ def _check_values(path: str, ids: np.ndarray, values: np.ndarray) -> tuple[str, 
 def read_votes(path: str, content: bytes) -> Votes:
     """The table of votes in a CSV file: a column GalaxyID and the 37 of the decision tree, in any order.
 
-    path: what messages call the file; content: its bytes.
+    path: the name of the file in messages; content: its bytes.
 
-    Raises SourceError, naming columns or galaxies, for missing columns, ids that are no whole numbers, duplicates,
+    Raises SourceError, naming columns or galaxies, for missing columns, ids that are not whole numbers, duplicates,
     values that are missing, not finite or outside 0 to 1, and sums that break the decision tree by more than 1e-3.
     """
     import pandas as pd
 
     try:
-        # The one parser that promises the nearest float64.
+        # The only parser that guarantees the nearest float64.
         table = pd.read_csv(io.BytesIO(content), float_precision="round_trip")
     except (ValueError, UnicodeDecodeError) as error:
-        if lacks_memory(error):  # pandas calls that an error of the table
+        if lacks_memory(error):  # pandas reports it as an error in the table
             raise MemoryError(path) from error
         raise SourceError(f"{path}: not a readable CSV file ({squeezed(error, None)}): check it") from error
     header = next(csv.reader([content.split(b"\n", 1)[0].decode("utf-8-sig", "replace").strip()]), [])
@@ -103,7 +103,7 @@ def read_votes(path: str, content: bytes) -> Votes:
     if not len(table):
         raise SourceError(f"{path}: has no rows: it must have one per galaxy")
     if table["GalaxyID"].dtype != np.int64:
-        raise SourceError(f"{path}: GalaxyID holds values that are no whole numbers below 2^63: correct them")
+        raise SourceError(f"{path}: GalaxyID holds values that are not whole numbers below 2^63: correct them")
     values = table[list(COLUMNS)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     ids = table["GalaxyID"].to_numpy(np.int64)
     warnings = _check_values(path, ids, values)

@@ -1,8 +1,8 @@
-"""What a job under way leaves on disk: its lock, its settings, the list of its files, a receipt per finished shard.
+"""The state of a job on disk: its lock, its settings, the list of its files, and a receipt for each finished shard.
 
-All of it is in the folder `.preprocess/` of the dataset, which goes when the dataset is complete. The same settings
-and source resume from there, others are refused. Of the dataset's folder only those files are ever overwritten or removed
-that its manifest lists, or that list in `.preprocess/`.
+It is kept in the folder `.preprocess/` of the dataset, which is removed when the dataset is complete. A job with the same
+settings and source resumes from it; any other job is refused. In the dataset's folder, only files that are listed in the
+manifest or in `.preprocess/` are ever overwritten or removed.
 """
 
 import json
@@ -30,18 +30,18 @@ _UNFINISHED = "unfinished-"
 # In the order in which they are written; the last two make the folder a dataset.
 METADATA = (dataset.REJECTED, dataset.NAMES, dataset.FEATURES, dataset.DATASET_INFO, dataset.MANIFEST)
 _SHARD = re.compile(rf"{dataset.NAME}-[a-z]+\.tfrecord-\d+-of-\d+")
-# What lies in the work folder: beside these, copies of zips and unfinished files.
+# The names in the work folder, including those of copied zips and unfinished files.
 _KNOWN = re.compile(rf"{re.escape(_JOB)}|{re.escape(_FILES)}|{_RECEIPTS}|{_UNFINISHED}.*|inner-.*|\..*\.partial")
 _BUSY = "another preprocess job is writing here: wait for it, or choose another --out"
 
 
 def _listed(folder: Path) -> set[str]:
-    """The files of a dataset or unfinished job in a folder, by its own account, as far as they have names that we give.
+    """The files that a manifest or an unfinished job in the folder lists, restricted to names that this program gives.
 
-    A manifest that was edited still lists them; one that cannot be read at all lists nothing.
+    An edited manifest still counts; an unreadable one lists nothing.
     """
     names: set[str] = set()
-    # In this order: a job that ends meanwhile writes its manifest first, and then removes the work folder.
+    # In this order: a job that ends in the meantime writes its manifest before it removes the work folder.
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         names |= {*json.loads((folder / WORK / _FILES).read_text("utf-8"))}
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -52,7 +52,7 @@ def _listed(folder: Path) -> set[str]:
 
 
 def _refuse_others(folder: Path) -> None:
-    """Raise ConfigError where `folder` is a file, or holds anything that we did not write there."""
+    """Raise ConfigError if `folder` is a file, or holds anything that this program did not write."""
     if local_path(folder).exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: is a file: choose another --out")
     if not folder.is_dir():
@@ -60,16 +60,16 @@ def _refuse_others(folder: Path) -> None:
     there = {*os.listdir(folder)}
     ours = {WORK, *(path.name for path in locks.leftovers(folder / WORK))}
     others = sorted(there - ours - _listed(folder))
-    others = [name for name in others if os.path.lexists(folder / name)]  # and not gone since, with a job that ended
+    others = [name for name in others if os.path.lexists(folder / name)]  # some may have gone, with a job that has just ended
     if others:
         raise ConfigError(f"{folder}: holds other files ({others[0]}): choose an --out that is empty or new")
 
 
 @contextmanager
 def locked_job(folder: Path) -> Iterator[Path]:
-    """The job's work folder, held by this process alone; the lock ends with the process, however that ends.
+    """Yield the job's work folder, locked for this process alone; the lock ends with the process, however it ends.
 
-    Raises ConfigError where `folder` is a file, holds files of somebody else, or another job is at work in it.
+    Raises ConfigError if `folder` is a file, holds other files, or is in use by another job.
     """
     _refuse_others(folder)
     with locks.locked(folder / WORK, _BUSY, _KNOWN, keep=(_JOB, _FILES)):
@@ -83,10 +83,9 @@ def _list(folder: Path, work: Path, names: set[str]) -> None:
 
 
 def begin(folder: Path, work: Path, job: dict[str, Any], shards: Iterable[str]) -> Path:
-    """Write down what the job is and which files it writes: from here on it can be resumed.
+    """Record the job and the files that it writes, so that it can be resumed; return a new folder for unfinished files.
 
-    Gives a new folder for unfinished files. A worker of a killed job that is still at work, as one of a cluster may be, thus
-    never writes where we do.
+    The folder is new because a worker of a killed job may still be running on a cluster: it must not write where we do.
     """
     if not (work / _JOB).exists():
         _list(folder, work, {*shards, *METADATA})
@@ -97,7 +96,7 @@ def begin(folder: Path, work: Path, job: dict[str, Any], shards: Iterable[str]) 
 
 
 def begun(work: Path) -> dict[str, Any] | None:
-    """What an interrupted job was, None where there is none."""
+    """The record of an interrupted job; None if there is none."""
     if not (work / _JOB).exists():
         return None
     job: dict[str, Any] = json.loads((work / _JOB).read_text("utf-8"))
@@ -105,7 +104,7 @@ def begun(work: Path) -> dict[str, Any] | None:
 
 
 def difference_of_jobs(before: dict[str, Any], now: dict[str, Any], parts: tuple[str, ...] = ("settings", "tool")) -> str:
-    """What differs between two jobs in these parts and the source, in words; empty if nothing does."""
+    """The differences between two jobs in these parts and the source, in words; empty if there are none."""
     changed = [
         f"{name} was {before[part].get(name)}, now {now[part].get(name)}"
         for part in parts
@@ -123,21 +122,21 @@ def difference_of_jobs(before: dict[str, Any], now: dict[str, Any], parts: tuple
 
 
 def refuse(folder: Path, state: str, what: str) -> None:
-    """Raise ConfigError if anything differs."""
+    """Raise ConfigError if `what`, a difference in words, is not empty."""
     if what:
         raise ConfigError(f"{folder}: holds {state} ({what}): choose another --out, or replace it with --overwrite")
 
 
 def remove_dataset(folder: Path, work: Path) -> None:
-    """Remove a dataset or unfinished job: first what makes it count as complete; never a file of somebody else.
+    """Remove a dataset or unfinished job, first the files that make it count as complete, and never any other file.
 
-    Raises ConfigError, before anything is removed, where one of the files beside the shards was changed since it was written.
+    Raises ConfigError, before anything is removed, if a metadata file has changed since it was written.
     """
-    with suppress(DatasetError):  # no manifest, or one that was edited, and has no hashes to trust
+    with suppress(DatasetError):  # no manifest, or an edited one, whose hashes cannot be trusted
         for name, digest in dataset.read_manifest(folder).files.items():
             if (folder / name).is_file() and sha256_file(folder / name) != digest:
                 raise ConfigError(
-                    f"{folder / name}: was changed since it was written: move it elsewhere, or choose another --out"
+                    f"{folder / name}: has changed since it was written: move it elsewhere, or choose another --out"
                 )
     _list(folder, work, set())
     for name in sorted(_listed(folder), key=lambda name: (name not in METADATA, name != dataset.MANIFEST, name)):
@@ -152,12 +151,12 @@ def remove_work(work: Path) -> None:
 
 
 def save_receipt(work: Path, receipt: Receipt) -> None:
-    """Note that a shard is complete."""
+    """Record that a shard is complete."""
     write_text(work / _RECEIPTS / f"{receipt.shard.name}.json", dataset.to_json(asdict(receipt)))
 
 
 def receipts(folder: Path, work: Path) -> dict[str, Receipt]:
-    """The finished shards of an interrupted job that are still as they were written, by name."""
+    """The receipts of an interrupted job whose shards are unchanged since they were written, by shard name."""
     complete: dict[str, Receipt] = {}
     for path in sorted((work / _RECEIPTS).glob("*.json")):
         content = json.loads(path.read_text("utf-8"))

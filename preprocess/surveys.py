@@ -1,4 +1,4 @@
-"""A source that was read and checked: its images, their votes, who goes where, and how to tell it from another."""
+"""Read and check a source: its images, their votes, the splits that its folders give, and the hashes that identify it."""
 
 import hashlib
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger("preprocess")
 
 @dataclass(frozen=True)
 class Survey:
-    """A source that was read and checked: its images, their votes, and who goes where."""
+    """A source that was read and checked: its images, their votes, and the input of the plan."""
 
     source: Source
     votes: Votes
@@ -33,9 +33,9 @@ class Survey:
 
 
 def survey_of(src: Path, scratch: Path, solutions_file: Path | None = None) -> Survey:
-    """Read the listing and the votes of a source, and check that they go together. No image is read.
+    """Read the listing and the votes of a source, and check that they match. No image is read.
 
-    `scratch`: a folder for copies of zips packed in a zip. Raises SourceError for a source that cannot be used.
+    `scratch`: a folder for copies of zips inside a zip. Raises SourceError for a source that cannot be used.
     """
     source = find_source(src, scratch)
     table = solutions_table(source, solutions_file)
@@ -45,17 +45,17 @@ def survey_of(src: Path, scratch: Path, solutions_file: Path | None = None) -> S
     if table and images.named.any():
         first = images.shown(int(np.argmax(images.named)))
         raise SourceError(
-            f"{first}: the name is no GalaxyID, and there is a table of votes ({table.path}): "
-            "name each image by its number, like 100008.jpg"
+            f"{first}: the name is not a GalaxyID, but there is a table of votes ({table.path}): "
+            "name each image by its GalaxyID, like 100008.jpg"
         )
     if table and not labelled.any():
-        raise SourceError(f"{src}: no image has a row in {table.path}: check that both belong together")
+        raise SourceError(f"{src}: no image has a row in {table.path}: check that they belong together")
     kept = np.array([SPLITS.index(place.split) if place.split else -1 for place in images.places], np.int8)
     return Survey(source, votes, plan.Galaxies(images.galaxy_id, labelled, kept[images.place]))
 
 
 def summarise(survey: Survey) -> dict[str, Any]:
-    """What the manifest says of the source. `listing`: hash of ids, sizes, kept splits and votes, without the contents."""
+    """The manifest's entries about the source. `listing`: hash of ids, sizes, kept splits and votes, without image contents."""
     digest = hashlib.sha256(survey.votes.sha256.encode("ascii"))
     for column, kind in ((survey.images.galaxy_id, "<i8"), (survey.images.size, "<u4"), (survey.galaxies.kept, "<i1")):
         digest.update(column.astype(kind).tobytes())
@@ -71,13 +71,13 @@ def summarise(survey: Survey) -> dict[str, Any]:
 
 
 def warn(survey: Survey, shards: list[plan.ShardPlan]) -> None:
-    """Say what is odd about a source, one line each."""
+    """Log one warning for each oddity of a source."""
     for warning in survey.votes.warnings:
         log.warning("%s", warning)
     images, unlabelled = survey.images, ~survey.galaxies.labelled
     if not survey.votes.sha256:
         log.warning(
-            "%s: no table of votes (%s): all %s galaxies are unlabelled; name one with --solutions FILE if there is one",
+            "%s: no table of votes (%s): all %s galaxies are unlabelled; if you have one, give it with --solutions FILE",
             survey.source.path, " or ".join(SOLUTIONS_NAMES), f"{len(images):,}",
         )  # fmt: skip
         return
@@ -95,7 +95,7 @@ def fingerprint(listing: str, crcs: np.ndarray) -> str:
 
 
 def content_crcs(images: Listing, rows: np.ndarray) -> Iterator[int]:
-    """CRC-32 of these images as they are now; only those that lie in no zip are read."""
+    """The current CRC-32 of these images; only images outside zips are read."""
     known = images.known_crcs()
     with ImageReader() as reader:
         for row in rows:

@@ -1,8 +1,8 @@
-"""One synthetic galaxy cutout, drawn the way the Sloan survey takes one: light, seeing, sky, stretch, resampling.
+"""Draw synthetic galaxy cutouts as the Sloan survey makes them: light, seeing, sky, stretch, resampling.
 
-The light of a galaxy is put together in flux on the camera's pixel grid in the bands i, r, g (shown as red, green, blue),
-blurred by the seeing, given sky noise and neighbours, stretched to colours, and only then enlarged to the cutout,
-which is what makes the sky of the real pictures blotchy. Flux is in units of the sky noise per camera pixel.
+The light of a galaxy is put together as flux on the camera's pixel grid, in the bands i, r, g (shown as red, green, blue). It
+is blurred by the seeing, given neighbours and sky noise, and stretched to colours. Only then is it enlarged to the cutout,
+which makes the sky of real cutouts blotchy. Flux is in units of the sky noise per camera pixel.
 """
 
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ SKY_LEVEL = np.array([2.2, 2.5, 0.3]) / 255
 @dataclass(frozen=True)
 class Galaxy:
     """How a galaxy is drawn. Lengths in pixels of the 424 x 424 cutout, angles in degrees; all others from 0 to 1
-    unless said otherwise.
+    unless stated otherwise.
 
     `radius`: half-light radius along the long axis (of a star or trail: half its width); `axis_ratio`: short over long axis
     as seen; `position_angle`: of the long axis, from the rows down; `brightness`: mean surface brightness inside `radius`, in
@@ -58,8 +58,8 @@ class Galaxy:
 
 @dataclass(frozen=True)
 class Frame:
-    """How the camera saw it: `side` camera pixels, each `zoom` cutout pixels wide and turned by `rotation` degrees;
-    `seeing`: full width at half maximum of a star in camera pixels; `tint`: (3,) sky left over, in levels of 0 to 1."""
+    """A frame of the camera: `side` camera pixels, each `zoom` cutout pixels wide and turned by `rotation` degrees;
+    `seeing`: full width at half maximum of a star in camera pixels; `tint`: (3,) residual sky, in levels of 0 to 1."""
 
     side: int
     zoom: float
@@ -88,14 +88,14 @@ def sersic(radius: np.ndarray, index: float) -> np.ndarray:
 
 
 def moffat(squared_radius: np.ndarray, fwhm: float | np.ndarray, beta: float = 3.0) -> np.ndarray:
-    """A star's image, peak 1 (Moffat 1969): a Gaussian's core with the wings that air adds. Same units for both lengths."""
+    """The image of a star, peak 1 (Moffat 1969): a core like a Gaussian's, with wider wings. Both lengths in one unit."""
     return (1 + squared_radius * (4 * (2 ** (1 / beta) - 1) / fwhm**2)) ** -beta
 
 
 def stretch(light: np.ndarray, sky: np.ndarray) -> np.ndarray:
     """Flux (3, H, W) of i, r, g -> uint8 (H, W, 3) by the asinh stretch that keeps colours (Lupton et al. 2004, PASP 116, 133).
 
-    `sky`: (3,) the level of an empty sky, 0 to 1. What would be brighter than white is dimmed in all bands alike.
+    `sky`: (3,) the level of an empty sky, 0 to 1. A colour brighter than white is dimmed equally in all bands.
     """
     intensity = np.maximum(light.mean(axis=0), 1e-3)
     faint = SLOPE * SOFTENING * intensity
@@ -135,7 +135,7 @@ def _tail(galaxy: Galaxy, x: np.ndarray, y: np.ndarray, patches: np.ndarray, sta
 
 
 def _disk(galaxy: Galaxy, frame: Frame, total: float, generator: np.random.Generator) -> np.ndarray:
-    """A disk with arms, bar, ring, knots of young stars, or patches instead, seen under an inclination: (3, side, side)."""
+    """A disk with arms, bar, ring and knots of young stars, or with patches, seen at an inclination: (3, side, side)."""
     x, y = _turn(*frame.grid(), galaxy.position_angle)
     y = y / galaxy.axis_ratio
     patches = _patches(frame, 14, generator) + 0.6 * _patches(frame, 34, generator)
@@ -148,7 +148,7 @@ def _disk(galaxy: Galaxy, frame: Frame, total: float, generator: np.random.Gener
     start = bar_length if galaxy.bar > 0.3 else 0.4 * galaxy.radius
     arms = np.zeros_like(smooth)
     if galaxy.arms:
-        # Real arms do not keep to a spiral: without the wander they look like a drawing.
+        # Real arms are not perfect spirals: without this wander they look artificial.
         wander = (0.35 + 1.9 * galaxy.fuzziness) * patches
         phase = galaxy.arms * (angle - np.log(distance / start) / np.tan(np.radians(galaxy.pitch))) + wander
         inside = 1 / (1 + np.exp(-(distance - start) / (0.08 * galaxy.radius)))
@@ -182,7 +182,7 @@ def _disk(galaxy: Galaxy, frame: Frame, total: float, generator: np.random.Gener
 
 
 def _edge_on(galaxy: Galaxy, frame: Frame, total: float, generator: np.random.Generator) -> np.ndarray:
-    """A disk from the side: exponential along, sech^2 across (van der Kruit & Searle 1981), (3, side, side)."""
+    """A disk seen edge-on: exponential along, sech^2 across (van der Kruit & Searle 1981), (3, side, side)."""
     along, across = _turn(*frame.grid(), galaxy.position_angle)
     across = across + generator.normal(0, 0.0012) * along**2 / galaxy.radius * 10  # a slight warp
     scale, height = galaxy.radius / 1.4, 0.85 * galaxy.axis_ratio * galaxy.radius
@@ -193,7 +193,7 @@ def _edge_on(galaxy: Galaxy, frame: Frame, total: float, generator: np.random.Ge
 
 
 def _dust(galaxy: Galaxy, frame: Frame, generator: np.random.Generator) -> np.ndarray:
-    """What a lane of dust along the long axis lets through, 0 to 1, less of the blue: (3, side, side)."""
+    """The light that a lane of dust along the long axis lets through, 0 to 1, least in blue: (3, side, side)."""
     along, across = _turn(*frame.grid(), galaxy.position_angle)
     width = np.maximum(0.10 * galaxy.radius, 2.0)
     offset = generator.normal(0, 0.35) * width
@@ -203,7 +203,7 @@ def _dust(galaxy: Galaxy, frame: Frame, generator: np.random.Generator) -> np.nd
 
 
 def galaxy_light(galaxy: Galaxy, frame: Frame, generator: np.random.Generator) -> np.ndarray:
-    """The galaxy above the air: flux in i, r, g per camera pixel, float32 (3, side, side)."""
+    """The galaxy's light above the atmosphere: flux in i, r, g per camera pixel, float32 (3, side, side)."""
     x, y = frame.grid()
     total = galaxy.brightness * 2 * np.pi * (galaxy.radius / frame.zoom) ** 2 * galaxy.axis_ratio
     if galaxy.kind == "spheroid":
@@ -236,8 +236,8 @@ def galaxy_light(galaxy: Galaxy, frame: Frame, generator: np.random.Generator) -
 def blur(light: np.ndarray, fwhm: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Convolve (bands, side, side) with a Moffat point spread of unit sum, by FFT: the flux is kept.
 
-    `fwhm`: (bands,) and `shift`: (bands, 2), in pixels: no two bands see the same air, nor the same place exactly, which
-    gives the cores of real cutouts their coloured rims.
+    `fwhm`: (bands,) and `shift`: (bands, 2), in pixels. Seeing and position differ slightly between bands, which gives
+    the cores of real cutouts their coloured rims.
     """
     side = light.shape[-1]
     line = ((np.arange(side) + side // 2) % side - side // 2).astype(np.float32)
@@ -248,7 +248,7 @@ def blur(light: np.ndarray, fwhm: np.ndarray, shift: np.ndarray) -> np.ndarray:
 
 
 def _add_source(light: np.ndarray, column: float, row: float, flux: np.ndarray, fwhm: float, ratio: float, turn: float) -> None:
-    """Add a star, or a small galaxy where ratio < 1, of peak `flux` (3,) at a camera pixel, in place."""
+    """Add a star, or a small galaxy if ratio < 1, of peak `flux` (3,) at a camera pixel, in place."""
     reach = int(6 * fwhm) + 1
     last_row, last_column = light.shape[1], light.shape[2]
     rows = slice(max(0, int(row) - reach), min(last_row, int(row) + reach))
@@ -260,7 +260,7 @@ def _add_source(light: np.ndarray, column: float, row: float, flux: np.ndarray, 
 
 
 def _add_bright_star(light: np.ndarray, frame: Frame, column: float, row: float, peak: float, redness: float) -> None:
-    """Add a star bright enough to show its halo and the shadow of the telescope's spider, in place."""
+    """Add a star bright enough to show its halo and the diffraction spikes of the telescope, in place."""
     y, x = np.mgrid[: frame.side, : frame.side]
     x, y = _turn((x - column).astype(np.float32), (y - row).astype(np.float32), 45)
     squared = x**2 + y**2
@@ -270,18 +270,18 @@ def _add_bright_star(light: np.ndarray, frame: Frame, column: float, row: float,
 
 
 def _noise(side: int, generator: np.random.Generator) -> np.ndarray:
-    """Sky noise (3, side, side) of deviation about 1.2: partly the same in all bands, and softer than white noise, because
-    the survey's pictures were resampled and stored as JPEG once before the cutouts were made from them."""
+    """Sky noise (3, side, side) of deviation about 1.2: partly the same in all bands, and smoother than white noise, because
+    the survey's images were resampled and stored as JPEG before the cutouts were made from them."""
     white = generator.standard_normal((4, side + 1, side + 1), np.float32)
     bands = (white[:3] + white[3]) * np.array([0.43, 0.38, 0.46], np.float32)[:, None, None]
     return bands[:, 1:, 1:] + bands[:, :-1, 1:] + bands[:, 1:, :-1] + bands[:, :-1, :-1]
 
 
 def draw_frame(generator: np.random.Generator) -> Frame:
-    """A camera frame as the survey's vary: pixel scale, orientation, seeing, and now and then a tinted sky."""
+    """A random camera frame: pixel scale, orientation and seeing vary as in the survey, and a few skies are tinted."""
     zoom, rotation = generator.uniform(1.7, 3.3), generator.uniform(-45, 45)
     turned = abs(np.cos(np.radians(rotation))) + abs(np.sin(np.radians(rotation)))
-    side = int(np.ceil((SIDE * turned / zoom + 6) / 16)) * 16  # a multiple of 16 has a quick FFT
+    side = int(np.ceil((SIDE * turned / zoom + 6) / 16)) * 16  # FFTs of multiples of 16 are fast
     tint = SKY_LEVEL * generator.lognormal(0, 0.3) * generator.lognormal(0, 0.12, 3)
     if generator.random() < 0.06:
         hues = np.array([(1, 0.4, 0.2), (0.5, 1, 0.4), (0.3, 0.6, 1)])
@@ -290,13 +290,13 @@ def draw_frame(generator: np.random.Generator) -> Frame:
 
 
 def _add_field(light: np.ndarray, frame: Frame, generator: np.random.Generator) -> None:
-    """Add the stars and far galaxies that share the picture, few in the middle, in place."""
+    """Add the stars and distant galaxies that share the image, few near the centre, in place."""
     for is_star in [True] * generator.poisson(6) + [False] * generator.poisson(13):
         column, row = generator.uniform(0, frame.side, 2)
         peak = (12 + 45 * generator.pareto(0.9)) if is_star else 5 + 12 * generator.pareto(1.6)
         centre = np.hypot(column - frame.side / 2, row - frame.side / 2) * frame.zoom
         if centre < 75 and (peak > 80 or generator.random() < 0.5):
-            continue  # whatever is bright in the middle would be the galaxy that the volunteers were asked about
+            continue  # volunteers would take a bright object in the centre for the galaxy in question
         redness = generator.uniform(-0.6, 1.9) if is_star else generator.uniform(0.1, 1.4)
         flux = min(peak, 900.0) * colour_of(redness).ravel()
         if is_star:
@@ -311,7 +311,7 @@ def _add_field(light: np.ndarray, frame: Frame, generator: np.random.Generator) 
 
 
 def draw_cutout(galaxy: Galaxy, generator: np.random.Generator) -> Image.Image:
-    """The picture of `galaxy`: RGB, 424 x 424, the galaxy in the middle. The same generator state gives the same pixels."""
+    """Draw the cutout of `galaxy`: RGB, 424 x 424, the galaxy in the centre. The same generator state gives the same pixels."""
     frame = draw_frame(generator)
     galaxy = replace(galaxy, position_angle=galaxy.position_angle + frame.rotation)  # as the turned camera sees it
     middle = (frame.side - 1) / 2 + generator.normal(0, 0.4, 2)

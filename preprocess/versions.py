@@ -1,4 +1,4 @@
-"""The versions that decide a dataset's bytes: of this tool and of its codecs, in this process."""
+"""The versions that determine a dataset's bytes: those of this tool and its codecs, in this process."""
 
 from functools import cache
 from importlib import metadata
@@ -11,7 +11,7 @@ from tfrecords import __version__
 
 @cache
 def tool() -> dict[str, str]:
-    """Name -> version, as the manifest holds them."""
+    """Name -> version, as in the manifest."""
     try:
         turbojpeg = metadata.version("turbojpeg")
     except metadata.PackageNotFoundError:
@@ -26,9 +26,9 @@ def tool() -> dict[str, str]:
 
 
 def difference(there: dict[str, str] | None, here: dict[str, str]) -> str:
-    """What differs between the versions of two processes, in words; empty if nothing does."""
+    """The differences between the versions of two processes, in words; empty if there are none."""
     there = there or {}
     names = sorted({*there, *here})
     return "; ".join(
-        f"{name} {there.get(name)} and not {here.get(name)}" for name in names if there.get(name) != here.get(name)
+        f"{name} {there.get(name)} instead of {here.get(name)}" for name in names if there.get(name) != here.get(name)
     )

@@ -1,4 +1,4 @@
-"""What the tests of all three wings share: real galaxies where they are at hand, tiny surveys where they are not."""
+"""Fixtures for the tests of all three packages: real galaxies if available, and tiny synthetic surveys."""
 
 import signal
 from collections.abc import Callable
@@ -16,15 +16,15 @@ from tfrecords.dataset import Dataset
 from tfrecords.images import CropSettings
 from tfrecords.taxonomy import COLUMNS, QUESTIONS
 
-# The machine is shared: a slow example is no failure. The same examples every time: a failure can be repeated.
+# No deadline: a shared machine may be slow. The same examples every time: a failure can be reproduced.
 hypothesis_settings.register_profile("galaxy_zoo", deadline=None, derandomize=True, database=None)
 hypothesis_settings.load_profile("galaxy_zoo")
 
-# In the background of a script processes ignore Ctrl-C, and so would those that the tests start.
+# A script's background processes ignore Ctrl-C, and so would the processes that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Files that take minutes, so that they do not come last and leave the other process without work.
+# Files that take minutes. They run first: one that ran last would leave the other process idle.
 _SLOW = (
     *("test_resume.py", "test_hosts.py", "test_precision.py", "test_faults.py", "test_backends.py", "test_steps.py"),
     *("test_export.py", "test_train.py"),
@@ -42,7 +42,7 @@ SurveyMaker = Callable[..., Path]
 def _shared(name: str) -> Path:
     path = SHARED / name
     if not path.exists():
-        pytest.skip(f"{path} is not at hand: neither real galaxies nor weights are part of the repository")
+        pytest.skip(f"{path} is missing: real galaxies and weights are not part of the repository")
     return path
 
 
@@ -54,7 +54,7 @@ def kaggle() -> Path:
 
 @pytest.fixture(scope="session")
 def imagenet_weights() -> Path:
-    """The ImageNet weights of VGG16's convolutional base. Read-only."""
+    """The ImageNet weights of the VGG16 backbone. Read-only."""
     return _shared("weights/vgg16_imagenet_notop.weights.h5")
 
 
@@ -81,7 +81,7 @@ def galaxy_image(generator: np.random.Generator, side: int) -> Image.Image:
 
 
 def write_votes(path: Path, galaxy_ids: list[int], votes: np.ndarray) -> None:
-    """A table as Kaggle's: GalaxyID and the 37 columns, one row per galaxy."""
+    """Write a table of votes in Kaggle's format: GalaxyID and the 37 columns, one row per galaxy."""
     rows = [",".join([str(galaxy_id), *map(repr, row)]) for galaxy_id, row in zip(galaxy_ids, votes.tolist(), strict=True)]
     path.write_text("\n".join([",".join(["GalaxyID", *COLUMNS]), *rows]) + "\n")
 
@@ -109,13 +109,13 @@ def make_survey() -> SurveyMaker:
 
 @pytest.fixture(scope="session")
 def survey(make_survey: SurveyMaker, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 galaxies with votes and 4 without, 64 x 64 pixels. Read-only: a test that changes one makes its own."""
+    """24 galaxies with votes and 4 without, 64 x 64 pixels. Read-only: a test that changes a survey makes its own."""
     return make_survey(tmp_path_factory.mktemp("survey") / "kaggle")
 
 
 @pytest.fixture(scope="session")
 def build_settings() -> Callable[..., BuildSettings]:
-    """A function that gives settings for 64 x 64 galaxies, any of them changed by name."""
+    """A function that returns settings for 64 x 64 galaxies; keyword arguments change them."""
 
     def make(**changes: Any) -> BuildSettings:
         values = {

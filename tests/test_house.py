@@ -1,4 +1,4 @@
-"""The rules of the house, read off the imports and names in the code: BUILD.md states them, one by one, in these words."""
+"""The rules of the house, checked against the imports and names in the code. BUILD.md lists them in the same words."""
 
 import ast
 import re
@@ -18,22 +18,23 @@ PACKAGES = ("tfrecords", "preprocess", "trainer")
 WINGS = ("backends", "input", "network", "images", "analysis")
 RULES = (
     "`tfrecords` imports neither `preprocess` nor `trainer`.",
-    "`preprocess` imports nothing of `trainer`, and never TensorFlow, by whatever way.",
-    "Of `preprocess`, `trainer` imports `preprocess.sources` alone. Its `__init__` is the only door to that folder, for the "
-    "other rooms of `preprocess` too.",
-    "The wings of `trainer` import none of its commands, and `trainer.backends` nothing else of `trainer`.",
-    "There is no circle of imports, neither between modules nor between folders.",
-    "Importing `trainer.train` loads neither FITS, archives nor `predict`.",
-    "What differs between TensorFlow and JAX is in `trainer.backends`: no other room asks which of them it runs on.",
-    "A name that is private to JAX stands in one function, with what breaks should it move, and a test notices.",
-    "A name of a class or public function stands for one thing; values are not called `found`, `made` or `of`.",
-    "A helper has one home.",
+    "`preprocess` imports nothing from `trainer`, and never TensorFlow, directly or indirectly.",
+    "From `preprocess`, `trainer` imports only `preprocess.sources`. Code outside that folder, in `preprocess` too, imports "
+    "only its `__init__`.",
+    "The subfolders of `trainer` import none of its commands; `trainer.backends` imports nothing else from `trainer`.",
+    "There are no circular imports, neither between modules nor between folders.",
+    "Importing `trainer.train` does not load FITS code, archive code or `predict`.",
+    "Code that differs between TensorFlow and JAX is in `trainer.backends`; no other module checks which backend is in use.",
+    "A private name of JAX is used in one function only. Its docstring states what breaks if JAX moves the name, and a test "
+    "detects that.",
+    "The name of a class or public function has one meaning; no value is called `found`, `made` or `of`.",
+    "Each helper is defined in one place.",
 )
 
 
 @dataclass(frozen=True)
 class Import:
-    """Room `importer` imports `module`, or the name `name` of it."""
+    """Module `importer` imports `module`, or `name` from it."""
 
     importer: str
     module: str
@@ -41,14 +42,14 @@ class Import:
 
     @property
     def whole(self) -> str:
-        """The module that is imported: `from package import module` imports the module."""
+        """The imported module; for `from package import module`, `package.module`."""
         longer = f"{self.module}.{self.name}"
         return longer if longer in rooms() else self.module
 
 
 @cache
 def rooms() -> dict[str, ast.Module]:
-    """Every module of the three packages by its dotted name."""
+    """Every module of the three packages, by its dotted name."""
     trees = {}
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
@@ -63,7 +64,7 @@ def _imports(room: str) -> Iterator[Import]:
         if isinstance(node, ast.Import):
             yield from (Import(room, alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{room}: a relative import"
+            assert node.level == 0, f"{room}: relative import"
             yield from (Import(room, node.module or "", alias.name) for alias in node.names)
 
 
@@ -77,7 +78,7 @@ def _is_in(module: str, *packages: str) -> bool:
 
 
 def _offences(importers: tuple[str, ...], *forbidden: str) -> list[str]:
-    """Imports by some packages of others, in words."""
+    """Imports of the `forbidden` packages by the `importers`, as sentences."""
     return [
         f"{each.importer} imports {each.whole}"
         for each in imports()
@@ -136,7 +137,7 @@ def test_wings_import_no_command_and_backends_nothing_else_of_trainer() -> None:
 
 
 def _circle(edges: dict[str, set[str]]) -> list[str]:
-    """The rooms of a circle, none where there is no circle."""
+    """The modules of a circular import, and those that import them; empty if there is none."""
     left = {room: set(targets) for room, targets in edges.items()}
     while ends := [room for room, targets in left.items() if not targets & left.keys()]:
         for room in ends:
@@ -150,7 +151,7 @@ def test_a_circle_would_be_found() -> None:
 
 
 def _wing(room: str) -> str:
-    """The folder of a room, or a command or other room at the root of its package."""
+    """The subfolder of a module, or the module itself if it is at the root of its package."""
     parts = room.split(".")
     return ".".join(parts[:2]) if len(parts) > 2 else room
 
@@ -227,7 +228,7 @@ def test_the_private_names_of_jax_are_there() -> None:
 
 
 VAGUE = ("found", "made", "of")
-# Names that mean the same in each place: the entry of a program, and what each backend finds.
+# Names that mean the same everywhere: the entry point of a program, and the hardware search of each backend.
 SAME = {"main", "find_hardware"}
 
 
@@ -241,7 +242,7 @@ def test_a_name_stands_for_one_thing() -> None:
 
 
 def test_values_have_names_that_say_what_they_are() -> None:
-    """`found`, `made` and `of` fit anything. Two rooms are left as they are."""
+    """`found`, `made` and `of` fit anything. Two modules are exempt."""
     vague = [
         f"{room}, line {node.lineno}"
         for room, tree in rooms().items()

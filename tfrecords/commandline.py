@@ -1,6 +1,6 @@
-"""What both programs share on the command line: the choice of a command, exit codes, one line for an error.
+"""The command line that both programs share: choice of a command, exit status, errors in one line.
 
-Exit status: 0 done; 1 the job failed; 2 bad usage; 130 and 143 interrupted by Ctrl-C and SIGTERM.
+Exit status: 0 success; 1 failure; 2 bad usage; 130 interrupted by Ctrl-C; 143 interrupted by SIGTERM.
 """
 
 import logging
@@ -23,9 +23,9 @@ from tfrecords.text import printable
 
 @dataclass(frozen=True)
 class Command:
-    """One command of a program: what it does in a line, its flags, the function that runs it, and an example of its use.
+    """One command of a program: a summary in one line, its flags, the function that runs it, and an example.
 
-    `when_interrupted`: what the user is told after Ctrl-C or SIGTERM.
+    `when_interrupted`: the advice printed after Ctrl-C or SIGTERM.
     """
 
     summary: str
@@ -36,7 +36,7 @@ class Command:
 
 
 def fraction(text: str) -> float:
-    """A flag's value from 0 to 1, both included."""
+    """The value of a flag, from 0 to 1 inclusive."""
     try:
         value = float(text)
     except ValueError:
@@ -47,7 +47,7 @@ def fraction(text: str) -> float:
 
 
 def between(minimum: int, maximum: int) -> Callable[[str], int]:
-    """The type of a flag that takes a whole number from `minimum` to `maximum`, both included."""
+    """The type of a flag for whole numbers from `minimum` to `maximum`, inclusive."""
 
     def whole_number(text: str) -> int:
         try:
@@ -55,25 +55,25 @@ def between(minimum: int, maximum: int) -> Callable[[str], int]:
         except ValueError:
             value = minimum - 1
         if not minimum <= value <= maximum:
-            bound = "up" if maximum == sys.maxsize else f"to {maximum}"
-            raise ArgumentTypeError(f"{text} is not a whole number from {minimum} {bound}")
+            bounds = f"of at least {minimum}" if maximum == sys.maxsize else f"from {minimum} to {maximum}"
+            raise ArgumentTypeError(f"{text} is not a whole number {bounds}")
         return value
 
     return whole_number
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
-    """The type of a flag that takes a whole number from `minimum` up."""
+    """The type of a flag for whole numbers of at least `minimum`."""
     return between(minimum, sys.maxsize)
 
 
 def say(text: str) -> None:
-    """Print a result: lines in which control characters, which paths may hold, are escaped."""
+    """Print a result. Control characters, which paths may contain, are escaped."""
     print("\n".join(map(printable, text.split("\n"))), flush=True)
 
 
 class _Lines(logging.Formatter):
-    """A log message as one line in which control characters, which file names may hold, are escaped."""
+    """A log message as one line. Control characters, which file names may contain, are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         record.message = f"{record.levelname}: {printable(record.getMessage())}"
@@ -83,7 +83,7 @@ class _Lines(logging.Formatter):
 
 
 def _parser(program: str, name: str, commands: Mapping[str, Command], default: str) -> Any:
-    """Its help begins with what the command does, the other commands where it is the default one, and an example."""
+    """The parser of a command. Its help starts with the summary, the other commands (default command only) and an example."""
     command = commands[name]
     others = "\n".join(f"  {program} {other:<10} {commands[other].summary}" for other in commands if other != default)
     listed = f"other commands (each has its own --help):\n{others}\n\n" if name == default and others else ""
@@ -105,7 +105,7 @@ def _on_sigterm(signum: int, frame: object) -> NoReturn:
 
 
 def _run(command: Command, args: Any) -> int:
-    """Run a command and turn what it raises into an exit status and one line on stderr."""
+    """Run a command, and turn an exception into an exit status and one line on stderr."""
     handler = absl_logging.get_absl_handler()
     handler.setFormatter(_Lines())
     previous = signal.signal(signal.SIGTERM, _on_sigterm)
@@ -128,19 +128,19 @@ def _run(command: Command, args: Any) -> int:
 
 
 def run_program(program: str, commands: Mapping[str, Command], default: str) -> NoReturn:
-    """Run the command that the first argument names, or the default one, and exit with its status."""
+    """Run the command named by the first argument, or else the default one, and exit with its status."""
 
     def choose(argv: list[str]) -> tuple[Command, Any]:
         name, rest = default, argv[1:]
         if rest and not rest[0].startswith("-"):
             name, rest = rest[0], rest[1:]
         if name not in commands:
-            print(f"{program}: no command '{name}': choose from {', '.join(commands)}, see --help", file=sys.stderr)
+            print(f"{program}: unknown command '{name}': choose from {', '.join(commands)}, or see --help", file=sys.stderr)
             sys.exit(2)
         parser = _parser(program, name, commands, default)
         try:
             args = parser.parse_args(rest)
-        except flags.Error as error:  # of absl's own flags; argparse ends the program itself for the others
+        except flags.Error as error:  # for absl's own flags; for the others argparse exits itself
             parser.error(str(error))
         except GalaxyZooError as error:
             print(f"error: {one_line(error)}", file=sys.stderr)

@@ -1,13 +1,13 @@
-"""The dataset folder: shard names, manifest, TFDS metadata; open an existing one. No TensorFlow.
+"""The dataset folder: shard names, manifest, TFDS metadata, and opening a finished dataset. No TensorFlow.
 
-    dataset_info.json  features.json                        what tensorflow-datasets reads
+    dataset_info.json  features.json                        metadata for tensorflow-datasets
     galaxy_zoo-train.tfrecord-00000-of-00024 ...            shards of train, validation, test, unlabelled
-    manifest.json                                           settings, source, checksums: what this project reads
+    manifest.json                                           settings, source, checksums: for this project
     rejected.csv                                            galaxy_id, source path, reason
-    names.csv                                               galaxy_id, name: only where names were not numbers
+    names.csv                                               galaxy_id, name: only if some names were not numbers
 
-The metadata is written here as plain JSON and not by tfds.folder_dataset.write_metadata: that one imports
-TensorFlow, decodes a record, and does not write atomically. Its format is that of tensorflow_datasets 4.9
+The metadata is written here as plain JSON, because tfds.folder_dataset.write_metadata imports TensorFlow,
+decodes a record, and does not write atomically. The format is that of tensorflow_datasets 4.9
 (proto/dataset_info.proto and proto/feature.proto in that package).
 """
 
@@ -56,19 +56,19 @@ class Shard:
 
 
 def shard_name(split: str, index: int, count: int) -> str:
-    """TFDS' name of a shard: galaxy_zoo-train.tfrecord-00000-of-00024."""
+    """The name of a shard in TFDS' format: galaxy_zoo-train.tfrecord-00000-of-00024."""
     return f"{NAME}-{split}.tfrecord-{index:05d}-of-{count:05d}"
 
 
 def to_json(value: Any) -> str:
-    """JSON whose bytes depend on the value alone: sorted keys, fixed indent, one newline at the end."""
+    """JSON whose bytes depend only on the value: sorted keys, fixed indent, one newline at the end."""
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def csv_line(values: Sequence[object]) -> bytes:
-    """A line of a CSV file, ended by a bare newline. Text from outside must have gone through `text.cell`.
+    """One line of a CSV file, ending in a bare newline. Text from outside must be escaped by `text.cell` first.
 
-    A value with a semicolon is quoted too: spreadsheets of many countries separate by it, and it may be followed by a formula.
+    A value with a semicolon is quoted too: in many countries spreadsheets split at it, and a formula may follow.
     """
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow(values)
@@ -97,7 +97,7 @@ def _tensor(dtype: str, shape: Sequence[int], encoding: str = "none") -> dict[st
 
 
 def features_json(encoding: str, shape: tuple[int, int] | None) -> str:
-    """TFDS' features.json. `shape`: height and width of the stored images when all share them, else None."""
+    """TFDS' features.json. `shape`: height and width of the stored images if all have the same, else None."""
     height, width = shape or (-1, -1)
     image: dict[str, Any]
     if encoding == "raw":
@@ -123,7 +123,7 @@ def features_json(encoding: str, shape: tuple[int, int] | None) -> str:
 
 
 def dataset_info_json(shards: Sequence[Shard]) -> str:
-    """TFDS' dataset_info.json for these shards, which must be in the order of their names within a split."""
+    """TFDS' dataset_info.json for these shards, which must be sorted by name within each split."""
     splits = [
         {
             "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
@@ -155,9 +155,9 @@ def manifest_json(
     shards: Sequence[Shard],
     files: Mapping[str, str],
 ) -> str:
-    """manifest.json: provenance and integrity.
+    """The text of manifest.json: provenance and checksums.
 
-    `files`: SHA-256 per other file. The manifest's own hash, "sha256", is that of `to_json` of all the rest.
+    `files`: SHA-256 of each other file. The manifest's own hash, "sha256", is that of `to_json` of its other keys.
     """
     content: dict[str, Any] = {
         "dataset": NAME,
@@ -173,9 +173,9 @@ def manifest_json(
 
 @dataclass(frozen=True)
 class Dataset:
-    """A finished dataset folder: where it lies, how it was made (`settings`), its shards, and its fingerprint.
+    """A finished dataset: its folder, how it was built (`settings`), its shards, and its fingerprint.
 
-    files: SHA-256 of every file beside the shards and the manifest.
+    files: SHA-256 of every file except the shards and the manifest.
     """
 
     folder: Path
@@ -188,7 +188,7 @@ class Dataset:
 
     @property
     def size(self) -> int:
-        """Side in pixels of every image that the reader gives."""
+        """Side in pixels of the crops that the reader returns."""
         return int(self.settings["size"])
 
     @property
@@ -196,43 +196,43 @@ class Dataset:
         return str(self.settings["encoding"])
 
     def galaxies(self, split: str, limit: int = 0) -> int:
-        """Number of galaxies in a split, or of the first `limit` of them (0: all); 0 where the split is absent."""
+        """Number of galaxies in a split, at most `limit` (0: all); 0 if the split does not exist."""
         galaxies = sum(shard.examples for shard in self.shards if shard.split == split)
         return min(galaxies, limit) if limit else galaxies
 
     def _table(self, name: str, header: tuple[str, ...]) -> list[list[str]]:
-        """The rows of a CSV file of the dataset. Raises DatasetError where it is missing or damaged."""
+        """The rows of a CSV file of the dataset. Raises DatasetError if it is missing or damaged."""
         try:
             with (self.folder / name).open(encoding="utf-8", newline="") as file:
                 first, *rows = csv.reader(file)
         except (OSError, ValueError, csv.Error) as error:
             raise DatasetError(f"{self.folder / name}: damaged ({error}): {BUILD_AGAIN}") from error
         if tuple(first) != header or any(len(row) != len(header) or not row[0].isdecimal() for row in rows):
-            raise DatasetError(f"{self.folder / name}: no table of {', '.join(header)}: {BUILD_AGAIN}")
+            raise DatasetError(f"{self.folder / name}: not a table of {', '.join(header)}: {BUILD_AGAIN}")
         return rows
 
     def names(self) -> dict[int, str]:
-        """Galaxy id -> file name, of the galaxies whose names were no numbers. Raises DatasetError where damaged."""
+        """Galaxy id -> file name, for galaxies whose names were not numbers. Raises DatasetError if the table is damaged."""
         rows = self._table(NAMES, NAMES_HEADER) if NAMES in self.files else []
         return {int(galaxy_id): from_cell(name) for galaxy_id, name in rows}
 
     def rejected(self) -> dict[int, str]:
-        """Galaxy id -> path in the source, of the images that could not be used. Raises DatasetError where damaged."""
+        """Galaxy id -> path in the source, for images that could not be used. Raises DatasetError if the table is damaged."""
         return {int(galaxy_id): from_cell(path) for galaxy_id, path, _ in self._table(REJECTED, REJECTED_HEADER)}
 
     def paths(self, split: str) -> list[Path]:
-        """The shards of a split in order. Raises DatasetError, naming the splits there are, where it is absent."""
+        """The paths of a split's shards in order. Raises DatasetError, listing the existing splits, if there are none."""
         paths = [self.folder / shard.name for shard in self.shards if shard.split == split]
         if not paths:
             there = ", ".join(name for name in SPLITS if self.galaxies(name))
-            raise DatasetError(f"{self.folder}: has no galaxies in split '{split}': it has {there}")
+            raise DatasetError(f"{self.folder}: has no galaxies in split '{split}': choose from {there}")
         return paths
 
 
 def read_manifest(folder: Path) -> Dataset:
-    """What the manifest in `folder` says, whether or not the other files agree with it.
+    """The dataset as the manifest in `folder` describes it; the other files are not compared with it.
 
-    Raises DatasetError where the folder is missing, unfinished or no dataset, and where the manifest was edited.
+    Raises DatasetError if the folder is missing, unfinished or not a dataset, or if the manifest has been edited.
     """
     advice = "make one with `preprocess --src IMAGES --out FOLDER`"
     local_path(folder)
@@ -243,7 +243,7 @@ def read_manifest(folder: Path) -> Dataset:
             below = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}")) + sorted(
                 path.parent for path in folder.glob(f"*/*/{MANIFEST}")
             )
-            hint = f"did you mean {below[0]}? Else {advice}" if below else advice
+            hint = f"did you mean {below[0]}? Otherwise {advice}" if below else advice
             raise DatasetError(f"{folder}: not a finished dataset ({name} is missing): {hint}")
     try:
         text = (folder / MANIFEST).read_text("utf-8")
@@ -256,29 +256,52 @@ def read_manifest(folder: Path) -> Dataset:
         dataset = Dataset(folder, *parts, shards, fingerprint)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
-            f"{folder / MANIFEST}: not a whole manifest of preprocess ({error}): build the dataset again in another folder"
+            f"{folder / MANIFEST}: not a complete manifest of preprocess ({error}): build the dataset again in another folder"
         ) from error
     if not intact:
-        raise DatasetError(f"{folder / MANIFEST}: edited since it was written: {BUILD_AGAIN}")
+        raise DatasetError(f"{folder / MANIFEST}: has been edited since it was written: {BUILD_AGAIN}")
     return dataset
 
 
 def _check_files(dataset: Dataset) -> None:
-    """Raise DatasetError where a file beside the shards is not as it was written."""
+    """Raise DatasetError if a file other than the shards is missing or has changed since it was written."""
     for name, digest in dataset.files.items():
         path = dataset.folder / name
         if not path.is_file():
             raise DatasetError(f"{path}: is missing: {BUILD_AGAIN}")
         if sha256_file(path) != digest:
-            raise DatasetError(f"{path}: was changed since it was written: move it elsewhere, and {BUILD_AGAIN}")
+            raise DatasetError(f"{path}: has changed since it was written: move it elsewhere, and {BUILD_AGAIN}")
 
 
-def open_dataset(folder: Path) -> Dataset:
-    """The finished dataset in `folder`.
+def open_dataset(folder: str | Path) -> Dataset:
+    """Open a finished dataset.
 
-    Raises DatasetError as `read_manifest` does, where a file beside the shards is not as it was written, and where a shard is
-    missing or has another size. The shards' contents are not read here: see `integrity`.
+    The shards are not read; `preprocess.verify_dataset` does that.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Dataset folder, as `preprocess` wrote it.
+
+    Returns
+    -------
+    Dataset
+        Its settings, shards and fingerprint.
+
+    Raises
+    ------
+    DatasetError
+        If the folder is missing, unfinished or not a dataset, if a file was edited, or if a shard is missing or has another
+        size.
+
+    Examples
+    --------
+    >>> from tfrecords import open_dataset
+    >>> dataset = open_dataset("data/demo")
+    >>> {split: dataset.galaxies(split) for split in ("train", "validation", "test", "unlabelled")}
+    {'train': 51, 'validation': 4, 'test': 5, 'unlabelled': 6}
     """
+    folder = local_path(folder)
     dataset = read_manifest(folder)
     _check_files(dataset)
     for shard in dataset.shards:
@@ -286,5 +309,5 @@ def open_dataset(folder: Path) -> Dataset:
         if not path.is_file():
             raise DatasetError(f"{path}: this shard is missing: {BUILD_AGAIN}")
         if (size := path.stat().st_size) != shard.bytes:
-            raise DatasetError(f"{path}: {size} bytes where {shard.bytes} were written: {BUILD_AGAIN}")
+            raise DatasetError(f"{path}: has {size} bytes instead of {shard.bytes}: {BUILD_AGAIN}")
     return dataset

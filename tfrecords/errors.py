@@ -5,12 +5,17 @@ import errno
 from tfrecords.text import printable
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-# What to do about a dataset that is damaged; messages end with it.
+# The next step for a damaged dataset; messages end with it.
 BUILD_AGAIN = "build the dataset again with --overwrite"
 
 
+def install_extra(extra: str) -> str:
+    """The command that installs an extra of this package, wherever the package itself was installed from."""
+    return f"pip install 'galaxy-zoo-vgg16[{extra}]'"
+
+
 class GalaxyZooError(Exception):
-    """Base of everything the project raises on purpose: the message says what, where, and what to do."""
+    """Base of every error that the project raises on purpose. The message names the thing, the reason and the next step."""
 
 
 class SourceError(GalaxyZooError):
@@ -22,44 +27,46 @@ class ImageError(GalaxyZooError):
 
 
 class DatasetError(GalaxyZooError):
-    """A folder is not a dataset, or does not hold what its manifest says."""
+    """A folder is not a dataset, or does not match its manifest."""
 
 
 class RecordError(DatasetError):
-    """The bytes of a shard are not intact records."""
+    """A record of a shard is damaged."""
 
 
 class ConfigError(GalaxyZooError):
-    """The settings do not go with what is already in the output folder, or with another input."""
+    """The settings conflict with the contents of the output folder, or with another input."""
 
 
 class SettingError(GalaxyZooError):
-    """A setting has an illegal value, or two contradict each other: bad usage."""
+    """A setting has an invalid value, or two settings contradict each other: bad usage."""
 
 
 class RunError(GalaxyZooError):
-    """A training run cannot start, go on, or be read."""
+    """A training run cannot be started, resumed or read."""
 
 
-# How libraries report that an allocation failed, where they raise no MemoryError: libjpeg, Pillow, pandas, zlib, HDF5.
+# How libraries report a failed allocation without a MemoryError: libjpeg, Pillow, pandas, zlib, HDF5.
 _NO_MEMORY = ("nsufficient memory", "ut of memory", "emory allocation", "annot allocate memory")
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was short: a fault of the machine, which concludes nothing about a file."""
+    """Whether an error reports a lack of memory, which is the fault of the machine and not of a file."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
 def squeezed(error: BaseException, longest: int | None = 160) -> str:
-    """The text of another program's error as part of our line: no line breaks, at most `longest` characters (None: all of
-    them); its kind where it has no text."""
+    """The text of a library's error for use in our messages: no line breaks, at most `longest` characters (None: no limit).
+
+    An error without text gives the name of its class.
+    """
     return " ".join(str(error).split())[:longest] or type(error).__name__
 
 
 def one_line(error: BaseException) -> str:
-    """The line a command prints for `error`: no traceback, no line breaks, and for a full disk the way out.
+    """The line that a command prints for `error`: no traceback, no line breaks; system errors get a next step.
 
-    Control characters, which file names may hold, are escaped.
+    Control characters, which file names may contain, are escaped.
     """
     return printable(_line(error))
 
@@ -75,7 +82,7 @@ def _line(error: BaseException) -> str:
         where = f" while writing {error.filename}" if error.filename else ""
         return f"the disk is full{where}: free some space, or choose another --out, and run the same command again"
     if isinstance(error, PermissionError):
-        return f"no permission for {error.filename}: choose a path you may use, or change its permissions"
+        return f"no permission for {error.filename}: choose another path, or change its permissions"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror or error}: check the path and try again"
     return squeezed(error, None)

@@ -1,4 +1,4 @@
-"""Write beside, fsync, rename: the only way a finished file appears."""
+"""Atomic files: every finished file is first written under another name, then synced and renamed."""
 
 import contextlib
 import errno
@@ -15,9 +15,9 @@ from typing import BinaryIO
 from tfrecords.errors import FULL_DISK, ConfigError
 
 PARTIAL_SUFFIX = ".partial"
-# Records of a few kilobytes each: a call of the system for every one would cost as much as its checksum.
+# Records have a few kilobytes each: a system call for every record would cost as much as its checksum.
 _BUFFER_BYTES = 1 << 20
-# What file systems answer that cannot flush a folder: FUSE, CIFS, some NFS. The open of one may be refused too.
+# Errors of file systems that cannot flush a folder: FUSE, CIFS, some NFS. Opening a folder may fail too.
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES, errno.EISDIR)
 _warned: set[str] = set()
 
@@ -25,12 +25,12 @@ log = logging.getLogger("tfrecords")
 
 
 def leave_warnings_to_parent() -> None:
-    """Log none of `warn_once`'s warnings in this process: its parent writes to the same folders, and logs them."""
+    """Silence `warn_once` in this process: its parent writes to the same folders, and logs the warnings."""
     _warned.update(("sync", "lock"))
 
 
 def warn_once(kind: str, message: str) -> None:
-    """Log a warning of this kind the first time it is needed in this process."""
+    """Log `message` as a warning, unless this process has already logged one of this kind."""
     if kind not in _warned:
         _warned.add(kind)
         log.warning("%s", message)
@@ -40,15 +40,15 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?:/|$)")
 
 
 def local_path(path: str | Path) -> Path:
-    """`path`, which must name a file or folder of this machine. Raises ConfigError for an address like gs://bucket/data.
+    """`path` as a Path, which must be a local one. Raises ConfigError for an address such as gs://bucket/data.
 
-    Path("gs://bucket") has one slash left; what begins so is an address too, unless there is a folder of that name.
+    Path("gs://bucket") keeps only one slash: gs:/bucket counts as an address too, unless there is a folder named `gs:`.
     """
     text = str(path)
     if _ADDRESS.match(text) and ("://" in text or not Path(Path(text).parts[0]).is_dir()):
         raise ConfigError(
-            f"{text}: is an address, and this program reads and writes files of this machine alone: "
-            "copy or mount it (gcsfuse, s3fs, rclone) and give the path here"
+            f"{text}: is an address, but this program reads and writes only local files: "
+            "copy or mount it (gcsfuse, s3fs, rclone) and give the local path"
         )
     return Path(path)
 
@@ -56,7 +56,7 @@ def local_path(path: str | Path) -> Path:
 def sync_folder(folder: Path) -> None:
     """Flush the folder's entries to disk, so that a rename in it survives a power cut.
 
-    Where the file system cannot do that, one warning is logged and the work continues.
+    If the file system cannot do that, one warning is logged and work continues.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -75,22 +75,22 @@ def sync_folder(folder: Path) -> None:
 
 
 def partial_path(path: Path, beside: Path | None = None) -> Path:
-    """A new name for the unfinished `path`, in the folder `beside` (default: its own), that no other attempt uses."""
+    """A new, unique name for the unfinished `path`, in the folder `beside` (default: the folder of `path`)."""
     return (beside or path.parent) / f".{path.name[:40]}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
 
 
 def _create(path: Path) -> BinaryIO:
-    """A new file for writing. An existing one, or a link, is an error and never followed."""
+    """Create a file for writing. Raises FileExistsError if a file or a link exists; links are never followed."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     return open(os.open(path, flags, 0o666), "wb", buffering=_BUFFER_BYTES)  # noqa: PTH123 (a descriptor)
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path, beside: Path | None = None) -> Iterator[BinaryIO]:
-    """A binary file for writing that becomes `path` when the block ends, and leaves nothing when it raises.
+    """A binary file for writing that becomes `path` when the block ends; if the block raises, nothing is left.
 
-    `beside` is the folder of the unfinished file (default: that of `path`); it must be on the same file system,
-    or the rename would not be atomic.
+    `beside` is the folder of the unfinished file (default: that of `path`). It must be on the same file system
+    as `path`, or the rename would not be atomic.
     """
     partial = partial_path(path, beside)
     try:
@@ -102,31 +102,31 @@ def atomic_file(path: Path, beside: Path | None = None) -> Iterator[BinaryIO]:
     except BaseException as error:
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None and error.errno in FULL_DISK:
-            error.filename = str(path)  # a failed write() does not know its file
+            error.filename = str(path)  # the error of a failed write() names no file
         raise
     sync_folder(path.parent)
 
 
 def write_bytes(path: Path, content: bytes, beside: Path | None = None) -> None:
-    """Put `content` under `path` in one atomic step; `beside` as in `atomic_file`."""
+    """Write `content` to `path` atomically; `beside` as in `atomic_file`."""
     with atomic_file(path, beside) as file:
         file.write(content)
 
 
 def write_text(path: Path, text: str, beside: Path | None = None) -> None:
-    """Put `text` as UTF-8 under `path` in one atomic step; `beside` as in `atomic_file`."""
+    """Write `text` to `path` as UTF-8, atomically; `beside` as in `atomic_file`."""
     write_bytes(path, text.encode("utf-8"), beside)
 
 
 def real_folder(folder: Path) -> None:
-    """Make `folder`, whose parent exists. Raises ConfigError where it is a link or a file: what lies behind is not ours."""
+    """Create `folder` if missing; its parent must exist. Raises ConfigError for a file or a link, whose target is not ours."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
     mode = folder.lstat().st_mode
     if stat.S_ISLNK(mode):
-        raise ConfigError(f"{folder}: is a link to another folder: remove the link, or choose another one")
+        raise ConfigError(f"{folder}: is a link to another folder: remove the link, or choose another folder")
     if not stat.S_ISDIR(mode):
-        raise ConfigError(f"{folder}: is a file where a folder belongs: move it elsewhere, or choose another folder")
+        raise ConfigError(f"{folder}: is a file, not a folder: move it elsewhere, or choose another folder")
 
 
 def sha256_file(path: Path) -> str:

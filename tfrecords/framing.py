@@ -1,6 +1,6 @@
-"""The TFRecord file framing: write, read, check. No TensorFlow.
+"""TFRecord framing: write, read and check records. No TensorFlow.
 
-A file is a plain run of records, each
+A file is a sequence of records, without a header or an index. Each record consists of
 
     length   uint64, little endian
     crc      uint32, masked CRC-32C of the 8 length bytes
@@ -32,7 +32,7 @@ def masked_crc(data: bytes) -> int:
 
 
 def frame(data: bytes) -> bytes:
-    """One record ready to be appended to a file."""
+    """`data` as one framed record, ready to be appended to a file."""
     length = struct.pack("<Q", len(data))
     return b"".join((length, _FOOTER.pack(masked_crc(length)), data, _FOOTER.pack(masked_crc(data))))
 
@@ -45,9 +45,9 @@ def _exactly(file: BinaryIO, size: int, path: Path, number: int) -> bytes:
 
 
 def read_records(path: Path) -> Iterator[bytes]:
-    """The records' data in file order.
+    """The data of each record, in file order.
 
-    Raises RecordError, naming the record, where the file is cut off or a checksum does not match.
+    Raises RecordError, naming the record, if the file is cut off or a checksum does not match.
     """
     with path.open("rb") as file:
         number = 0

@@ -1,9 +1,9 @@
-"""Centre crop, resize, encode, decode: the only place that touches pixels before training.
+"""Centre crop, resize, encode, decode: the only module that handles pixels before training.
 
-Where a JPEG is only cut, not resized, it is cut in the JPEG domain: its coefficients are copied, not decoded and
-encoded again. JPEG stores blocks, and smooths colour across their edges, so that the cut takes whole blocks: those
-that cover the crop and one colour sample around it. The decoded crop then equals that of the whole image in every
-pixel. Source: jpegtran's crop, in libjpeg-turbo's doc/usage.txt.
+A JPEG whose crop need not be resized is cropped losslessly: its coefficients are copied, not decoded and encoded
+again. JPEG stores blocks, and decoders smooth colour across their edges. A lossless crop therefore consists of whole
+blocks: those that cover the crop and one colour sample around it. Once decoded, the crop equals that of the whole
+image in every pixel. Source: jpegtran's crop, in libjpeg-turbo's doc/usage.txt.
 """
 
 import io
@@ -20,22 +20,22 @@ from tfrecords.errors import GalaxyZooError, ImageError, lacks_memory, squeezed
 
 try:
     import turbojpeg
-except ImportError:  # no wheel for 64-bit Arm Linux; png and raw do without
+except ImportError:  # no wheel for 64-bit Arm Linux; png and raw do not need it
     turbojpeg = None
 if not hasattr(turbojpeg, "transform"):  # PyTurboJPEG's module has the same name
     turbojpeg = None
 
 ENCODINGS = ("jpeg", "png", "raw")
-# Far above any survey cutout; a larger header or file is a mistake or a decompression bomb.
+# Far above any survey cutout: a larger image or file is a mistake or a decompression bomb.
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256_000_000
-# What Pillow opens and converts to 8-bit RGB without a choice of ours; 16-bit and float images need a stretch first.
+# Modes that Pillow converts to 8-bit RGB without any choice; 16-bit and float images would need a stretch first.
 _EIGHT_BIT_MODES = ("RGB", "L", "CMYK", "P", "RGBA", "LA", "1", "YCbCr")
 _JPEG_MAGIC = b"\xff\xd8\xff"
-# A bound on what decoding takes for each pixel: coefficients of three colours at two bytes, Pillow's four bytes, and two
-# copies of three.
+# Upper bound on the memory for decoding one pixel: three colours' coefficients of two bytes, Pillow's four bytes, and two
+# copies of three bytes.
 _DECODING_BYTES = 16
-# What libjpeg-turbo says of a coefficient that no 8-bit image has.
+# Part of libjpeg-turbo's error for a coefficient that no 8-bit image has.
 _OUT_OF_RANGE = "out of range"
 
 
@@ -44,22 +44,22 @@ class CropSettings:
     """How an image becomes a stored crop.
 
     crop_fraction: side of the centred square over the image's shorter side, in (0, 1].
-    size: side of the stored image in pixels. encoding: one of ENCODINGS. jpeg_quality: 1 to 100, of JPEGs that
+    size: side of the crop as stored, in pixels. encoding: one of ENCODINGS. jpeg_quality: 1 to 100, for JPEGs that
     must be encoded again.
     """
 
-    crop_fraction: float
-    size: int
-    encoding: str
-    jpeg_quality: int
+    crop_fraction: float = 0.5
+    size: int = 212
+    encoding: str = "jpeg"
+    jpeg_quality: int = 95
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An encoded crop as it goes into its record.
+    """An encoded crop as stored in its record.
 
-    offset: row and column at which the size x size crop begins in it. shape: its height and width.
-    enlarged: the crop had fewer pixels than `size`. lossless: its pixels are those of the source.
+    offset: row and column at which the size x size crop begins in the stored image. shape: height and width of that image.
+    enlarged: the crop had fewer pixels than `size`. lossless: the crop has the pixels of the source.
     """
 
     data: bytes
@@ -70,11 +70,11 @@ class StoredImage:
 
 
 def require_codec(encoding: str) -> None:
-    """Raise GalaxyZooError, with what to install, where this encoding cannot be written here."""
+    """Raise GalaxyZooError, with the package to install, if this encoding cannot be written on this machine."""
     if encoding == "jpeg" and turbojpeg is None:
         raise GalaxyZooError(
-            "JPEGs are cut with the package turbojpeg, which is not installed: `pip install turbojpeg`, "
-            "or choose --encoding png or raw (it has no wheel for 64-bit Arm Linux, Intel Macs and Python 3.14)"
+            "--encoding jpeg needs the package turbojpeg, which is not installed: `pip install turbojpeg`, "
+            "or choose --encoding png or raw (turbojpeg has no wheel for 64-bit Arm Linux, Intel Macs or Python 3.14)"
         )
 
 
@@ -83,10 +83,10 @@ def _too_large(width: int, height: int) -> ImageError:
 
 
 def _unreadable(error: Exception, width: int = 0, height: int = 0) -> ImageError:
-    """The error for an image of this size that a codec refused. Raises MemoryError where memory was what it lacked.
+    """The error for an image of this size that a codec refused. Raises MemoryError if the codec lacked memory.
 
-    Codecs hide that: libjpeg-turbo's wrapper answers "No error", and Pillow "broken data stream". So where there is no room
-    now for all that decoding takes, nothing is concluded about the image.
+    Codecs hide a lack of memory: libjpeg-turbo's wrapper reports "No error", and Pillow "broken data stream". So if the
+    memory for decoding cannot be allocated now, the image is not called unreadable.
     """
     if lacks_memory(error) or str(error) == "No error":
         raise MemoryError(f"{width} x {height} pixels") from error
@@ -98,12 +98,12 @@ def _unreadable(error: Exception, width: int = 0, height: int = 0) -> ImageError
 
 
 def _jpeg_header(data: bytes) -> dict[str, Any] | None:
-    """What libjpeg-turbo says of an 8-bit JPEG; None of anything else, and where the package is missing."""
+    """The header of an 8-bit lossy JPEG, as libjpeg-turbo reads it; None for other images, or without turbojpeg."""
     if turbojpeg is None or not data.startswith(_JPEG_MAGIC):
         return None
     try:
         header: dict[str, Any] = turbojpeg.decompress_header(data)
-    except RuntimeError as error:  # warnings too
+    except RuntimeError as error:  # for warnings too
         raise _unreadable(error) from error
     if header["width"] * header["height"] > MAX_PIXELS:
         raise _too_large(header["width"], header["height"])
@@ -111,7 +111,7 @@ def _jpeg_header(data: bytes) -> dict[str, Any] | None:
 
 
 def _usual(header: dict[str, Any]) -> bool:
-    """Whether libjpeg-turbo turns a JPEG of these colours into RGB as Pillow does; not so CMYK."""
+    """Whether libjpeg-turbo converts the colours of this JPEG to RGB as Pillow does; for CMYK it does not."""
     return header["colorspace"] in (turbojpeg.CS.YCbCr, turbojpeg.CS.GRAY)
 
 
@@ -119,30 +119,30 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
     size = (0, 0)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the next check says it better
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the next check has a better message
             opened = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
         with opened as image:
             size = image.size
             if image.width * image.height > MAX_PIXELS:
                 raise _too_large(image.width, image.height)
-            # Pillow reads 16-bit colour PNGs as 8-bit without a word; byte 24 of a PNG is its bit depth.
+            # Pillow silently reads 16-bit colour PNGs as 8-bit; byte 24 of a PNG is its bit depth.
             if image.mode not in _EIGHT_BIT_MODES or (image.format == "PNG" and data[24] == 16):
                 raise ImageError("more than 8 bits per channel: convert it to 8-bit RGB first")
             return np.asarray(image.convert("RGB"))
     except ImageError:
         raise
-    except UnidentifiedImageError as error:  # its own text holds a memory address
+    except UnidentifiedImageError as error:  # its text contains a memory address
         raise ImageError("not a readable JPEG or PNG") from error
     except Exception as error:  # Pillow raises many kinds for damaged files: OSError, SyntaxError, ValueError, ...
         raise _unreadable(error, *size) from error
 
 
 def decode(data: bytes) -> np.ndarray:
-    """A JPEG or PNG file as uint8 (height, width, 3): 8-bit RGB, pixels as stored (EXIF orientation is ignored).
+    """The pixels of a JPEG or PNG file as uint8 (height, width, 3): 8-bit RGB, as stored (EXIF orientation is ignored).
 
-    libjpeg-turbo decodes what it can: the pixels are Pillow's, in half the time, and it warns where Pillow fills the
-    rest of a JPEG that was cut off with grey. Any warning counts: it names only the first, and a harmless one may
-    hide another. Raises ImageError, with the reason, for anything else: damaged, cut off, absurdly large or 16-bit.
+    libjpeg-turbo decodes what it can. It gives the same pixels as Pillow in half the time, and warns about a JPEG that
+    is cut off, which Pillow fills up with grey. Any warning is an error: only the first is reported, and a harmless one
+    may hide another. Raises ImageError, with the reason, for other files: damaged, cut off, absurdly large or 16-bit.
     """
     if not data:
         raise ImageError("the file is empty")
@@ -152,7 +152,7 @@ def decode(data: bytes) -> np.ndarray:
             pixels = np.asarray(turbojpeg.decompress(data, wanted, raise_on_warnings=True))
         except RuntimeError as error:
             raise _unreadable(error, header["width"], header["height"]) from error
-        # Versions of libjpeg-turbo smooth a progressive image whose last scans were left out in different ways.
+        # Versions of libjpeg-turbo differ in how they smooth a progressive image whose last scans are missing.
         if _usual(header) and not header["progressive"]:
             return pixels
     return _decode_with_pillow(data)
@@ -167,7 +167,7 @@ def crop_box(height: int, width: int, crop_fraction: float) -> tuple[int, int, i
 
 
 def crop(image: np.ndarray, crop_fraction: float, size: int) -> np.ndarray:
-    """The centre of a uint8 (height, width, 3) as uint8 (size, size, 3); resized with Lanczos only where it must be."""
+    """The centre of an image, uint8 (height, width, 3), as uint8 (size, size, 3); resized (Lanczos) only if necessary."""
     row, column, side = crop_box(image.shape[0], image.shape[1], crop_fraction)
     centre = image[row : row + side, column : column + side]
     if side != size:
@@ -176,35 +176,35 @@ def crop(image: np.ndarray, crop_fraction: float, size: int) -> np.ndarray:
 
 
 def encode(pixels: np.ndarray, encoding: str, jpeg_quality: int = 95) -> bytes:
-    """uint8 (height, width, 3) as the bytes of a JPEG or PNG file, or its raw bytes in row-major order."""
+    """Pixels, uint8 (height, width, 3), as the bytes of a JPEG or PNG file, or as raw bytes in row-major order."""
     if encoding == "raw":
         return pixels.tobytes()
     buffer = io.BytesIO()
     if encoding == "jpeg":
         Image.fromarray(pixels).save(buffer, "JPEG", quality=jpeg_quality)
     else:
-        # Run lengths only: 5 times faster than Pillow's default for 6 % more bytes (benchmarks/README.md).
+        # Run-length encoding only: 5 times faster than Pillow's default for 6 % more bytes (benchmarks/README.md).
         Image.fromarray(pixels).save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return buffer.getvalue()
 
 
 def decode_stored(data: bytes, encoding: str, size: int, offset: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """A stored image as uint8 (size, size, 3), cut out at `offset` (row, column). Raises ImageError if it is too small."""
+    """The crop at `offset` (row, column) of a stored image, uint8 (size, size, 3). Raises ImageError if it is incomplete."""
     if encoding == "raw":
         if len(data) != size * size * 3:
-            raise ImageError(f"{len(data)} bytes are no raw image of {size} x {size} x 3")
+            raise ImageError(f"{len(data)} bytes are not a raw image of {size} x {size} x 3")
         return np.frombuffer(data, np.uint8).reshape(size, size, 3)
     row, column = offset
     pixels = decode(data)[row : row + size, column : column + size]
     if pixels.shape != (size, size, 3):
-        raise ImageError(f"holds no crop of {size} x {size} at {row}, {column}")
+        raise ImageError(f"too small for a crop of {size} x {size} at {row}, {column}")
     return pixels
 
 
 def _blocks(start: int, side: int, length: int, colour: int, block: int) -> tuple[int, int]:
-    """First pixel and the one after the last of the whole blocks that cover a crop and one colour sample around it.
+    """The first pixel and the end of the whole blocks that cover a crop and one colour sample around it.
 
-    `length`: of the image along this axis; `colour`: pixels per colour sample; `block`: pixels per block.
+    `length`: size of the image along this axis; `colour`: pixels per colour sample; `block`: pixels per block.
     """
     margin = colour if colour > 1 else 0
     first = max(start - margin, 0) // block * block
@@ -212,13 +212,13 @@ def _blocks(start: int, side: int, length: int, colour: int, block: int) -> tupl
     return first, min(stop, length)
 
 
-@lru_cache(maxsize=64)  # a survey's images are of few kinds
+@lru_cache(maxsize=64)  # the images of a survey have few sizes and samplings
 def _cut_box(
     height: int, width: int, sampling: Any, crop_fraction: float, size: int
 ) -> tuple[tuple[int, int, int, int], tuple[int, int]] | None:
-    """Top, left, bottom and right of the blocks to cut out, and the crop's row and column in them.
+    """Top, left, bottom and right of the blocks to copy, and the row and column of the crop in them.
 
-    None where the crop must be resized, or the JPEG's colour `sampling` is unusual.
+    None if the crop must be resized, or if the JPEG's colour `sampling` is unusual.
     """
     row, column, side = crop_box(height, width, crop_fraction)
     # Pixels per colour sample, down and across; a block is 8 samples.
@@ -236,30 +236,30 @@ def _cut_box(
 
 
 def _cut(data: bytes, header: dict[str, Any], crop_fraction: float, size: int) -> StoredImage | None:
-    """The crop cut out of a JPEG without decoding it; None where that cannot be done."""
+    """The lossless crop of a JPEG, made without decoding it; None if that is impossible."""
     box = _cut_box(header["height"], header["width"], header["subsamp"], crop_fraction, size)
     if box is None:
         return None
     (top, left, bottom, right), offset = box
     try:
-        # With Huffman tables made for it, for then libjpeg-turbo looks at each value. Without, it writes nonsense, and no word,
-        # for what the standard tables cannot hold: only damaged images do, yet decoders show them. copynone drops EXIF and
-        # colour profiles, which no pixel depends on.
+        # Optimised Huffman tables, because libjpeg-turbo checks each value only for them. With the standard tables it
+        # silently writes nonsense for values that have no code. Only damaged images contain such values, but decoders
+        # accept them. copynone drops EXIF and colour profiles, on which no pixel depends.
         checked = turbojpeg.transform(
             data, x=left, y=top, w=right - left, h=bottom - top, crop=True, copynone=True, perfect=False, optimize=True
         )
-        # The standard tables again: the bytes of a cut made without the look.
+        # Back to the standard tables: the bytes of a lossless crop made without the check.
         cut = turbojpeg.transform(checked, copynone=True, perfect=False)
     except RuntimeError as error:
         if _OUT_OF_RANGE in str(error):
             return None
         raise _unreadable(error, header["width"], header["height"]) from error
-    # Sampling factors that turbojpeg knows by a usual name may have larger blocks: then it cut out more.
+    # turbojpeg reports some unusual sampling factors as usual ones; with their larger blocks the crop is larger too.
     cut_header = turbojpeg.decompress_header(cut)
     if (cut_header["height"], cut_header["width"]) != (bottom - top, right - left):
         return None
     stored = StoredImage(cut, offset, (bottom - top, right - left), enlarged=False, lossless=True)
-    # Decoders smooth a progressive image whose last scans were left out; its cut would come out unsmoothed.
+    # Decoders smooth a progressive image whose last scans are missing; its lossless crop would not be smoothed.
     if header["progressive"] and not np.array_equal(
         crop(decode(data), crop_fraction, size), decode_stored(cut, "jpeg", size, stored.offset)
     ):
@@ -268,9 +268,10 @@ def _cut(data: bytes, header: dict[str, Any], crop_fraction: float, size: int) -
 
 
 def store(data: bytes, settings: CropSettings) -> StoredImage:
-    """The bytes of a source image as the crop that goes into its record. Raises ImageError where it is unreadable.
+    """The crop of a source image, encoded for its record. Raises ImageError if the image is unreadable.
 
-    As `jpeg`, a JPEG that need not be resized is cut losslessly; call `require_codec` once before.
+    `data`: the bytes of the image file. With encoding `jpeg`, a JPEG whose crop need not be resized is cropped losslessly;
+    call `require_codec` once before.
     """
     if settings.encoding == "jpeg" and (header := _jpeg_header(data)) is not None and _usual(header):
         stored = _cut(data, header, settings.crop_fraction, settings.size)

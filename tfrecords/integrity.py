@@ -1,7 +1,7 @@
-"""Whether a dataset's shards are those that its manifest lists, by their SHA-256.
+"""Check that a dataset's shards are those in its manifest, by their SHA-256.
 
-TensorFlow checks the CRC of each record it reads, but not that a shard is the right one: two of equal size that were swapped,
-or one of another build, would be read without a word. `benchmarks.checks` measures what hashing costs.
+TensorFlow checks the CRC of each record, but not that a shard is the right one: it would silently read two swapped shards of
+equal size, or a shard of another build. `benchmarks.checks` measures the cost of hashing.
 """
 
 import os
@@ -14,9 +14,9 @@ from tfrecords.errors import BUILD_AGAIN, DatasetError
 from tfrecords.files import sha256_file
 from tfrecords.progress import progress_bar
 
-# Size, time of last change of content and of status (ns), inode: while they are the same, so is the file.
+# Size, time of last change of content and of status (ns), inode: while these are unchanged, so is the file.
 Stamp = tuple[int, int, int, int]
-# Below so many bytes hashing is over before a bar could be read.
+# Hashing fewer bytes ends before a progress bar could be read.
 _BAR_BYTES = 2_000_000_000
 
 
@@ -36,9 +36,9 @@ def read_shards(dataset: Dataset, split: str, limit: int = 0) -> list[Shard]:
 
 
 def check_shards(dataset: Dataset, shards: Iterable[Shard], checked: Mapping[str, Stamp] | None = None) -> dict[str, Stamp]:
-    """Hash shards, several at a time; returns what to give as `checked` next time, to hash only those that changed since.
+    """Hash shards, several at a time, and return their stamps: pass these as `checked` next time to hash only changed shards.
 
-    Raises DatasetError, naming it, for a shard that is not the one in the manifest.
+    Raises DatasetError, naming the shard, if a shard differs from the one in the manifest.
     """
     checked = checked or {}
 
@@ -54,7 +54,7 @@ def check_shards(dataset: Dataset, shards: Iterable[Shard], checked: Mapping[str
             if not good:
                 pool.shutdown(cancel_futures=True)
                 raise DatasetError(
-                    f"{dataset.folder / shard.name}: holds other bytes than preprocess wrote: "
+                    f"{dataset.folder / shard.name}: differs from the shard that preprocess wrote: "
                     f"move it elsewhere, and {BUILD_AGAIN}"
                 )
             bar.update(shard.bytes)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: as exceptions, and held back while something must be finished first."""
+"""Ctrl-C and SIGTERM: as exceptions, and deferred while something must be finished first."""
 
 import contextlib
 import os
@@ -9,25 +9,25 @@ from typing import NoReturn
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived; like KeyboardInterrupt no Exception, so that nothing swallows it."""
+    """SIGTERM arrived. Like KeyboardInterrupt it is not an Exception, so that no `except Exception` swallows it."""
 
 
 class Interruption:
-    """A Ctrl-C or SIGTERM that waits for a good moment: see `deferred_interrupts`."""
+    """A deferred Ctrl-C or SIGTERM: see `deferred_interrupts`."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
     def raise_now(self) -> NoReturn:
-        """What the signal would have raised when it came; Terminated where it came to another process of the same run."""
+        """Raise what the signal would have raised at once; Terminated if another process of the same run received it."""
         raise KeyboardInterrupt if self.signal == signal.SIGINT else Terminated
 
 
 @contextlib.contextmanager
 def deferred_interrupts(notice: str) -> Iterator[Interruption]:
-    """Within the block the first Ctrl-C or SIGTERM prints `notice` and is only remembered; the next ends the block.
+    """Within the block the first Ctrl-C or SIGTERM only prints `notice` and is remembered; the next ends the block.
 
-    Outside the main thread, where Python takes no signals, nothing changes.
+    Has no effect outside the main thread, because Python handles signals only there.
     """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():

@@ -1,7 +1,7 @@
-"""A folder that one process works in: its lock, which ends with the process however that ends, and its removal.
+"""A work folder, used by one process at a time: its lock and its removal.
 
-The lock is `flock` on a file `lock` in the folder. File systems without `flock` (Lustre, some NFS and FUSE mounts) get one
-warning, and the work continues without it.
+The lock is `flock` on a file `lock` in the folder, and ends with the process, even if that is killed. On file systems without
+`flock` (Lustre, some NFS and FUSE mounts) one warning is logged, and work continues without a lock.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from tfrecords.errors import ConfigError
 from tfrecords.files import PARTIAL_SUFFIX, real_folder, warn_once, write_bytes
 
 _LOCK = "lock"
-# Stands in every lock file, so that a folder of somebody else with a file of that name is never taken for ours.
+# The content of every lock file, so that somebody else's folder with a file of that name is never mistaken for ours.
 _OURS = b"galaxy-zoo-vgg16\n"
 _ATTEMPTS = 1000
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -29,7 +29,7 @@ _PARTIAL = re.compile(rf"\..*{re.escape(PARTIAL_SUFFIX)}")
 
 
 def is_ours(work: Path) -> bool:
-    """Whether the folder `work` is one that `locked` made, or an empty one. Raises FileNotFoundError where there is none."""
+    """Whether the folder `work` is empty, or was made by `locked`. Raises FileNotFoundError if it is missing."""
     if not stat.S_ISDIR(work.lstat().st_mode):
         return False
     entries = os.listdir(work)
@@ -40,11 +40,11 @@ def is_ours(work: Path) -> bool:
     if not stat.S_ISREG(status.st_mode) or status.st_size > len(_OURS):
         return False
     content = lock.read_bytes()
-    return content == _OURS or (not content and entries == [_LOCK])  # killed between the two steps that make it
+    return content == _OURS or (not content and entries == [_LOCK])  # its process was killed before writing to it
 
 
 def _is_here(descriptor: int, work: Path) -> bool:
-    """Whether an open lock is that of the folder, and not of an earlier one that was removed."""
+    """Whether an open lock is the one now in the folder, and not that of an earlier folder that was removed."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(work / _LOCK))
     except FileNotFoundError:
@@ -52,14 +52,14 @@ def _is_here(descriptor: int, work: Path) -> bool:
 
 
 def make_lock(work: Path) -> None:
-    """Put a lock file into a folder that is known to be ours."""
+    """Write a lock file into a folder that is known to be ours."""
     write_bytes(work / _LOCK, _OURS)
 
 
 def _open(work: Path, known: re.Pattern[str]) -> int:
     real_folder(work)
     if not is_ours(work):
-        raise ConfigError(f"{work}: is not a folder of this program: move it elsewhere, or choose another --out")
+        raise ConfigError(f"{work}: was not created by this program: move it elsewhere, or choose another --out")
     for name in os.listdir(work):
         if name != _LOCK and not known.fullmatch(name):
             raise ConfigError(f"{work / name}: was not written by this program: move it elsewhere, or choose another --out")
@@ -70,16 +70,16 @@ def _open(work: Path, known: re.Pattern[str]) -> int:
 
 
 def _acquire(work: Path, busy: str, known: re.Pattern[str]) -> int:
-    """The open lock of a work folder, which is made where it is missing.
+    """Lock a work folder, created if missing, and return the open lock.
 
-    Another process may finish and remove its work folder between any two steps here; then the steps are repeated.
+    Another process may finish and remove the folder between any two steps; then the steps are repeated.
     """
     for attempt in itertools.count(1):
         try:
             work.parent.mkdir(parents=True, exist_ok=True)
             descriptor = _open(work, known)
         except FileNotFoundError:
-            if attempt == _ATTEMPTS:  # no other process: a folder cannot be made there
+            if attempt == _ATTEMPTS:  # no other process is the cause: the folder cannot be created
                 raise
             continue
         try:
@@ -103,10 +103,10 @@ def _acquire(work: Path, busy: str, known: re.Pattern[str]) -> int:
 
 
 def remove(work: Path, known: re.Pattern[str]) -> None:
-    """Remove a work folder at once for all other processes, which might else make their lock in what is left of it.
+    """Remove a work folder. It is renamed first, so that no other process can create its lock in the remains.
 
-    known: names of what we put there; anything else is kept. The lock goes last: should this process be killed on the way, the
-    rest is still recognised as ours.
+    known: names of our files; other files are kept. The lock is removed last: if this process is killed before, the remains
+    are still recognised as ours.
     """
     doomed = work.with_name(f"{work.name}-{secrets.token_hex(8)}")
     work.rename(doomed)
@@ -114,7 +114,7 @@ def remove(work: Path, known: re.Pattern[str]) -> None:
 
 
 def _empty(doomed: Path, known: re.Pattern[str]) -> None:
-    """Another process may be removing it too, as a leftover."""
+    """Remove a renamed work folder. Another process may be removing it too, as a leftover."""
     clear(doomed, known)
     with contextlib.suppress(FileNotFoundError):
         if os.listdir(doomed) == [_LOCK]:
@@ -124,7 +124,7 @@ def _empty(doomed: Path, known: re.Pattern[str]) -> None:
 
 
 def clear(work: Path, known: re.Pattern[str]) -> None:
-    """Remove from a work folder whatever has a known name, but never the lock, nor what lies behind a link."""
+    """Remove everything with a known name from a work folder, but never the lock, nor the target of a link."""
     with contextlib.suppress(FileNotFoundError):
         for path in work.iterdir():
             if path.name != _LOCK and known.fullmatch(path.name):
@@ -135,7 +135,7 @@ def clear(work: Path, known: re.Pattern[str]) -> None:
 
 
 def leftovers(work: Path) -> Iterator[Path]:
-    """What `remove` left of this work folder when it was killed."""
+    """Remains of this work folder, from processes that were killed in `remove`."""
     for path in work.parent.glob(f"{work.name}-*"):
         with contextlib.suppress(FileNotFoundError):
             if _DOOMED.fullmatch(path.name.removeprefix(work.name)) and is_ours(path):
@@ -144,20 +144,20 @@ def leftovers(work: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(work: Path, busy: str, known: re.Pattern[str], keep: tuple[str, ...] = ()) -> Iterator[None]:
-    """Hold the work folder `work` alone while the block runs. It stays behind where it then holds one of the files `keep`.
+    """Lock the work folder `work` while the block runs. Afterwards it is removed, unless it contains one of the files `keep`.
 
-    known: names of what we put there. Raises ConfigError, with `busy` as what to do, where another process holds it, and where
-    a folder or a file of somebody else lies there.
+    known: names of our files. Raises ConfigError, with the advice `busy`, if another process holds the lock, and if the folder
+    or a file in it is not ours.
     """
     new = [path for path in (work.parent, *work.parent.parents) if not path.exists()]
     descriptor = _acquire(work, busy, known)
     try:
         for leftover in leftovers(work):
             _empty(leftover, known)
-        clear(work, _PARTIAL)  # of a process that was killed
+        clear(work, _PARTIAL)  # left by a process that was killed
         yield
     finally:
-        # Refused before it began: leave no trace. A finished job's folder is gone, or another's by now.
+        # A command that was refused leaves no trace. A finished build has removed its folder, which may be another's by now.
         if _is_here(descriptor, work) and not any((work / name).exists() for name in keep):
             remove(work, known)
             with contextlib.suppress(OSError):

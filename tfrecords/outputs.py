@@ -1,12 +1,12 @@
-"""An output folder and its marker: the list of the files that we wrote there. Nothing else in it is overwritten or removed.
+"""An output folder and its marker: the list of the files that we wrote there. No other file is overwritten or removed.
 
     .galaxy-zoo/marker.json     {"kind": "run", "files": {"report/index.html": SHA-256, "checkpoint/...": ""}}
-    .galaxy-zoo/lock            held while one of our programs writes here, see `locks`
+    .galaxy-zoo/lock            held while one of our programs writes here: see `locks`
 
-A file is listed before it is written: with the hash that it will have, beside that of the file it replaces, or "" where that
-is not known yet, or "-" for those that are never hashed. So a kill at any moment leaves no file of ours that is not listed (but
-for an event file whose name TensorFlow chose a moment before); and a file that somebody changed since is recognised, and left
-as it is. A dataset's marker is its manifest.json (see `dataset`), and while it is being made the list in its work folder.
+A file is listed before it is written: with its future hash and that of the file it replaces, with "" if the hash is not
+known yet, or with "-" if the file is never hashed. So a process that is killed at any moment leaves no file of ours unlisted
+(except an event file whose name TensorFlow has just chosen). A file that somebody has changed is recognised, and left
+unchanged. The marker of a dataset is its manifest.json (see `dataset`); during the build, it is the list in its work folder.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ from tfrecords.files import atomic_file, local_path, real_folder, sha256_file, w
 
 PRIVATE = ".galaxy-zoo"
 _MARKER = "marker.json"
-# What lies in the private folder: beside the marker, unfinished files, and what a run keeps for itself.
+# Our files in the private folder: the marker, unfinished files, and the private files of a run.
 _KNOWN = re.compile(r"marker\.json|shards\.json|features-.*|\..*\.partial")
 _UNKNOWN, NEVER = "", "-"
 _KINDS = {"run": "a training run", "page": "a page of explore", "export": "an exported model"}
 
 
 def listed_files(folder: Path) -> set[str]:
-    """The files that the marker of a folder lists, of whatever kind; none where there is no marker."""
+    """The files that the marker of a folder lists, whatever its kind; none if the marker is missing or damaged."""
     try:
         return {*json.loads((folder / PRIVATE / _MARKER).read_text("utf-8"))["files"]}
     except (OSError, ValueError, KeyError, TypeError):
@@ -42,11 +42,11 @@ def listed_files(folder: Path) -> set[str]:
 class Output:
     """The files of one kind of output ("run", "page", "export") in a folder, by their path relative to it.
 
-    Write only while `locked`.
+    Write only within `locked`.
     """
 
     def __init__(self, folder: Path, kind: str) -> None:
-        """Reads the marker; there need be none yet. Raises ConfigError where it is of another kind or damaged."""
+        """Read the marker, if there is one. Raises ConfigError if it is of another kind or damaged."""
         self.folder = local_path(folder)
         self.kind = kind
         self._read()
@@ -66,7 +66,7 @@ class Output:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path}: damaged ({error}): choose another folder, or move this one elsewhere") from error
         if there != self.kind:
-            raise ConfigError(f"{self.folder}: holds {_KINDS.get(there, 'something else')}: choose another folder")
+            raise ConfigError(f"{self.folder}: holds {_KINDS.get(there, 'another kind of output')}: choose another folder")
 
     @property
     def private(self) -> Path:
@@ -77,12 +77,12 @@ class Output:
         return self.folder / name
 
     def refuse_others(self, names: Iterable[str] | None = None) -> None:
-        """Raise ConfigError, naming it, for a file that is in the way and not as we wrote it.
+        """Raise ConfigError, naming the file, if one already exists that is not ours, or has changed since we wrote it.
 
-        names: the files to be written. None: the folder is to be ours alone where it has no marker yet.
+        names: the files to be written. None: a folder without a marker must be empty.
         """
         if os.path.lexists(self.folder) and not self.folder.is_dir():
-            what = "a file" if self.folder.exists() else "a link to nowhere"
+            what = "a file" if self.folder.exists() else "a broken link"
             raise ConfigError(f"{self.folder}: is {what}: choose another --out")
         if names is None:
             if not self.exists and self.folder.is_dir():
@@ -102,7 +102,7 @@ class Output:
             if name not in self.files:
                 raise ConfigError(f"{path}: was not written by this program: move it elsewhere, or choose another folder")
             if not self.is_intact(name):
-                raise ConfigError(f"{path}: was changed since it was written: move it elsewhere, or choose another folder")
+                raise ConfigError(f"{path}: has changed since it was written: move it elsewhere, or choose another folder")
 
     def _refuse_links(self, name: str) -> None:
         for parent in PurePosixPath(name).parents:
@@ -112,7 +112,7 @@ class Output:
                 )
 
     def is_intact(self, name: str) -> bool:
-        """Whether a file is listed and, where its hash is, still has it."""
+        """Whether a file is listed and, if its hash is listed, still has that hash."""
         digests = self.files.get(name)
         if digests is None:
             return False
@@ -120,9 +120,9 @@ class Output:
         return digests in (_UNKNOWN, NEVER) or (path.is_file() and sha256_file(path) in digests.split())
 
     def check(self, name: str, advice: str) -> None:
-        """Raise RunError, with `advice`, where a file is listed with a hash and is another one now."""
+        """Raise RunError, with `advice`, if a file no longer has its listed hash."""
         if name in self.files and not self.is_intact(name):
-            raise RunError(f"{self._path(name)}: was changed since it was written: {advice}")
+            raise RunError(f"{self._path(name)}: has changed since it was written: {advice}")
 
     def _save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -134,24 +134,24 @@ class Output:
     def claim(self, *names: str, digest: str = _UNKNOWN) -> None:
         """List files that are about to be written. Raises ConfigError as `refuse_others` does.
 
-        digest: NEVER for files that are not to be hashed, because they grow or have a hash of their own.
+        digest: NEVER for files that are not to be hashed, because they grow or their hash is kept elsewhere.
         """
         self.refuse_others(names)
         self.files.update(dict.fromkeys(names, digest))
         self._save()
 
     def adopt(self, *names: str) -> None:
-        """List files that a library wrote already, because it chose their names; they are not hashed."""
+        """List files that a library has already written, under names of its choice; they are not hashed."""
         self.files.update(dict.fromkeys(names, NEVER))
         self._save()
 
     def make_folders(self, name: str) -> None:
-        """Make the folders around a file."""
+        """Create the parent folders of a file."""
         for parent in reversed(PurePosixPath(name).parents[:-1]):
             real_folder(self._path(str(parent)))
 
     def settle(self, *names: str) -> None:
-        """Note the hashes of files that are complete, and drop those from the list that were not written after all."""
+        """Record the hashes of files that are complete, and unlist those that were never written."""
         for name in names:
             if self._path(name).is_file():
                 self.files[name] = sha256_file(self._path(name))
@@ -160,10 +160,10 @@ class Output:
         self._save()
 
     def write(self, contents: Mapping[str, bytes]) -> None:
-        """Write small files in this order, each in one atomic step."""
+        """Write small files in this order, each atomically."""
         self.refuse_others(contents)
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-        # Until all are written each may still be the one of before.
+        # Until all are written, each file may be the old or the new one.
         there = {name: sha256_file(self._path(name)) for name in contents if self._path(name).is_file()}
         self.files |= {name: " ".join({there.get(name, digest), digest}) for name, digest in digests.items()}
         self._save()
@@ -173,14 +173,14 @@ class Output:
         self._save()
 
     def put(self, name: str, content: bytes) -> None:
-        """Write a file that was claimed, in one atomic step."""
+        """Write a claimed file atomically."""
         assert name in self.files
         self.make_folders(name)
         with atomic_file(self._path(name), beside=self.private) as file:
             file.write(content)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove listed files, and folders that are empty then. Raises ConfigError where one was changed since."""
+        """Remove listed files, and folders that become empty. Raises ConfigError if a file has changed since we wrote it."""
         names = list(names)
         self.refuse_others(names)
         for name in names:
@@ -198,14 +198,14 @@ class Output:
 
     @contextlib.contextmanager
     def locked(self, busy: str, beside_others: bool = False) -> Iterator[None]:
-        """Hold the folder alone while the block runs; where nothing was written in it then, it leaves no trace.
+        """Lock the folder while the block runs; if the block writes nothing, no trace is left.
 
-        busy: the message while another process holds it. beside_others: the folder may hold other files although it
-        has no marker. Raises ConfigError where it is held, or may not be used.
+        busy: the message if another process holds the lock. beside_others: a folder without a marker may contain other
+        files. Raises ConfigError if the folder is locked or must not be used.
         """
         if not beside_others:
             self.refuse_others()
-        if self.exists and not os.path.lexists(self.private / "lock"):  # copied without it
+        if self.exists and not os.path.lexists(self.private / "lock"):  # the folder was copied without its lock
             locks.make_lock(self.private)
         with locks.locked(self.private, busy, _KNOWN, keep=(_MARKER,)):
             self._read()
@@ -213,7 +213,7 @@ class Output:
             yield
 
     def _settle_interrupted(self) -> None:
-        """Bring the list up to date after a kill: what was claimed is there, as it was or as it was to be, or it is not."""
+        """Update the list after a kill: a claimed file may be missing, the old one or the new one."""
         unsure = [name for name, digest in self.files.items() if digest == _UNKNOWN or " " in digest]
         if unsure:
             self.settle(*(name for name in unsure if self.is_intact(name) or not os.path.lexists(self._path(name))))

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar in a terminal; in a log file one line a minute, and none for what is quicker."""
+"""Progress on stderr: a bar in a terminal; one line a minute in a log file, and none for quicker work."""
 
 import sys
 from typing import Any
@@ -20,13 +20,13 @@ class _Lines:
 
 
 def progress_bar(total: int, description: str, unit: str, initial: int = 0, **options: Any) -> Any:
-    """A tqdm bar from `initial` to `total`; its `update(n)` counts. `options` go to tqdm.
+    """A tqdm bar from `initial` to `total`; call its `update(n)` to advance. `options` are passed to tqdm.
 
-    `unit` is the plural of what is counted, as in "galaxies".
+    `unit` is a plural noun, such as "galaxies".
     """
     if sys.stderr.isatty():
         options["dynamic_ncols"] = True
     else:
-        # miniters: else tqdm's monitor thread prints between two lines.
+        # miniters: otherwise tqdm's monitor thread prints between two lines.
         options |= {"file": _Lines(), "mininterval": LINE_SECONDS, "delay": LINE_SECONDS, "miniters": 1, "ncols": 0}
     return tqdm(total=total, initial=initial, desc=description, unit=f" {unit}", **options)

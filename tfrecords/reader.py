@@ -20,7 +20,7 @@ _FEATURES = {
     "crop_offset": tf.io.FixedLenFeature([2], tf.int64),
     "targets": tf.io.FixedLenFeature([len(COLUMNS)], tf.float32),
 }
-# Batches of raw images that are cut out of their records at a time, and images of other encodings that one call decodes.
+# Batches of raw images that are parsed in parallel, and the number of images in other encodings that one call decodes.
 _RAW_BATCHES = 4
 _DECODED = 32
 
@@ -35,7 +35,7 @@ class Piece:
 
 
 def parse_record(record: tf.Tensor) -> dict[str, tf.Tensor]:
-    """One serialized record as an example."""
+    """One serialised record as an example."""
     return tf.io.parse_single_example(record, _FEATURES)
 
 
@@ -53,7 +53,7 @@ def decode_example(example: dict[str, tf.Tensor], encoding: str, size: int) -> t
 
 
 def pieces(dataset: Dataset, split: str, start: int, stop: int) -> list[Piece]:
-    """Where the examples `start` up to `stop` of a split lie, counted from 0 as stored."""
+    """The pieces that hold the examples `start` to `stop - 1` of a split, counted from 0 in stored order."""
     parts, first = [], 0
     for path, shard in zip(dataset.paths(split), (shard for shard in dataset.shards if shard.split == split), strict=True):
         begin, end = max(start - first, 0), min(stop - first, shard.examples)
@@ -64,14 +64,14 @@ def pieces(dataset: Dataset, split: str, start: int, stop: int) -> list[Piece]:
 
 
 def records(path: str | tf.Tensor, skip: int | tf.Tensor, take: int | tf.Tensor, encoding: str) -> tf.data.Dataset:
-    """The serialized records of a piece. Reading raises an error where the shard has fewer of them."""
-    # Raw records are large: read straight into their memory they come a third faster than through a buffer.
+    """The serialised records of a piece. Reading raises an error if the shard has too few."""
+    # Raw records are large: without a buffer, reading is a third faster.
     every = tf.data.TFRecordDataset(path, buffer_size=0 if encoding == "raw" else 2**20)
     return every.skip(skip).take(take).apply(tf.data.experimental.assert_cardinality(take))
 
 
 def stored_order(parts: Sequence[Piece], encoding: str) -> tf.data.Dataset:
-    """The serialized records of pieces, one after the other."""
+    """The serialised records of pieces, one piece after another."""
     table = ([part.path for part in parts], [part.skip for part in parts], [part.take for part in parts])
     types = (tf.string, tf.int64, tf.int64)
     rows = tuple(tf.constant(column, dtype) for column, dtype in zip(table, types, strict=True))
@@ -81,8 +81,8 @@ def stored_order(parts: Sequence[Piece], encoding: str) -> tf.data.Dataset:
 def decoded(serialized: tf.data.Dataset, encoding: str, size: int, batch_size: int) -> tf.data.Dataset:
     """Records -> batches (galaxy_id int64 (batch,), image uint8 (batch, size, size, 3), targets float32 (batch, 37)).
 
-    In the order of the records; the last batch may be smaller. Held at a time: four batches of raw images; of others
-    up to 32 images for each core, which decodes them in one call: one call for each costs a quarter more.
+    In the order of the records; the last batch may be smaller. Held in memory: up to four batches of raw images, or up
+    to 32 other images per core. A core decodes these in one call, because one call per image costs a quarter more.
     """
     cores = os.cpu_count() or 1
     together, parallel = (batch_size, min(_RAW_BATCHES, cores)) if encoding == "raw" else (min(batch_size, _DECODED), cores)
@@ -90,7 +90,7 @@ def decoded(serialized: tf.data.Dataset, encoding: str, size: int, batch_size: i
     @tf.autograph.experimental.do_not_convert
     def several(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         examples = tf.io.parse_example(batch, _FEATURES)
-        if encoding == "raw":  # half of the copies that one by one takes
+        if encoding == "raw":  # half the copies of parsing images one by one
             images = tf.reshape(tf.io.decode_raw(examples["image"], tf.uint8), (-1, size, size, 3))
         else:
             stored = {name: examples[name] for name in ("image", "crop_offset")}
@@ -103,13 +103,13 @@ def decoded(serialized: tf.data.Dataset, encoding: str, size: int, batch_size: i
 
 
 def in_order(dataset: Dataset, split: str, limit: int = 0) -> tf.data.Dataset:
-    """Every example of a split once, as stored; with `limit` only the first of them."""
+    """Every example of a split once, in stored order; at most `limit` (0: all)."""
     parts = pieces(dataset, split, 0, dataset.galaxies(split, limit))
     return stored_order(parts, dataset.encoding).map(parse_record, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def votes_of(dataset: Dataset, split: str, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """GalaxyIDs int64 (galaxies,) and vote fractions float32 (galaxies, 37) of a split, as stored. Images are not decoded."""
+    """GalaxyIDs int64 (galaxies,) and vote fractions float32 (galaxies, 37) of a split, in stored order, without decoding."""
     examples = in_order(dataset, split, limit).map(lambda example: (example["galaxy_id"], example["targets"]))
     ids, targets = zip(*examples.batch(1024).as_numpy_iterator(), strict=True)
     return np.concatenate(ids), np.concatenate(targets)
@@ -121,7 +121,7 @@ def targets_of(dataset: Dataset, split: str, limit: int = 0) -> np.ndarray:
 
 
 def cutouts(dataset: Dataset, split: str, galaxy_ids: Sequence[int]) -> dict[int, np.ndarray]:
-    """The crops of some galaxies of a split by GalaxyID, uint8 (size, size, 3) each; those it does not hold are left out."""
+    """The crops of some galaxies of a split by GalaxyID, uint8 (size, size, 3); those not in it are omitted."""
     wanted = tf.constant(np.asarray(galaxy_ids, np.int64))
     examples = in_order(dataset, split).filter(lambda example: tf.reduce_any(example["galaxy_id"] == wanted))
     return {

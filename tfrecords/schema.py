@@ -1,12 +1,12 @@
-"""One example: galaxy_id, image, crop_offset, targets <-> a serialized tf.train.Example. No TensorFlow.
+"""One example: galaxy_id, image, crop_offset, targets <-> a serialised tf.train.Example. No TensorFlow.
 
     galaxy_id    int64
     image        bytes: a JPEG or PNG file, or raw height x width x 3 uint8 in row-major order
     crop_offset  int64[2]: row and column at which the size x size crop begins in the stored image
     targets      float32[37]: vote fractions in the order of taxonomy.COLUMNS; NaN for galaxies without votes
 
-The message is declared here with protobuf's own runtime, in a descriptor pool of its own: importing TensorFlow
-for it would cost each worker 8 s and 790 MB. Serialization is deterministic (map keys sorted).
+The message is declared here with protobuf's own runtime, in a separate descriptor pool: importing TensorFlow
+instead would cost each worker 8 s and 790 MB. Serialisation is deterministic (map keys are sorted).
 Source: tensorflow/core/example/{example,feature}.proto
 """
 
@@ -25,7 +25,7 @@ _PACKAGE = "galaxy_zoo"
 
 
 def _example_class() -> Any:
-    """tf.train.Example, field numbers and all, as a protobuf class."""
+    """tf.train.Example as a protobuf class, with the same field numbers."""
     file = descriptor_pb2.FileDescriptorProto(name="galaxy_zoo_example.proto", package=_PACKAGE, syntax="proto3")
     for name, kind in (("BytesList", _Field.TYPE_BYTES), ("FloatList", _Field.TYPE_FLOAT), ("Int64List", _Field.TYPE_INT64)):
         file.message_type.add(name=name).field.add(name="value", number=1, type=kind, label=_Field.LABEL_REPEATED)
@@ -78,7 +78,7 @@ class Example:
 
 
 def serialize(example: Example) -> bytes:
-    """The example as a tf.train.Example; the same example gives the same bytes."""
+    """The bytes of an example as a tf.train.Example; the same example gives the same bytes."""
     message = _Example()
     feature = message.features.feature
     feature["galaxy_id"].int64_list.value.append(example.galaxy_id)
@@ -89,12 +89,12 @@ def serialize(example: Example) -> bytes:
 
 
 def parse(data: bytes) -> Example:
-    """The inverse of `serialize`. Raises RecordError where a field is missing or has another length."""
+    """The inverse of `serialize`. Raises RecordError if a field is missing or has the wrong length."""
     message = _Example()
     try:
         message.ParseFromString(data)
     except DecodeError as error:
-        raise RecordError(f"a record is no tf.train.Example: {BUILD_AGAIN}") from error
+        raise RecordError(f"a record is not a tf.train.Example: {BUILD_AGAIN}") from error
     feature = message.features.feature
     ids = feature["galaxy_id"].int64_list.value
     images = feature["image"].bytes_list.value

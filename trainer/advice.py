@@ -1,8 +1,9 @@
-"""What a run tells its user: how long it takes, what in it is too long, and whether its predictions collapsed to constants.
+"""Advice from a run: how long it takes, which settings are too long for it, and whether its predictions collapsed to constants.
 
-A network like VGG16 easily learns constants, and hardly leaves them.
+A network like VGG16 easily collapses to constants, and rarely recovers.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,10 @@ import numpy as np
 
 from trainer.config import TrainConfig
 
-# Below this mean standard deviation per column predictions are as good as constant; that of votes is about 0.16.
+# Below this mean standard deviation per column, predictions are practically constant; that of votes is about 0.16.
 CONSTANT_SPREAD = 0.01
 LONG_HOURS = 12
-# A moving average of which more than this is still the model as it began says little of the one that was trained.
+# If more than this share of a moving average is the initial weights, it is hardly a trained model.
 _UNTRAINED = 0.05
 _MOMENTA = (0.9999, 0.999, 0.99, 0.9, 0.0)
 
@@ -25,36 +26,36 @@ def _duration(seconds: float) -> str:
 
 
 def time_to_end(seconds_per_step: float, steps: int, size: int, has_gpu: bool) -> str:
-    """What to expect, in a line; above 12 hours a second line with what to change.
+    """A line with the expected time; above 12 hours, a second line with what to change.
 
-    `steps`: still to do, in all epochs. Early stopping may end sooner; validation adds a little.
+    steps: steps left, over all epochs. Early stopping may end the run sooner; validation adds a little.
     """
     seconds = seconds_per_step * steps
-    line = f"expected time to the end: {_duration(seconds)} ({seconds_per_step:.2f} s a step, {steps:,} steps to go at most)"
+    line = f"expected time to the end: {_duration(seconds)} ({seconds_per_step:.2f} s per step, at most {steps:,} steps left)"
     if seconds <= LONG_HOURS * 3600:
         return line
     hardware = "a machine with a GPU" if not has_gpu else "a faster GPU"
-    smaller = f", smaller images (`preprocess --size {max(32, size // 3)}` takes about a ninth)" if size >= 96 else ""
+    smaller = f", smaller images (`preprocess --size {max(32, size // 3)}`: about a ninth of the time)" if size >= 96 else ""
     return f"{line}\nthat is more than {LONG_HOURS} hours: use {hardware}{smaller}, fewer --epochs, or --limit"
 
 
 def too_long(config: TrainConfig, steps: int) -> list[str]:
-    """Lines to say where a run of `steps` steps an epoch ends before its warm-up, or before its moving average is trained."""
+    """Warnings if a run of `steps` steps per epoch is too short for its warm-up or its moving average."""
     lines = []
     total = config.epochs * steps
     if total <= config.warmup_steps:
         fewer = f"{total // 10} or fewer" if total >= 10 else "0"
         lines.append(
-            f"--warmup_steps {config.warmup_steps}: there are {total} steps in all, so the learning rate never reaches "
-            f"{config.learning_rate:g}: take {fewer}, or more --epochs"
+            f"--warmup_steps {config.warmup_steps}: the run has {total} steps in total, so the learning rate never reaches "
+            f"{config.learning_rate:g}: use {fewer}, or more --epochs"
         )
     averaged = total - 1  # Keras' average begins with the weights after the first step
     untrained = config.ema**averaged if averaged else 0.0
     if untrained > _UNTRAINED:
         shorter = next(momentum for momentum in _MOMENTA if momentum**averaged <= _UNTRAINED)
         lines.append(
-            f"--ema {config.ema:g}: there are {total} steps in all, so {untrained:.0%} of the average is still the model as it "
-            f"began: take {f'{shorter:g} or less' if shorter else '0, which is none'}, or more --epochs"
+            f"--ema {config.ema:g}: the run has {total} steps in total, so {untrained:.0%} of the average is still the initial "
+            f"weights: use {f'{shorter:g} or less' if shorter else '0 (no average)'}, or more --epochs"
         )
     return lines
 
@@ -65,7 +66,7 @@ def spread(batches: Sequence[np.ndarray]) -> float:
 
 
 def what_to_change(settings: Mapping[str, Any]) -> str:
-    """Of a run's settings, in the order in which it helps."""
+    """Changes to the settings of a run, the most helpful first."""
     changes = []
     if settings["initialisation"] != "means":
         changes.append("--initialisation means")
@@ -82,11 +83,19 @@ def what_to_change(settings: Mapping[str, Any]) -> str:
     return ", ".join(changes[:-1]) + f" or {changes[-1]}" if len(changes) > 1 else changes[0]
 
 
+def guarded_epoch(config: TrainConfig, steps: int) -> int:
+    """The epoch after which to check whether predictions vary: the first that ends past the warm-up, or else the last one.
+
+    steps: per epoch. Earlier, predictions are still close to the column means, at which the outputs start.
+    """
+    return max(1, min(math.ceil(config.warmup_steps / steps), config.epochs))
+
+
 def collapse_warning(spread: float, settings: Mapping[str, Any]) -> str:
-    """What to say after a first epoch whose predictions spread so little; empty where they do not."""
-    if not spread < CONSTANT_SPREAD:  # or it is no number, which another message tells
+    """The warning if the predictions hardly vary, else an empty text."""
+    if not spread < CONSTANT_SPREAD:  # or it is NaN, which another message reports
         return ""
     return (
         f"warning: the predictions are nearly the same for all galaxies (standard deviation {spread:.4f} per column): if "
-        f"they stay so, start again (--overwrite) with {what_to_change(settings)}"
+        f"this persists, start again (--overwrite) with {what_to_change(settings)}"
     )

@@ -1,13 +1,13 @@
-"""What limits training on this machine: the pipeline, the step, or both together, and what to change.
+"""Measure what limits training on this machine, the pipeline or the step, and advise what to change.
 
-    pipeline  batches as they come from the shards, thrown away
-    step      training on one batch that lies on the devices already
-    together  training as it is done
+    pipeline  reading batches from the shards and discarding them
+    step      training on one batch that is already on the devices
+    together  training as in a run
 
-Rounds of all three alternate, so that a noisy machine disturbs them alike, and medians are compared. The work of a step is
-counted from the layers: a multiplication and an addition are two FLOPs, a step backwards costs two forwards (as PaLM
-counts it, Chowdhery et al. 2022, appendix B, arXiv:2204.02311). The rate of this machine is that of one large matrix product
-in the same precision.
+Rounds of all three alternate, so that noise on the machine affects them alike, and their medians are compared. The work of a
+step is counted from the layers: a multiplication and an addition are two FLOPs, and a backward pass costs two forward passes
+(as counted for PaLM: Chowdhery et al. 2022, appendix B, arXiv:2204.02311). The rate of this machine is that of one large
+matrix product in the same precision.
 """
 
 import itertools
@@ -29,20 +29,21 @@ from trainer.config import TrainConfig
 from trainer.network.model import OUTPUTS, build_model
 from trainer.train import build_steps, open_for_training
 
+STEPS, ROUNDS = 10, 5
 WARM_UP_STEPS = 3
-# A few batches are ready before the clock starts: so many seconds make them count for little.
+# A few batches are ready before the clock starts; over this many seconds they hardly count.
 PIPELINE_SECONDS = 1.0
-# Below this share of lost time the input is none of a user's concern.
+# Below this share of lost time the input does not matter to a user.
 NEGLIGIBLE = 0.03
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Images per second (medians over the rounds) and what follows from them; `devices`: the line about the hardware.
+    """Images per second (medians over the rounds) and figures derived from them; `devices`: the line about the hardware.
 
-    lost: share of the time of training that the input takes, 1 - step / both, the median over the rounds of neighbouring
-    measurements; negative where noise is larger. gflop: of one training image; tflops: what the step
-    reaches, per second; matrix_tflops: what one device's matrix product reaches, times the devices.
+    lost: share of training time that the input costs, 1 - time of step / time together, as the median over the rounds;
+    negative if noise is larger. gflop: work of one training image; tflops: rate of the step, per second; matrix_tflops: rate
+    of one device's matrix product, times the number of devices.
     """
 
     devices: str
@@ -68,7 +69,7 @@ class Speed:
 
 
 def is_report(path: Path) -> bool:
-    """Whether `path` may be written: nothing is there, or figures as `Speed.to_dict` gives them."""
+    """Whether `path` may be written: it does not exist, or contains figures from `Speed.to_dict`."""
     if not os.path.lexists(path):
         return True
     try:
@@ -79,12 +80,12 @@ def is_report(path: Path) -> bool:
 
 
 def forward_flops(model: Any) -> int:
-    """FLOPs of a model for one image: of its convolutions and dense layers, next to which the others cost nothing."""
+    """FLOPs of a model for one image, in its convolutions and dense layers; the other layers cost next to nothing."""
     total = 0
     for layer in model.layers:
         if hasattr(layer, "layers"):
             total += forward_flops(layer)
-        elif type(layer).__name__ in ("Conv2D", "Dense"):  # a dense layer may be applied to every place of a map
+        elif type(layer).__name__ in ("Conv2D", "Dense"):  # a dense layer may be applied to every position of a map
             total += 2 * int(np.prod(layer.output.shape[1:-1])) * int(np.prod(layer.kernel.shape))
     return total
 
@@ -98,7 +99,7 @@ def _matrix_rate(devices: Devices, side: int, seconds: float = 1.0) -> float:
     matrix = ops.cast(ops.convert_to_tensor(values), dtype)
 
     def finish(product: Any) -> None:
-        float(ops.cast(product[0, 0], "float32"))  # numpy takes no bfloat16 from TensorFlow
+        float(ops.cast(product[0, 0], "float32"))  # NumPy does not accept bfloat16 from TensorFlow
 
     finish(ops.matmul(matrix, matrix))
     best, ends = 0.0, time.perf_counter() + seconds
@@ -116,8 +117,8 @@ def verdict(speed: Speed) -> str:
     ratio = speed.pipeline / speed.step
     times = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
     if speed.lost <= NEGLIGIBLE:
-        spare = f"{times} times as many images as the step takes"
-        return f"the step is the limit: the pipeline could feed {spare}; only a faster device or smaller images would help"
+        spare = f"{times} times as many images as the step needs"
+        return f"the step is the limit: the pipeline can supply {spare}; only a faster device or smaller images would help"
     if speed.pipeline < 1.2 * speed.step:
         return (
             "the pipeline is the limit: keep the galaxies in memory with --cache memory, preprocess with --encoding raw, or "
@@ -125,12 +126,12 @@ def verdict(speed: Speed) -> str:
         )
     return (
         f"the input takes {speed.lost:.0%} of the time although the pipeline alone is {times} times "
-        "as fast as the step: they share the same cores; --cache memory or --encoding raw leaves more of them to the step"
+        "as fast as the step, because they share CPU cores; --cache memory or --encoding raw leaves more of them to the step"
     )
 
 
 def _timed(batches: Iterator[Any], steps: int, take: Any, finish: Any, at_least: float = 0.0) -> float:
-    """Seconds per batch, over `steps` batches or as many more as `at_least` seconds give."""
+    """Seconds per batch, over at least `steps` batches and `at_least` seconds."""
     began, count = time.perf_counter(), 0
     while count < steps or time.perf_counter() - began < at_least:
         take(next(batches))
@@ -140,10 +141,38 @@ def _timed(batches: Iterator[Any], steps: int, take: Any, finish: Any, at_least:
 
 
 @explained
-def measure_speed(config: TrainConfig, steps: int, rounds: int) -> Speed:
-    """Measure a training as `config` describes it, from random weights; nothing is written.
+def measure_speed(config: TrainConfig, steps: int = STEPS, rounds: int = ROUNDS) -> Speed:
+    """Measure the speed of the input pipeline, of the training step, and of both together, from random weights.
 
-    Each round takes `steps` batches three times. Raises what `train` raises for dataset, devices and batch size.
+    Nothing is written.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Dataset and settings.
+    steps : int
+        Number of batches in each measurement.
+    rounds : int
+        Number of measurements of each kind.
+
+    Returns
+    -------
+    Speed
+        Images per second as medians over the rounds, and what follows from them.
+
+    Raises
+    ------
+    DatasetError
+        If the dataset is damaged.
+    ConfigError
+        If the machine cannot do what the settings ask for.
+
+    Examples
+    --------
+    >>> from trainer import TrainConfig, measure_speed
+    >>> speed = measure_speed(TrainConfig("data/demo", batch_size=8), steps=1, rounds=1)
+    >>> speed.batch_size, speed.step > 0
+    (8, True)
     """
     dataset = open_for_training(config)
     devices = choose(config.precision, config.require_gpu)
@@ -193,15 +222,15 @@ def measure_speed(config: TrainConfig, steps: int, rounds: int) -> Speed:
 
 
 def table(speed: Speed) -> str:
-    """A speed for a terminal."""
+    """The figures as text."""
     return "\n".join(
         (
             speed.devices,
-            f"images/s of {speed.size} x {speed.size}, medians of {speed.rounds} rounds of {speed.steps} steps",
+            f"images/s at {speed.size} x {speed.size}, medians of {speed.rounds} rounds of {speed.steps} steps",
             f"  pipeline alone         {speed.pipeline:12,.1f}",
             f"  training step alone    {speed.step:12,.1f}",
             f"  both together          {speed.together:12,.1f}   {speed.lost:.1%} of the time is lost to input",
-            f"  work of the step       {speed.tflops:12.3f} TFLOP/s ({speed.gflop:.1f} GFLOP an image), "
+            f"  work of the step       {speed.tflops:12.3f} TFLOP/s ({speed.gflop:.1f} GFLOP per image), "
             f"{speed.utilization:.0%} of this machine's matrix product ({speed.matrix_tflops:.3f})",
             verdict(speed),
         )

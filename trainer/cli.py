@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tfrecords.commandline import Command, at_least, between, run_program, say
-from tfrecords.errors import ConfigError, SettingError
+from tfrecords.errors import ConfigError, SettingError, install_extra
 from tfrecords.files import local_path
 from trainer.config import DEFAULTS, GROUPS, RECIPES, SETTINGS, TrainConfig
 
 _DATASET = "data/galaxy_zoo/1.0.0"
 _DEFAULT = "(default: %(default)s)"
-_RUN = "run folder, the --out of a training"
+_RUN = "run folder, the --out of a training run"
 
 
 def _add_setting(group: Any, name: str) -> None:
-    """The flag of a field of TrainConfig, as its description has it."""
+    """Add the flag of a field of TrainConfig, as SETTINGS describes it."""
     setting, default = SETTINGS[name], DEFAULTS[name]
     text = setting.help.replace("%", "%%")
     if setting.kind is bool:
@@ -39,7 +39,7 @@ def _add_setting(group: Any, name: str) -> None:
 
 
 def _add_settings(parser: Any, timed: bool = False) -> dict[str, Any]:
-    """The flags of TrainConfig in their groups, with `timed` those alone on which speed depends; returns the groups by name."""
+    """Add the flags of TrainConfig, with `timed` only those that affect speed; return their groups by title."""
     groups = {}
     for title in GROUPS:
         names = [name for name, setting in SETTINGS.items() if setting.group == title and (setting.timed or not timed)]
@@ -50,8 +50,8 @@ def _add_settings(parser: Any, timed: bool = False) -> dict[str, Any]:
                 "--recipe",
                 choices=tuple(RECIPES),
                 default="best",
-                help="recipe that gives the flags below their defaults; best: what measurement shows to be best; article: what "
-                f"the article has {_DEFAULT}",
+                help="defaults of the flags below; best: the most accurate in our measurements; article: as in the article "
+                f"{_DEFAULT}",
             )
         for name in names:
             _add_setting(groups[title], name)
@@ -59,11 +59,11 @@ def _add_settings(parser: Any, timed: bool = False) -> dict[str, Any]:
 
 
 def _config(args: Any) -> TrainConfig:
-    """The choices that the flags stand for, and the recipe where they are not given."""
+    """The settings from the flags; those without a flag are the recipe's."""
     given = {name: getattr(args, name, None) for name in SETTINGS}
     chosen = {name: value for name, value in given.items() if value is not None}
     recipe = RECIPES[args.recipe]()
-    if chosen.get("head") == "sigmoid":  # which the cross-entropy of a recipe does not go with
+    if chosen.get("head") == "sigmoid":  # the cross-entropy of a recipe needs --head tree
         recipe["loss"] = "mse"
     return TrainConfig(**{**recipe, **chosen})
 
@@ -80,11 +80,13 @@ def _train(args: Any) -> None:
 
 
 def _benchmark_flags(parser: Any) -> None:
+    from trainer.benchmark import ROUNDS, STEPS
+
     _add_settings(parser, timed=True)
     add = parser.add_argument_group("measuring").add_argument
-    add("--steps", type=at_least(1), default=10, metavar="N", help=f"batches in each measurement {_DEFAULT}")
-    add("--rounds", type=at_least(1), default=5, metavar="N", help=f"measurements of each kind {_DEFAULT}")
-    add("--json", type=local_path, default=None, metavar="FILE", help="file to write the figures to, as JSON too")
+    add("--steps", type=at_least(1), default=STEPS, metavar="N", help=f"batches in each measurement {_DEFAULT}")
+    add("--rounds", type=at_least(1), default=ROUNDS, metavar="N", help=f"measurements of each kind {_DEFAULT}")
+    add("--json", type=local_path, default=None, metavar="FILE", help="also write the figures to this file, as JSON")
 
 
 def _benchmark(args: Any) -> None:
@@ -93,9 +95,9 @@ def _benchmark(args: Any) -> None:
     from trainer.benchmark import is_report, measure_speed, table
 
     if args.json is not None and not args.json.parent.is_dir():
-        raise ConfigError(f"{args.json}: there is no folder {args.json.parent}: make it first")
+        raise ConfigError(f"{args.json}: the folder {args.json.parent} does not exist: create it first")
     if args.json is not None and not is_report(args.json):
-        raise ConfigError(f"{args.json}: exists and was not written by this command: choose another file")
+        raise ConfigError(f"{args.json}: already exists and was not written by this command: choose another file")
     speed = measure_speed(_config(args), args.steps, args.rounds)
     say(table(speed))
     if args.json is not None:
@@ -110,20 +112,24 @@ def _explore_flags(parser: Any) -> None:
     data = parser.add_argument_group("data")
     _dataset_flag(data)
     data.add_argument(
-        "--out", type=local_path, required=True, metavar="DIR", help="folder for the page, its figures and numbers (required)"
+        "--out",
+        type=local_path,
+        required=True,
+        metavar="DIR",
+        help="folder for the page with its figures and numbers (required)",
     )
     data.add_argument(
         "--src",
         type=local_path,
         default=None,
         metavar="PATH",
-        help="folder or zip that was preprocessed; adds what the crop keeps of each galaxy's light",
+        help="source of the dataset, a folder or zip; adds how much of each galaxy's light the crop keeps",
     )
     parser.add_argument_group("page").add_argument(
         "--where",
         default=None,
         metavar="EXPR",
-        help='adds a gallery of the galaxies that fulfil it, like "Class4.1 > 0.8 and not Class3.1 > 0.5"',
+        help='add a gallery of the galaxies that match this expression, such as "Class4.1 > 0.8 and not Class3.1 > 0.5"',
     )
 
 
@@ -140,7 +146,7 @@ def _evaluate_flags(parser: Any) -> None:
     data.add_argument("--run", type=local_path, required=True, metavar="RUN", help=f"{_RUN} (required)")
     _dataset_flag(data)
     splits = ("train", "validation", "test")
-    data.add_argument("--split", choices=splits, default="test", help=f"galaxies to evaluate on {_DEFAULT}")
+    data.add_argument("--split", choices=splits, default="test", help=f"split to evaluate on {_DEFAULT}")
 
 
 def _evaluate(args: Any) -> None:
@@ -164,16 +170,16 @@ def _predict_flags(parser: Any) -> None:
         action="append",
         required=True,
         metavar="RUN",
-        help=f"{_RUN} (required); given several times, the mean of these runs is predicted",
+        help=f"{_RUN} (required); repeat the flag to predict the mean of several runs",
     )
-    add("--tfrecords", type=local_path, default=None, metavar="DIR", help="dataset folder of which a split is predicted")
+    add("--tfrecords", type=local_path, default=None, metavar="DIR", help="dataset folder with the split to predict")
     add(
         "--images",
         type=local_path,
         default=None,
         metavar="PATH",
-        help="file, folder or zip of images to predict instead: JPEG, PNG, and FITS (.fits, .fit) with the extra fits, "
-        "pip install '.[fits]'",
+        help="file, folder or zip of images to predict instead: JPEG, PNG, or FITS (.fits, .fit), which needs "
+        f"{install_extra('fits')}",
     )
     splits = ("train", "validation", "test", "unlabelled")
     add("--split", choices=splits, default=None, help="split of --tfrecords (default: unlabelled)")
@@ -184,28 +190,28 @@ def _predict_flags(parser: Any) -> None:
         type=between(1, 8),
         default=1,
         metavar="N",
-        help=f"predict each galaxy in the first N of the square's 8 symmetries, and write the mean {_DEFAULT}",
+        help=f"average the predictions over N views of each galaxy, the first N of the 8 symmetries of the square {_DEFAULT}",
     )
     add(
         "--hubble",
         action="store_true",
         help="add the columns hubble (elliptical, spiral, barred spiral, or uncertain) and hubble_detail (roundness, or "
-        "winding and number of arms); smooth is called elliptical by convention and includes S0; "
-        "with more columns than Kaggle's the table is no submission",
+        "winding and number of arms); by convention elliptical means smooth, and includes S0; "
+        "a table with these columns is not a valid submission",
     )
     add(
         "--threshold",
         type=float,
         default=None,
         metavar="FRACTION",
-        help="a galaxy belongs to a class of --hubble if all columns of the class are at least this; above 0.5 and at most 1 "
+        help="smallest value that all columns of a --hubble class must reach; above 0.5 and at most 1 "
         f"(default: {DEFAULT_THRESHOLD})",
     )
     add(
         "--conditional",
         action="store_true",
         help="add the columns Conditional1.1 ...: the fraction of those asked who give each answer, after projection onto the "
-        "decision tree, empty where fewer than 5%% are asked; no submission either",
+        "decision tree; empty if fewer than 5%% are asked; likewise not a valid submission",
     )
     stretch = Stretch()
     add = parser.add_argument_group(
@@ -229,19 +235,19 @@ def _predict_flags(parser: Any) -> None:
 
 
 def _check_predict(args: Any) -> None:
-    """Raise SettingError for flags that do not go together."""
+    """Raise SettingError for flags that cannot be combined."""
     if (args.tfrecords is None) == (args.images is None):
-        raise SettingError("what to predict is one of --tfrecords DIR (a dataset) and --images PATH (image files)")
+        raise SettingError("give either --tfrecords DIR (a dataset) or --images PATH (image files)")
     for name, other in (("split", "tfrecords"), ("fits_stretch", "images"), ("fits_q", "images"), ("threshold", "hubble")):
         if getattr(args, name) is not None and getattr(args, other) in (None, False):
-            raise SettingError(f"--{name} {getattr(args, name)}: goes with --{other} only: leave it out, or give --{other}")
+            raise SettingError(f"--{name} {getattr(args, name)}: needs --{other}: add it, or omit --{name}")
 
 
 def _check_above(path: Path) -> None:
-    """Raise ConfigError where nothing can be written at `path`: better now than after an hour of work."""
+    """Raise ConfigError if nothing can be written at `path`, before an hour of work is lost."""
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
-        what = "you may not write there" if above.is_dir() else "is a file"
+        what = "is not writable" if above.is_dir() else "is a file"
         raise ConfigError(f"{above}: {what}: choose another folder for --out")
 
 
@@ -283,7 +289,7 @@ def _predict(args: Any) -> None:
         predictions, names, rejected, what = of_images, dict(of_images.names), of_images.rejected, f"of {args.images}"
     write_rejected(rejected, args.out)
     write_csv(predictions, args.out, names, extra_columns(predictions.predicted, threshold, args.conditional))
-    left_out = f"; {len(rejected):,} that cannot be read are in {rejected_path(args.out)}" if rejected else ""
+    left_out = f"; {len(rejected):,} that cannot be read are listed in {rejected_path(args.out)}" if rejected else ""
     galaxies = len(predictions.galaxy_ids)
     say(f"{args.out}: predictions for {galaxies:,} {'galaxy' if galaxies == 1 else 'galaxies'} {what}{left_out}")
 
@@ -305,7 +311,7 @@ def _export_flags(parser: Any) -> None:
         choices=FORMATS,
         default="savedmodel",
         help="savedmodel: for TensorFlow, accepts JPEG files too; onnx: for ONNX Runtime and others, needs "
-        f"pip install -e '.[export]'; litert: for phones and small machines {_DEFAULT}",
+        f"{install_extra('export')}; litert: for phones and small devices {_DEFAULT}",
     )
 
 
@@ -320,38 +326,38 @@ def _export(args: Any) -> None:
 
 COMMANDS = {
     "train": Command(
-        "Train a VGG16 regressor on a dataset, or resume its run, and evaluate it (the default command).",
+        "Train a VGG16 regressor on a dataset, or resume its run, and then evaluate it (the default command).",
         _train_flags,
         _train,
         f"trainer --tfrecords {_DATASET} --out runs/vgg16 --epochs 30",
         "run the same command again (without --overwrite) to resume from the last checkpoint",
     ),
     "evaluate": Command(
-        "Measure a run on a split: metrics, predictions, a page.",
+        "Evaluate a run on a split: metrics, predictions and a report.",
         _evaluate_flags,
         _evaluate,
         f"trainer evaluate --run runs/vgg16 --tfrecords {_DATASET} --split validation",
     ),
     "explore": Command(
-        "Make a page about a dataset: votes, classes, splits, pictures.",
+        "Make a page about a dataset: votes, classes, splits and images.",
         _explore_flags,
         _explore,
         f"trainer explore --tfrecords {_DATASET} --out explore --src kaggle",
     ),
     "predict": Command(
-        "Write a table of predictions, in Kaggle's submission format.",
+        "Write a table of predictions in Kaggle's submission format.",
         _predict_flags,
         _predict,
         f"trainer predict --run runs/vgg16 --tfrecords {_DATASET} --out submission.csv",
     ),
     "export": Command(
-        "Write the best model of a run for other programs: SavedModel, ONNX, LiteRT.",
+        "Export the best model of a run as SavedModel, ONNX or LiteRT.",
         _export_flags,
         _export,
         "trainer export --run runs/vgg16 --format onnx --out galaxies.onnx",
     ),
     "benchmark": Command(
-        "Measure the speed of input, training step, and both together, from random weights; keeps nothing.",
+        "Measure the speed of the input, the training step, and both together, with random weights; writes no run.",
         _benchmark_flags,
         _benchmark,
         f"trainer benchmark --tfrecords {_DATASET} --batch_size 64",

@@ -1,6 +1,6 @@
-"""Every setting of a training run, described once: flags, their help, validation and README's table follow from it.
+"""Every setting of a training run, described once: the flags, their help, their validation and README's table are made from it.
 
-Two recipes make the choices of how a run learns together.
+A recipe sets all choices of how a run learns together; there are two.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -23,14 +23,14 @@ PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of a setting beside its name and default.
+    """The description of a setting, without its name and default.
 
-    group: one of GROUPS. help: what it is, for --help and README. unit: what a number counts, or what a text is; shown in
-    the place of a value. kind: text of a flag -> value; bool for a switch. choices: all legal values, where they are few.
-    minimum, maximum: the legal range of a number, both included; above, below: the same, not included. none: what the
-    default means where it stands for no value, which is legal whatever the range. in_recipe: a recipe chooses it where no flag
-    does. of_run: it makes a run this run and no other; the rest is where it reads and writes, and on what it runs how fast.
-    timed: the speed of training depends on it, so `trainer benchmark` has it too.
+    group: one of GROUPS. help: its text in --help and README. unit: what a number counts, or what a text stands for; shown
+    in place of a value. kind: converts the text of a flag to a value; bool for a switch. choices: all legal values, if they
+    are few. minimum, maximum: the legal range of a number, inclusive; above, below: likewise, exclusive. none: the meaning
+    of a default that stands for no value, which is legal whatever the range. in_recipe: its default depends on the recipe.
+    of_run: part of what defines a run; the other settings are paths, and choices of hardware and speed. timed: it affects
+    the speed of training, so `trainer benchmark` has it too.
     """
 
     group: str
@@ -62,7 +62,7 @@ class Setting:
 
     @property
     def range(self) -> str:
-        """The legal range in words; empty where there is none."""
+        """The legal range in words; empty if there is none."""
         bounds = (
             ("at least", self.minimum),
             ("above", self.above),
@@ -87,7 +87,7 @@ def _setting_of(described: Field[Any]) -> Setting:
 class TrainConfig:
     """A run: what it reads, where it writes, and how it learns. Defaults are those of recipe `best`.
 
-    `Setting.help` says what each is. Raises SettingError for a value that is illegal or contradicts another.
+    `Setting.help` describes each setting. Raises SettingError for a value that is illegal or contradicts another.
     """
 
     tfrecords: Path = field(
@@ -95,13 +95,13 @@ class TrainConfig:
     )
     out: Path = field(
         default=Path("runs/vgg16"),
-        metadata=_setting("data", "run folder to write, or to resume", unit="DIR", kind=local_path, of_run=False),
+        metadata=_setting("data", "run folder to write or resume", unit="DIR", kind=local_path, of_run=False),
     )
     limit: int = field(
         default=0,
         metadata=_setting(
             "data",
-            "use only this many galaxies of each split, the first as stored",
+            "maximum number of galaxies per split; the first as stored are used",
             unit="GALAXIES",
             kind=int,
             minimum=1,
@@ -110,13 +110,14 @@ class TrainConfig:
         ),
     )
     backbone: str = field(
-        default="vgg16", metadata=_setting("model", "convolutional base", choices=BACKBONES, in_recipe=True, timed=True)
+        default="vgg16",
+        metadata=_setting("model", "convolutional part of the model", choices=BACKBONES, in_recipe=True, timed=True),
     )
     weights: str = field(
         default="imagenet",
         metadata=_setting(
             "model",
-            "where the base starts: imagenet downloads its weights, none draws them at random, FILE reads them",
+            "initial weights of the backbone; imagenet: downloaded; none: random; FILE: read from this file",
             unit="imagenet|none|FILE",
         ),
     )
@@ -124,7 +125,7 @@ class TrainConfig:
         default="auto",
         metadata=_setting(
             "model",
-            "auto: pixels are scaled as the weights of the base expect, for random ones to order one; unit: to 0..1",
+            "scaling of pixels; auto: as the backbone's weights expect, or to order one for random weights; unit: to 0..1",
             choices=INPUT_SCALINGS,
             in_recipe=True,
         ),
@@ -133,7 +134,7 @@ class TrainConfig:
         default="flatten",
         metadata=_setting(
             "model",
-            "how the last maps of the base become a vector; flatten: all their values; average: the mean of each map",
+            "how the last feature maps of the backbone become a vector; flatten: all values; average: the mean of each map",
             choices=POOLINGS,
             in_recipe=True,
             timed=True,
@@ -143,7 +144,7 @@ class TrainConfig:
         default="tree",
         metadata=_setting(
             "model",
-            "sigmoid: each column is predicted for itself; tree: all columns together obey the decision tree",
+            "sigmoid: each column is predicted independently; tree: the columns together obey the decision tree",
             choices=HEADS,
             in_recipe=True,
             timed=True,
@@ -153,9 +154,9 @@ class TrainConfig:
         default="means",
         metadata=_setting(
             "model",
-            "start of layers without pretrained weights; means: random kernels (He et al. 2015), and an output layer that "
-            "begins at the mean votes of split train; he: a random output layer too; keras: as he, but with the kernels of "
-            "Keras (Glorot & Bengio 2010)",
+            "initialisation of layers without pretrained weights; means: random kernels (He et al. 2015), and outputs that "
+            "start at the column means of split train; he: random outputs too; keras: as he, but with the default kernels "
+            "of Keras (Glorot & Bengio 2010)",
             choices=INITIALISATIONS,
             in_recipe=True,
         ),
@@ -166,7 +167,7 @@ class TrainConfig:
     )
     batch_size: int = field(
         default=32,
-        metadata=_setting("learning", "galaxies in a step", unit="GALAXIES", kind=int, minimum=1, in_recipe=True, timed=True),
+        metadata=_setting("learning", "galaxies per step", unit="GALAXIES", kind=int, minimum=1, in_recipe=True, timed=True),
     )
     learning_rate: float = field(
         default=1e-4,
@@ -178,7 +179,7 @@ class TrainConfig:
         default="cosine",
         metadata=_setting(
             "learning",
-            "learning rate after warm-up; constant: stays; cosine: falls to zero at the last epoch, along half a cosine",
+            "learning rate after warm-up; constant: unchanged; cosine: falls along half a cosine to zero at the end",
             choices=SCHEDULES,
             in_recipe=True,
         ),
@@ -187,7 +188,7 @@ class TrainConfig:
         default=60,
         metadata=_setting(
             "learning",
-            "steps in which the learning rate grows from near zero, linearly",
+            "steps over which the learning rate rises linearly from near zero",
             unit="STEPS",
             kind=int,
             minimum=0,
@@ -199,7 +200,7 @@ class TrainConfig:
         metadata=_setting(
             "learning",
             "mse: squared error of the columns; cross_entropy: cross-entropy of the answers to each question, weighted by the "
-            "share of volunteers who were asked, needs --head tree; with --head sigmoid the default is mse",
+            "share of volunteers who were asked (needs --head tree; with --head sigmoid the default is mse)",
             choices=LOSSES,
             in_recipe=True,
             timed=True,
@@ -215,7 +216,7 @@ class TrainConfig:
         default=0.0,
         metadata=_setting(
             "learning",
-            "momentum of a moving average of the weights, which is then validated and kept; 0: none",
+            "momentum of a moving average of the weights; the average is then validated and kept; 0: none",
             unit="MOMENTUM",
             kind=float,
             minimum=0,
@@ -228,8 +229,8 @@ class TrainConfig:
         default="dihedral",
         metadata=_setting(
             "learning",
-            "how galaxies vary between epochs; none: not at all; dihedral: one of the 8 symmetries of the square; full: also "
-            "turned by any angle, zoomed and shifted a little",
+            "how images vary between epochs; none: not at all; dihedral: one of the 8 symmetries of the square; full: also "
+            "rotated by any angle, and slightly zoomed and shifted",
             choices=AUGMENTATIONS,
             in_recipe=True,
             timed=True,
@@ -239,7 +240,7 @@ class TrainConfig:
         default=10,
         metadata=_setting(
             "learning",
-            "epochs without a lower validation MSE after which training stops",
+            "training stops after this many epochs without a lower validation MSE",
             unit="EPOCHS",
             kind=int,
             minimum=1,
@@ -250,7 +251,7 @@ class TrainConfig:
         default=0,
         metadata=_setting(
             "learning",
-            "seed of weights, order, augmentation and dropout",
+            "random seed of initial weights, order, augmentation and dropout",
             unit="N",
             kind=int,
             minimum=0,
@@ -261,7 +262,10 @@ class TrainConfig:
     precision: str = field(
         default="auto",
         metadata=_setting(
-            "speed", "number format of the layers; auto: a mixed one on GPUs, float32 on CPUs", choices=PRECISIONS, timed=True
+            "speed",
+            "number format of the layers; auto: mixed precision on GPUs, float32 on CPUs",
+            choices=PRECISIONS,
+            timed=True,
         ),
     )
     cache: str = field(
@@ -282,8 +286,8 @@ class TrainConfig:
         default="",
         metadata=_setting(
             "several machines",
-            "addresses of all processes of the run, the first is where they meet; auto: as Slurm or another cluster manager "
-            "names them (JAX only)",
+            "addresses of all processes of the run, which connect at the first; auto: those from Slurm or another cluster "
+            "manager (JAX only)",
             unit="A:PORT,B:PORT|auto",
             none="this machine alone",
             of_run=False,
@@ -293,7 +297,7 @@ class TrainConfig:
         default=None,
         metadata=_setting(
             "several machines",
-            "place of this process in --hosts, counted from 0",
+            "position of this process in --hosts, counted from 0",
             unit="I",
             kind=int,
             minimum=0,
@@ -303,6 +307,8 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
+        for name in ("tfrecords", "out"):  # a str will do from Python
+            object.__setattr__(self, name, local_path(getattr(self, name)))
         for described in fields(self):
             setting, value = _setting_of(described), getattr(self, described.name)
             if not (setting.none and value == described.default):
@@ -310,20 +316,20 @@ class TrainConfig:
         if self.weights not in ("imagenet", "none"):
             local_path(self.weights)
         if self.loss == "cross_entropy" and self.head != "tree":
-            raise SettingError("--loss cross_entropy: needs the fractions of each question's answers: add --head tree")
+            raise SettingError("--loss cross_entropy: needs fractions that obey the decision tree: add --head tree")
 
     def settings(self) -> dict[str, Any]:
-        """What makes a run this run and no other: all but where it reads and writes, and on what it runs how fast."""
+        """The settings that define a run: all but its paths, and choices of hardware and speed that may change."""
         of_run = {described.name for described in fields(self) if _setting_of(described).of_run}
         return {name: value for name, value in asdict(self).items() if name in of_run}
 
     def design(self, size: int) -> Design:
-        """The model that the run trains on images of `size` x `size` pixels."""
+        """The design of the run's model, for images of `size` x `size` pixels."""
         scaling = "unit" if self.input_scaling == "unit" else ("random" if self.weights == "none" else "imagenet")
         return Design(size, self.backbone, scaling, self.pooling, self.head)
 
     def rate(self, steps: int) -> Rate:
-        """The learning rate over the run, with `steps` steps in an epoch."""
+        """The learning rate over the run, for `steps` steps per epoch."""
         return Rate(self.learning_rate, self.warmup_steps, self.epochs * steps if self.schedule == "cosine" else 0)
 
 
@@ -332,16 +338,16 @@ DEFAULTS: Mapping[str, Any] = {described.name: described.default for described i
 
 
 def article() -> dict[str, Any]:
-    """The recipe of the article as its code has it.
+    """The recipe of the article, as in its code.
 
-    One galaxy a step, inputs in 0..1, Keras' own initialisation, Adam at 1e-5, no augmentation, sigmoids, 50 epochs, early
-    stopping. It does not say how many steps an epoch has, nor how patient it is: here an epoch is one pass over `train`, and
-    training stops after 10 epochs without a better validation error. One thing is not as in its code, which gives red first:
-    the weights get the colours in the order they were trained with, blue first.
+    One galaxy per step, inputs in 0..1, Keras' default initialisation, Adam at 1e-5, no augmentation, sigmoids, 50 epochs,
+    early stopping. The article gives neither the steps per epoch nor the patience: here an epoch is one pass over `train`,
+    and training stops after 10 epochs without a lower validation error. One difference is deliberate: the article's code
+    passes red first; here the weights get the colours in the order that they were trained with, blue first.
 
     RMSE 0.1092 (one seed) on 316 galaxies of `test` after 10 epochs of 2,000 others at 64 x 64, and 0.1195 with
-    --batch_size 32 (two seeds): `benchmarks.accuracy --stage confirm`, then `--stage test`. It gives
-    `trainer --weights FILE --recipe article --epochs 10` these 2,000 galaxies alone, so the last epoch counts.
+    --batch_size 32 (two seeds): `benchmarks.accuracy --stage confirm`, then `--stage test`. It runs
+    `trainer --weights FILE --recipe article --epochs 10` on these 2,000 galaxies without validation, so the last epoch counts.
     """
     return {
         "epochs": 50,
@@ -363,12 +369,12 @@ def article() -> dict[str, Any]:
 
 
 def best() -> dict[str, Any]:
-    """The recipe that measurement shows to be best: the defaults of `TrainConfig`.
+    """The recipe that was most accurate in our measurements: the defaults of `TrainConfig`.
 
     RMSE 0.1003 on 316 galaxies of `test` after 10 epochs of 2,000 others at 64 x 64 (two seeds: 0.1002 and 0.1004; the
-    article's recipe 0.1092, a plain Keras loop 0.1100): `benchmarks.accuracy --stage confirm`, then `--stage test`. It gives
-    `trainer --weights FILE --epochs 10` these 2,000 galaxies alone, so the last epoch counts.
-    What that could not measure (weight decay, averages, long training) is as in the literature, see benchmarks/README.md.
+    article's recipe 0.1092, a plain Keras loop 0.1100): `benchmarks.accuracy --stage confirm`, then `--stage test`. It runs
+    `trainer --weights FILE --epochs 10` on these 2,000 galaxies without validation, so the last epoch counts.
+    What this could not measure (weight decay, averages, long training) follows the literature: see benchmarks/README.md.
     """
     return {name: DEFAULTS[name] for name, setting in SETTINGS.items() if setting.in_recipe}
 

@@ -1,8 +1,8 @@
-"""Measure a run on a split: predictions, metrics, report, model card.
+"""Evaluate a run on a split: predictions, metrics, report, model card.
 
-The run's own record, in its root, is written by training alone. Every other measurement has a folder below `evaluations/`, and
-the card lists it. `metrics.json` comes last and names model, dataset and predictions: while they are as it says, the table of
-predictions is used as it is, and the report is made again without the model.
+Only training writes the run's own record, at the top of the run folder. Every other evaluation has a folder in `evaluations/`,
+and the card lists it. `metrics.json` is written last and identifies model, dataset and predictions. While these are unchanged,
+the table of predictions is reused, and the report is made again without the model.
 """
 
 import json
@@ -67,7 +67,7 @@ def _content(
 
 
 def _is_of(run: Run, dataset: Dataset, record: Record, galaxies: int) -> bool:
-    """Whether metrics.json and the table of predictions are of this model, this dataset, and so many galaxies."""
+    """Whether metrics.json and the table of predictions belong to this model, dataset and number of galaxies."""
     content = _measured(run, record)
     try:
         return bool(
@@ -82,7 +82,7 @@ def _is_of(run: Run, dataset: Dataset, record: Record, galaxies: int) -> bool:
 
 
 def _measured(run: Run, record: Record) -> dict[str, Any] | None:
-    """The metrics of a record as they were written; None where there are none, or they were changed since."""
+    """The metrics of a record; None if there are none, or if they have changed since they were written."""
     if not run.output.is_intact(record.metrics):
         return None
     try:
@@ -93,7 +93,7 @@ def _measured(run: Run, record: Record) -> dict[str, Any] | None:
 
 
 def other_evaluations(run: Run) -> list[tuple[Record, dict[str, Any]]]:
-    """What was measured beside the run's own record, and the metrics of it, by name."""
+    """The records of all evaluations but the run's own, with their metrics, sorted by name."""
     evaluations = []
     for name in sorted(run.output.files):
         folder, slash, rest = name.rpartition("/")
@@ -105,10 +105,10 @@ def other_evaluations(run: Run) -> list[tuple[Record, dict[str, Any]]]:
 
 
 def _measure(run: Run, dataset: Dataset, record: Record, limit: int) -> dict[str, Any]:
-    """Write predictions, report and metrics of a record; returns the metrics.
+    """Write predictions, report and metrics of a record; return the metrics.
 
-    Predictions that are there already, of this model and dataset, are not made again. The baseline of column means is that
-    of the dataset's own `train`, where it has one.
+    Existing predictions of this model and dataset are reused. The baseline of column means is that of the dataset's own
+    `train`, if it has one.
     """
     from tfrecords.reader import votes_of
 
@@ -121,7 +121,7 @@ def _measure(run: Run, dataset: Dataset, record: Record, limit: int) -> dict[str
         if split == "unlabelled":
             raise RunError(f"{dataset.folder}: galaxies of split '{split}' have no votes to compare with: use trainer predict")
         fresh = predict_split(run, dataset, split, limit)
-        if record.metrics in output.files:  # what follows belongs to other predictions
+        if record.metrics in output.files:  # they belong to other predictions
             output.remove([record.metrics])
         output.claim(record.predictions)
         output.make_folders(record.predictions)
@@ -143,9 +143,9 @@ def _measure(run: Run, dataset: Dataset, record: Record, limit: int) -> dict[str
 
 @explained
 def record_run(run: Run, dataset: Dataset, limit: int = 0) -> None:
-    """The run's own record, which training ends with: its measurement on `test` of its dataset, and the model card.
+    """Write the run's own record, at the end of training: its evaluation on `test` of its dataset, and the model card.
 
-    Without `test` the card and the history's plot are all there is. The run must be `locked`.
+    Without `test` only the card and the chart of the history are written. The run must be `locked`.
     """
     if not dataset.galaxies(OWN.split):
         from trainer.analysis.report import write_history_plot
@@ -161,14 +161,48 @@ def record_run(run: Run, dataset: Dataset, limit: int = 0) -> None:
 
 @explained
 def evaluate_run(run: Run, dataset: Dataset, split: str = "test", limit: int = 0) -> tuple[Record, dict[str, Any]]:
-    """Measure a run on a labelled split of any dataset of its crop and size; returns where it is kept, and the metrics.
+    """Measure the model of a run on a split with votes, of any dataset with the same crop and size.
 
-    Written are predictions-SPLIT.csv, report/index.html and metrics.json in a folder below `evaluations/` of the run; its own
-    record stays as training wrote it. The model card then lists the new measurement too. Raises ConfigError for a dataset of
-    another crop or size and while another command writes in the run, RunError for a split without votes.
+    The metrics, the predictions and the report go to a folder below `evaluations/` of the run, and the model card lists them.
+    The run's own measurement, from the end of training, stays unchanged.
+
+    Parameters
+    ----------
+    run : Run
+        A run, from `open_run` or `train_model`.
+    dataset : Dataset
+        A dataset, from `tfrecords.open_dataset`.
+    split : str
+        train, validation or test.
+    limit : int
+        Use only the first `limit` galaxies, as stored; 0 for all.
+
+    Returns
+    -------
+    record : Record
+        Names of the files, relative to the run folder.
+    metrics : dict
+        The content of metrics.json: `rmse`, its 95 % `interval`, `per_class`, `baselines` and more.
+
+    Raises
+    ------
+    ConfigError
+        If the dataset has another crop or size, or another command is writing in the run folder.
+    DatasetError
+        If the split is absent, or a shard is damaged.
+    RunError
+        If the galaxies have no votes, or the run has no model.
+
+    Examples
+    --------
+    >>> from tfrecords import open_dataset
+    >>> from trainer import evaluate_run, open_run
+    >>> record, metrics = evaluate_run(open_run("runs/demo"), open_dataset("data/demo"), "validation")
+    >>> record.metrics, metrics["galaxies"], 0 < metrics["rmse"] < 1
+    ('evaluations/validation/metrics.json', 4, True)
     """
     run.check_dataset(dataset)
-    dataset.paths(split)  # complains before anything slow begins
+    dataset.paths(split)  # raises before anything slow starts
     with run.locked():
         load_backend()
         record = run.evaluation(dataset, split)
@@ -177,22 +211,22 @@ def evaluate_run(run: Run, dataset: Dataset, split: str = "test", limit: int = 0
             if run.output.is_intact(CARD) or not run.path(CARD).exists():
                 write_card(run, _measured(run, OWN), other_evaluations(run))
             else:
-                log.warning("%s: was changed since it was written, so this evaluation is not added", run.path(CARD))
+                log.warning("%s: has changed since it was written, so this evaluation is not added", run.path(CARD))
     return record, content
 
 
 def is_current(run: Run, dataset: Dataset, limit: int = 0) -> bool:
-    """Whether the run's own record is that of its present model on this dataset, and all of it is there."""
+    """Whether the run's own record is complete, and of its current model on this dataset."""
     there = run.path(OWN.report).is_file() and run.path(CARD).is_file()
     return there and _is_of(run, dataset, OWN, dataset.galaxies(OWN.split, limit))
 
 
 def summary(run: Run, record: Record) -> str:
-    """The metrics of a record beside the baselines, for a terminal. Raises RunError where they were changed since."""
+    """The metrics of a record beside the baselines, as text. Raises RunError if they have changed since they were written."""
     path = run.path(record.metrics)
     content = _measured(run, record)
     if content is None:
-        raise RunError(f"{path}: was changed since it was written: move it elsewhere and run the same command again")
+        raise RunError(f"{path}: has changed since it was written: move it elsewhere and run the same command again")
     low, high = content["interval"]
     rows = [
         f"RMSE on {record.split} ({content['galaxies']:,} galaxies)",
@@ -201,8 +235,8 @@ def summary(run: Run, record: Record) -> str:
     for name, label in (("train_mean", "column means of train"), ("zeros", "all zeros")):
         if name in content["baselines"]:
             value = content["baselines"][name]
-            rows.append(f"  {label:<22} {value:.4f}   the model has {content['rmse'] / value:.3f} of it")
-    rows.append(f"  spread of predictions  {content['spread']:.4f}   standard deviation per column, on average")
+            rows.append(f"  {label:<22} {value:.4f}   the RMSE of this model is {content['rmse'] / value:.3f} times this")
+    rows.append(f"  spread of predictions  {content['spread']:.4f}   standard deviation, mean over the columns")
     if content["spread"] < CONSTANT_SPREAD:
         rows.append(f"  the predictions hardly vary: train longer, or try {what_to_change(run.settings)}")
     rows.append(f"metrics: {path}")

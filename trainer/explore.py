@@ -1,10 +1,11 @@
-"""Getting to know the data: what volunteers said, how the splits compare, what the pictures are like, as one page."""
+"""A page about a dataset: how volunteers voted, how the splits compare, and what the images look like."""
 
 from pathlib import Path
 
 import numpy as np
 
 from tfrecords.dataset import SPLITS, Dataset
+from tfrecords.files import local_path
 from tfrecords.integrity import check_shards
 from tfrecords.outputs import Output
 from tfrecords.taxonomy import (
@@ -26,7 +27,7 @@ from trainer.analysis.page import Chart, Page, Section, Table, write_page
 from trainer.analysis.selection import Selection, parse_selection
 from trainer.backends.startup import explained, load_backend
 
-# A mean of a split that is off by more is hardly chance; of fewer galaxies the mean of a skewed column often is.
+# A larger difference between column means is hardly chance; with fewer than _FEWEST galaxies, skewed columns often have it.
 STANDARD_ERRORS = 4.0
 _FEWEST = 10
 _PAGE = "index.html"
@@ -34,12 +35,12 @@ _BUSY = "another trainer explore is writing here: wait for it, or choose another
 _ARMS = "question 10: how tightly wound, a to c; question 11: how many arms"
 _SUBCLASSES = {"elliptical": "question 7: how round, E0 to E7", "spiral": _ARMS, "barred spiral": _ARMS}
 _QUANTILES = (5, 25, 50, 75, 95)
-# The article's readings of its box plots: columns, and what to call the majority that the first of them has.
+# The article's readings of its box plots: columns, and what a majority for the first column means.
 _READINGS = (
     (("Class6.2", "Class6.1"), "find nothing odd"),
     (("Class1.2",), "see features or a disk"),
     (("Class2.2", "Class2.1"), "see a disk that is not edge-on"),
-    (("Class3.2", "Class3.1"), "see such a disk without a bar"),
+    (("Class3.2", "Class3.1"), "see a disk that is not edge-on and has no bar"),
 )
 
 
@@ -50,8 +51,8 @@ def _tree(labelled: LabelledGalaxies) -> Section:
     rarest = QUESTIONS[int(np.argmin(reach))]
     chart = Chart(
         "tree",
-        f"Decision tree: question {rarest.number}, {rarest.title}, is reached by the fewest votes, {reach.min():.0%}",
-        "What volunteers are asked, and which answer leads to which question. A box leads to the question's numbers.",
+        f"Decision tree: question {rarest.number} ({rarest.title}) is reached by the fewest votes, {reach.min():.0%}",
+        "The questions for volunteers, and the answers that lead to them. Each box links to the numbers of its question.",
         lambda width: tree.draw(width, notes),
         Table(
             ("question", "title", "reached", "largest_violation_of_its_sum"),
@@ -75,10 +76,10 @@ def _tree(labelled: LabelledGalaxies) -> Section:
         "reading",
         "How to read the votes",
         (
-            "A column is cumulative: the fraction of volunteers who gave an answer once asked, times the column that led to "
-            "the question. So 0.3 for “bar: yes” may be a clear bar in a galaxy that few saw as a disk.",
-            "Hubble classes are read off the tree: a galaxy is in one at a threshold when all its columns reach it. Smooth "
-            "galaxies are called elliptical by convention, and include S0.",
+            "A column is cumulative: the fraction of the volunteers asked who gave this answer, times the column that leads to "
+            "the question. So 0.3 for “bar: yes” may mean a clear bar in a galaxy that few volunteers saw as a disk.",
+            "Hubble classes follow from the tree: a galaxy is in a class if all columns of the class reach the threshold. By "
+            "convention, smooth galaxies are called elliptical; they include S0.",
         ),
         (chart, hubble),
     )
@@ -96,7 +97,7 @@ def readings(voted: np.ndarray) -> list[str]:
             f"{third[column]:.2f})"
             for name, column in zip(names, columns, strict=True)
         ]
-        sentences.append(f"In {share:.0%} of galaxies more than half of the volunteers {what}: {', '.join(figures_of)}.")
+        sentences.append(f"In {share:.0%} of galaxies, more than half of the volunteers {what}: {' and '.join(figures_of)}.")
     return sentences
 
 
@@ -108,15 +109,16 @@ def _distribution(labelled: LabelledGalaxies) -> Section:
     widest = int(np.argmax(quantiles[3] - quantiles[1]))
     return Section(
         "distribution",
-        "What volunteers said",
+        "How volunteers voted",
         tuple(readings(labelled.voted)),
         (
             Chart(
                 "vote-fractions",
-                f"Box plots of the 37 columns: widest for {COLUMNS[widest]}, {describe(widest)}, "
-                f"half of whose galaxies lie between {quantiles[1, widest]:.2f} and {quantiles[3, widest]:.2f}",
-                "Class distribution by agreement: boxes hold the middle half of the galaxies, lines reach from 5 to 95 %, the "
-                "stroke is the median. Columns are cumulative, so those far down the tree are small for most galaxies.",
+                f"Box plots of the 37 columns: the widest is {COLUMNS[widest]} ({describe(widest)}), with half of the galaxies "
+                f"between {quantiles[1, widest]:.2f} and {quantiles[3, widest]:.2f}",
+                "Class distribution by agreement: each box holds the middle half of the galaxies, its line runs from 5 to "
+                "95 %, and the stroke marks the median. Columns are cumulative, so those far down the tree are small for most "
+                "galaxies.",
                 lambda width: figures.draw_boxes(width, len(labelled.voted), quantiles),
                 Table(
                     ("column", *(f"quantile_{percent}" for percent in _QUANTILES), "mean"),
@@ -127,11 +129,11 @@ def _distribution(labelled: LabelledGalaxies) -> Section:
             ),
             Chart(
                 "maximum-agreement",
-                f"Maximum agreement: {full} of 37 answers have a galaxy with all votes; lowest for {COLUMNS[lowest]}, "
-                f"{describe(lowest)}, {largest[lowest]:.2f}",
-                f"The largest value of each column: how clear the clearest example is. {full} answers have a galaxy on "
-                "which all "
-                f"(99.5 % at least) agree; least clear is {describe(lowest)} ({COLUMNS[lowest]}), at {largest[lowest]:.2f}.",
+                f"Maximum agreement: {full} of 37 answers have a galaxy with all votes; the lowest is "
+                f"{largest[lowest]:.2f}, for {COLUMNS[lowest]} ({describe(lowest)})",
+                "The largest value of each column shows how clear the clearest example of its answer is. "
+                f"{full} answers have a galaxy with all votes (at least 99.5 %). The least clear answer is "
+                f"{describe(lowest)} ({COLUMNS[lowest]}), with {largest[lowest]:.2f}.",
                 lambda width: figures.draw_maximum_agreement(width, len(labelled.voted), largest),
                 Table(("column", "maximum_agreement"), tuple(zip(COLUMNS, largest, strict=True))),
             ),
@@ -152,19 +154,19 @@ def _splits(labelled: LabelledGalaxies) -> Section:
         for column in np.flatnonzero(np.abs(errors[split]) > STANDARD_ERRORS)
     ]
     if not others:
-        said = f"There is nothing to compare: that takes train and another split, of at least {_FEWEST} galaxies with votes."
-    elif flagged:
-        said = f"More than {STANDARD_ERRORS:.0f} standard errors from train: {'; '.join(flagged)}: hardly chance."
-    else:
         said = (
-            f"No column's mean is more than {STANDARD_ERRORS:.0f} standard errors from that in train: no sign of a difference."
+            "There is nothing to compare: that needs train and another split, each with at least "
+            f"{_FEWEST} galaxies with votes."
         )
+    elif flagged:
+        said = f"More than {STANDARD_ERRORS:.0f} standard errors from train, which is hardly chance: {'; '.join(flagged)}."
+    else:
+        said = f"No column mean is more than {STANDARD_ERRORS:.0f} standard errors from that in train: no sign of a difference."
     deviation = tree_deviation(labelled.voted).max(axis=0)
     worst = int(np.argmax(deviation))
     sums = (
         "Each question's columns must add up to the column that leads to it; the largest violation is "
-        f"{deviation[worst]:.1e}, in "
-        f"question {QUESTIONS[worst].number} ({QUESTIONS[worst].title})."
+        f"{deviation[worst]:.1e}, in question {QUESTIONS[worst].number} ({QUESTIONS[worst].title})."
     )
     parts: list[Chart | Table] = [
         Table(
@@ -184,11 +186,10 @@ def _splits(labelled: LabelledGalaxies) -> Section:
         parts.append(
             Chart(
                 "splits",
-                f"Means of the columns per split: {len(flagged)} differ from train by more than {STANDARD_ERRORS:.0f} "
+                f"Column means of each split: {len(flagged)} differ from train by more than {STANDARD_ERRORS:.0f} "
                 "standard errors",
-                "Each mark is a column's mean in a split against that in train. Inside the band of "
-                f"{STANDARD_ERRORS:.0f} standard errors a "
-                "difference is chance.",
+                "Each mark compares the mean of a column in a split with that in train. Differences within the band of "
+                f"{STANDARD_ERRORS:.0f} standard errors may be chance.",
                 lambda width: figures.draw_split_differences(width, errors, STANDARD_ERRORS),
                 Table(
                     ("split", "column", "mean", "train_mean", "difference_in_standard_errors", "flagged"),
@@ -216,7 +217,7 @@ def _selected(labelled: LabelledGalaxies, selection: Selection) -> Section:
     choice = Choice(
         "where",
         f"{len(rows):,} of {len(labelled.galaxy_ids):,} galaxies",
-        "The first by GalaxyID." if len(rows) else "No galaxy is like that: loosen the expression.",
+        "The first galaxies by GalaxyID." if len(rows) else "No galaxy matches: relax the expression.",
         "selected",
         rows[: galleries.CARDS],
         lambda _: columns,
@@ -233,11 +234,11 @@ def _questions(labelled: LabelledGalaxies) -> list[Section]:
     for question in QUESTIONS:
         asked = agreement[:, question.number - 1]
         asked = asked[~np.isnan(asked)]
-        agreed = "On no galaxy was this asked of at least half of the volunteers."
+        agreed = "There is no galaxy for which at least half of the volunteers were asked this."
         if len(asked):
             agreed = (
-                f"Median agreement {np.median(asked):.2f} over the {len(asked):,} galaxies that at least half of the "
-                "volunteers were asked about (1: all say the same; 0: all answers alike)."
+                f"Median agreement {np.median(asked):.2f} over the {len(asked):,} galaxies for which at least half of the "
+                "volunteers were asked (1: all give the same answer; 0: all answers have equal votes)."
             )
         total = "1" if question.parent is None else COLUMNS[question.parent]
         sums = f"The sum of its columns differs from {total} by at most {violations[question.number - 1]:.1e}."
@@ -265,21 +266,49 @@ def _headline(labelled: LabelledGalaxies) -> str:
     said = [f"{int(passes.sum()):,} {galleries.PLURAL[name]}" for name, passes in scores.items()]
     rest = int((~np.logical_or.reduce(list(scores.values()))).sum())
     return (
-        f"{len(labelled.galaxy_ids):,} galaxies with votes: {said[0]}, {said[1]} and {said[2]} by at least 60 % of the "
-        f"volunteers, and {rest:,} that are none of these."
+        f"{len(labelled.galaxy_ids):,} galaxies with votes: {said[0]}, {said[1]} and {said[2]} according to at least "
+        f"60 % of the volunteers, and {rest:,} others."
     )
 
 
 @explained
-def explore_dataset(dataset: Dataset, out: Path, source: Path | None = None, where: str | None = None) -> Path:
-    """Write a page about a dataset, figures/ and data/ into the folder `out`; returns the page.
+def explore_dataset(dataset: Dataset, out: str | Path, source: str | Path | None = None, where: str | None = None) -> Path:
+    """Write a page about a dataset: its votes, classes, splits and images.
 
-    source: the images that were preprocessed, to see what the crop keeps. where: an expression as in `selection`, whose
-    galaxies get a gallery. Raises SettingError for an expression that is none, ConfigError where `out` holds something else,
-    another explore writes in it, or `source` has other images, DatasetError where no galaxy has votes or a shard is not the
-    one that was written.
+    Parameters
+    ----------
+    dataset : Dataset
+        A dataset, from `tfrecords.open_dataset`.
+    out : str or Path
+        Folder for `index.html`, `figures/` and `data/`.
+    source : str or Path, optional
+        The images that were preprocessed; adds how much of each galaxy's light the crop keeps.
+    where : str, optional
+        Adds a gallery of the galaxies that match this expression, as in "Class4.1 > 0.8 and not Class3.1 > 0.5".
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    SettingError
+        If `where` cannot be parsed.
+    ConfigError
+        If `out` holds something else, another explore is writing there, or `source` holds other images.
+    DatasetError
+        If no galaxy has votes, or a shard is damaged.
+
+    Examples
+    --------
+    >>> from tfrecords import open_dataset
+    >>> from trainer import explore_dataset
+    >>> print(explore_dataset(open_dataset("data/demo"), "page").as_posix())
+    page/index.html
     """
     selection = None if where is None else parse_selection(where)
+    out, source = local_path(out), None if source is None else local_path(source)
     output = Output(out, "page")
     output.refuse_others()
     output.refuse_others([_PAGE, *output.files])
@@ -302,4 +331,4 @@ def _page(dataset: Dataset, source: Path | None, selection: Selection | None) ->
     chosen = [_selected(labelled, selection)] if selection else []
     sections = (*chosen, _tree(labelled), _distribution(labelled), classes, pictures, _splits(labelled), *_questions(labelled))
     facts = f"dataset {dataset.folder} · {dataset.size} × {dataset.size} pixels · fingerprint {dataset.fingerprint[:12]}"
-    return Page("Galaxy Zoo: getting to know the data", _headline(labelled), facts, sections)
+    return Page("Galaxy Zoo: exploring the data", _headline(labelled), facts, sections)

@@ -1,10 +1,10 @@
-"""A run's best model for other programs: TensorFlow's SavedModel, ONNX, LiteRT.
+"""Export a run's best model as TensorFlow SavedModel, ONNX or LiteRT.
 
-All three come from Keras' TensorFlow backend, in a process of its own, whichever backend trained the model: `model.keras`
-is the same float32 network on both. A process of its own also gives back the memory that the conversion took.
+All three are made with Keras' TensorFlow backend, in a separate process, whichever backend trained the model: `model.keras`
+is the same float32 network on both. The separate process also releases the memory that the conversion needs.
 
-Every format takes uint8 images (any batch, size, size, 3) under the name `image` and gives float32 (batch, 37) under
-the name `vote_fractions`. A SavedModel also takes whole JPEG files.
+In every format the input `image` is uint8 (any batch, size, size, 3), and the output `vote_fractions` is float32
+(batch, 37). A SavedModel also accepts whole JPEG files.
 """
 
 import importlib.util
@@ -16,32 +16,51 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tfrecords.errors import ConfigError, GalaxyZooError, RunError, one_line
+from tfrecords.errors import ConfigError, GalaxyZooError, RunError, install_extra, one_line
 from tfrecords.files import local_path, partial_path, sync_folder
 from tfrecords.outputs import Output
 from trainer.run import Run, open_run
 
-# As on the command line, and as their makers write them.
+# The values of --format, and the official names.
 FORMATS = {"savedmodel": "SavedModel", "onnx": "ONNX", "litert": "LiteRT"}
 _IMAGE, _VOTES = "image", "vote_fractions"
-_SAID = 3  # exit status of the process where its stdout is the line for the user
+_SAID = 3  # exit status of the process if its stdout is the message for the user
 
 
-def export_model(run: Run, out: Path, kind: str = "savedmodel") -> None:
-    """Write the run's best model to the new folder (SavedModel) or file `out`; it appears when it is complete.
+def export_model(run: Run, out: str | Path, kind: str = "savedmodel") -> None:
+    """Convert the best model of a run for other programs.
 
-    kind: one of FORMATS. Raises ConfigError where `out` exists, is no .tflite for LiteRT, or the package for ONNX is
-    missing; RunError where the run has no model, or it is damaged, or the conversion fails.
+    Parameters
+    ----------
+    run : Run
+        A run, from `open_run` or `train_model`.
+    out : str or Path
+        New folder (SavedModel) or file (ONNX; LiteRT: FILE.tflite). It appears when it is complete.
+    kind : str
+        savedmodel, onnx or litert.
+
+    Raises
+    ------
+    ConfigError
+        If `out` exists, does not end in .tflite for LiteRT, or the package for ONNX is missing.
+    RunError
+        If the run has no model, it is damaged, or the conversion fails.
+
+    Examples
+    --------
+    >>> from trainer import export_model, open_run
+    >>> export_model(open_run("runs/demo"), "saved")
     """
-    if os.path.lexists(local_path(out)):
+    out = local_path(out)
+    if os.path.lexists(out):
         ours = "remove this export, or " if out.is_dir() and Output(out, "export").exists else ""
-        raise ConfigError(f"{out}: exists already: {ours}choose another --out")
+        raise ConfigError(f"{out}: already exists: {ours}choose another --out")
     if kind == "litert" and out.suffix != ".tflite":
-        raise ConfigError(f"{out}: a LiteRT file ends in .tflite: give --out {out.with_suffix('.tflite')}")
+        raise ConfigError(f"{out}: a LiteRT file must end in .tflite: use --out {out.with_suffix('.tflite')}")
     if kind == "onnx" and importlib.util.find_spec("tf2onnx") is None:
-        raise ConfigError("--format onnx needs the package tf2onnx, which is not installed: pip install -e '.[export]'")
+        raise ConfigError(f"--format onnx needs the package tf2onnx, which is not installed: {install_extra('export')}")
     if not run.model_path.is_file():
-        raise RunError(f"{run.folder}: has no {run.model_path.name} yet: train it first with the same trainer command")
+        raise RunError(f"{run.folder}: has no {run.model_path.name} yet: resume its training first")
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(out)
     partial.mkdir()
@@ -56,8 +75,8 @@ def export_model(run: Run, out: Path, kind: str = "savedmodel") -> None:
             marker, names = Output(target, "export"), [path.relative_to(target).as_posix() for path in files]
             marker.adopt(*names)
             marker.settle(*names)
-        if os.path.lexists(out):  # by now: a rename would replace a file
-            raise ConfigError(f"{out}: exists already: choose another --out")
+        if os.path.lexists(out):  # created in the meantime: the rename would replace a file
+            raise ConfigError(f"{out}: already exists: choose another --out")
         target.rename(out)
         sync_folder(out.parent)
     finally:
@@ -65,27 +84,27 @@ def export_model(run: Run, out: Path, kind: str = "savedmodel") -> None:
 
 
 def _run_process(run: Run, target: Path, kind: str, scratch: Path) -> None:
-    """Make the export in a process that keeps what it writes on the way in `scratch`, so that none of it is left behind."""
+    """Export in a separate process. Its temporary files are in `scratch`, so none are left behind."""
     ours = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(scratch.resolve())}
     command = [sys.executable, "-m", "trainer.export", str(run.folder), str(target), kind]
     done = subprocess.run(command, env={**os.environ, **ours}, capture_output=True, text=True, check=False)
     if done.returncode == _SAID:
         raise RunError(done.stdout.strip().splitlines()[-1])
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["without a word"])[-1][:200]
+        last = (done.stderr.strip().splitlines() or ["no error message"])[-1][:200]
         reason = f"killed by signal {-done.returncode}" if done.returncode < 0 else last
         scarce = done.returncode < 0 or any(word in last for word in ("MemoryError", "No space left"))
         way_out = "free memory or disk space and run the same command again, or " if scarce else ""
         error = RunError(
-            f"{run.model_path}: the conversion to {FORMATS[kind]} failed ({reason}): {way_out}see the whole of it with "
-            "--verbosity=1"
+            f"{run.model_path}: the conversion to {FORMATS[kind]} failed ({reason}): {way_out}run with --verbosity=1 to see "
+            "the traceback"
         )
         error.add_note(done.stderr)
         raise error
 
 
 def _served(model: Any) -> Any:
-    """The model as a tf.function of uint8 images that says the names of what goes in and comes out."""
+    """The model as a tf.function of uint8 images, with named input and output."""
     import tensorflow as tf
 
     def serve(image: Any) -> dict[str, Any]:
@@ -103,11 +122,11 @@ def _resized(pixels: Any, height: Any, width: int) -> Any:
 
 
 def stored_image(jpeg: Any, crop_fraction: float, size: int) -> Any:
-    """An encoded image as the uint8 (size, size, 3) that `tfrecords.images.crop` makes of it, in TensorFlow's operations.
+    """The crop of an encoded image, uint8 (size, size, 3), as from `tfrecords.images.crop` but in TensorFlow operations.
 
-    Not resized, it is the same in every pixel; resized, of real galaxies about one value in 50,000 differs, by one level.
-    As Pillow does, it resizes first across, rounds to whole levels, then down: in one step an eighth of the values would
-    differ, in noise by up to 50 levels.
+    Without resizing every pixel is the same; with resizing about one value in 50,000 differs on real galaxies, by one level.
+    Like Pillow, it resizes horizontally, rounds to whole levels, then resizes vertically: in one step an eighth of the values
+    would differ, in noise by up to 50 levels.
     """
     import tensorflow as tf
 
@@ -122,7 +141,7 @@ def stored_image(jpeg: Any, crop_fraction: float, size: int) -> Any:
 
 
 def _savedmodel(model: Any, run: Run, target: Path) -> None:
-    """Signatures: serving_default, uint8 images; serve_jpeg, a vector of whole JPEG files, cut as the run's images were."""
+    """Signatures: serving_default, for uint8 images; serve_jpeg, for a vector of whole JPEG files, cropped as in training."""
     import tensorflow as tf
 
     crop_fraction, size = run.config["dataset"]["crop_fraction"], model.input_shape[1]
@@ -146,10 +165,10 @@ def _savedmodel(model: Any, run: Run, target: Path) -> None:
 
 
 def _onnx(model: Any, run: Run, target: Path) -> None:
-    """Convert the network with its weights as inputs, and put them in afterwards.
+    """Convert the network with its weights as inputs, and insert them afterwards.
 
-    tf2onnx copies its graph dozens of times: with the weights of a 212 x 212 model in it that took 29 s and 8 GB, so it
-    takes 2 s and less than 2 GB.
+    tf2onnx copies its graph dozens of times. With the weights of a 212 x 212 model in it that took 29 s and 8 GB; without
+    them it takes 2 s and less than 2 GB.
     """
     import numpy as np
     import onnx
@@ -169,7 +188,7 @@ def _onnx(model: Any, run: Run, target: Path) -> None:
     converted, _ = tf2onnx.convert.from_function(tf.function(network, input_signature=signature), signature)
     graph = converted.graph
     for node in list(graph.node):
-        if node.op_type == "Transpose" and node.input[0] in weights:  # ONNX has the axes of a kernel in another order
+        if node.op_type == "Transpose" and node.input[0] in weights:  # ONNX orders the axes of a kernel differently
             weights[node.output[0]] = weights.pop(node.input[0]).transpose(node.attribute[0].ints)
             graph.node.remove(node)
     del graph.input[1:]
@@ -181,10 +200,10 @@ def _onnx(model: Any, run: Run, target: Path) -> None:
 
 
 def _litert(model: Any, run: Run, target: Path) -> None:
-    """Convert with LiteRT's built-in operations alone: those of TensorFlow would need another runtime."""
+    """Convert to LiteRT's built-in operations only: those of TensorFlow would need another runtime."""
     import tensorflow as tf
 
-    # Shorter ways do not serve: from a function the weights are lost, and Keras' own export lets TensorFlow's operations in.
+    # Shorter ways fail: from a function the weights are lost, and Keras' own export allows TensorFlow's operations.
     saved = target.with_name("savedmodel")
     _savedmodel(model, run, saved)
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=["serving_default"])

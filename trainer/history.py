@@ -18,10 +18,10 @@ _TENSORBOARD = "tensorboard"
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of the history. Epochs count from 1; mse: over the epoch's steps, as training saw the galaxies (val_mse: after
-    it; NaN without validation).
+    """One row of the history.
 
-    seconds: wall time with validation, without saving; images_per_second: of the training part alone.
+    epoch: counted from 1. mse: mean over the epoch's steps, with augmentation and dropout; val_mse: after the epoch, NaN
+    without validation. seconds: wall time with validation, without saving; images_per_second: of training only.
     """
 
     epoch: int
@@ -36,7 +36,7 @@ _COLUMNS = [field.name for field in fields(Epoch)]
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """The epoch whose model is kept: the lowest validation MSE, the first of equals; without validation the last."""
+    """The epoch whose model is kept: the first with the lowest validation MSE, or without validation the last."""
     measured = [row for row in history if not np.isnan(row.val_mse)]
     return min(measured, key=lambda row: row.val_mse) if measured else history[-1]
 
@@ -47,40 +47,40 @@ def stops_early(history: Sequence[Epoch], patience: int) -> bool:
 
 
 def read_history(output: Output) -> list[Epoch]:
-    """The finished epochs of a run folder, from history.csv; none where there is no such file.
+    """The finished epochs of a run folder, from history.csv; none if it does not exist.
 
-    Raises RunError where it is damaged or was changed.
+    Raises RunError if it is damaged or was changed.
     """
     path = output.folder / HISTORY
     if not path.is_file():
         return []
-    output.check(HISTORY, "move it elsewhere, and the pages are made without it")
+    output.check(HISTORY, "move it elsewhere to make the pages without it")
     try:
         text = path.read_text("utf-8")
         table = csv.DictReader(text.splitlines())
         rows = list(table)
         if table.fieldnames != _COLUMNS or not text.endswith("\n"):
-            raise ValueError("it is not whole")
+            raise ValueError("it is incomplete")
         return [Epoch(int(row["epoch"]), *(float(row[name]) for name in _COLUMNS[1:])) for row in rows]
     except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise RunError(f"{path}: damaged ({error}): remove it, and the pages are made without it") from error
+        raise RunError(f"{path}: damaged ({error}): remove it to make the pages without it") from error
 
 
 def write_history(output: Output, history: Sequence[Epoch]) -> None:
-    """Write history.csv into a run folder. Raises ConfigError where somebody edited it."""
+    """Write history.csv into a run folder. Raises ConfigError if somebody edited it."""
     lines = [",".join(_COLUMNS), *(",".join(repr(value) for value in asdict(row).values()) for row in history)]
     output.write({HISTORY: ("\n".join(lines) + "\n").encode("ascii")})
 
 
 class Curves:
-    """TensorBoard's event files of a run folder: a curve for train, one for validation, over the epochs."""
+    """TensorBoard's event files of a run: curves over the epochs, for train and for validation."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writers: dict[str, Any] = {}
 
     def _writer(self, name: str) -> Any:
-        """A new event file, whose name TensorFlow chooses: it is listed as ours as soon as it is there."""
+        """Open a new event file. TensorFlow chooses its name, so it is listed as ours as soon as it exists."""
         import tensorflow as tf
 
         output, folder = Output(self._folder, "run"), f"{_TENSORBOARD}/{name}"

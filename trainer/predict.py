@@ -1,6 +1,6 @@
-"""Runs + records or images -> predictions.
+"""Predictions of one or more runs, for records or images.
 
-Several runs, and several views of each galaxy, count as one model: their mean, taken in float64.
+Several runs, and several views of each galaxy, act as one model: their predictions are averaged in float64.
 """
 
 import functools
@@ -13,6 +13,7 @@ import numpy as np
 
 from tfrecords.dataset import Dataset
 from tfrecords.errors import SettingError, SourceError
+from tfrecords.files import local_path
 from tfrecords.integrity import check_shards, read_shards
 from tfrecords.progress import progress_bar
 from tfrecords.taxonomy import COLUMNS
@@ -34,14 +35,17 @@ _STRETCH = Stretch()
 
 @dataclass(frozen=True)
 class ImagePredictions(Predictions):
-    """Predictions for image files. names: by id, of those whose file names are no numbers; rejected: could not be read."""
+    """Predictions for image files.
+
+    names: by id, of images whose file names are not numbers; rejected: images that could not be read.
+    """
 
     names: Mapping[int, str]
     rejected: tuple[UnreadableImage, ...]
 
 
 class _Ensemble:
-    """The models of several runs, each seeing its own crop in `views` symmetries of the square, as one model."""
+    """The mean over the models of several runs, each with its own crop, and over `views` symmetries of the square."""
 
     def __init__(self, runs: Sequence[Run], views: int, devices: Devices) -> None:
         self._views = [functools.partial(symmetries.transformed, number=number) for number in range(views)]
@@ -53,7 +57,7 @@ class _Ensemble:
         ]
 
     def __call__(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        """crops: one for each of `self.crops`, uint8 (rows, size, size, 3). float64 (rows, 37)."""
+        """Predict float64 (rows, 37). crops: uint8 (rows, size, size, 3), one array for each of `self.crops`."""
         total = np.zeros((len(crops[0]), len(COLUMNS)))
         for view in self._views:
             turned = [np.ascontiguousarray(view(images)) for images in crops]
@@ -67,7 +71,7 @@ def _crop(run: Run) -> Crop:
 
 
 def _several(runs: Run | Sequence[Run], tta: int) -> tuple[Run, ...]:
-    """The runs, checked together with the number of views before anything slow begins."""
+    """The runs as a tuple. Raises SettingError, before anything slow starts, if there is none or `tta` is illegal."""
     if not 1 <= tta <= symmetries.COUNT:
         raise SettingError(f"--tta {tta}: must be from 1 to {symmetries.COUNT}")
     several = (runs,) if isinstance(runs, Run) else tuple(runs)
@@ -78,16 +82,49 @@ def _several(runs: Run | Sequence[Run], tta: int) -> tuple[Run, ...]:
 
 @explained
 def predict_split(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit: int = 0, tta: int = 1) -> Predictions:
-    """The predictions of a run, or the mean of several, for a split, every galaxy once.
+    """Predict the vote fractions of all galaxies in a split.
 
-    tta: the mean over so many of the 8 symmetries of the square, the first of them the image as it is. Raises ConfigError for
-    a dataset of another crop or size than one of the runs, SettingError for an illegal `tta`, DatasetError for a shard that is
-    not the one that was written.
+    Parameters
+    ----------
+    runs : Run or sequence of Run
+        Of several runs, the mean is predicted.
+    dataset : Dataset
+        A dataset, from `tfrecords.open_dataset`.
+    split : str
+        train, validation, test or unlabelled.
+    limit : int
+        Use only the first `limit` galaxies, as stored; 0 for all.
+    tta : int
+        Number of views, 1 to 8: each galaxy is predicted in so many of the square's symmetries, and the mean is returned.
+
+    Returns
+    -------
+    Predictions
+        `galaxy_ids` (n,), sorted, `predicted` and `targets` float32 (n, 37). `targets` is NaN without votes.
+
+    Raises
+    ------
+    ConfigError
+        If the dataset has another crop or size than one of the runs.
+    SettingError
+        If `tta` is out of range, or there is no run.
+    DatasetError
+        If the split is absent, or a shard is damaged.
+    RunError
+        If a run has no model, or it is damaged.
+
+    Examples
+    --------
+    >>> from tfrecords import open_dataset
+    >>> from trainer import open_run, predict_split
+    >>> predictions = predict_split(open_run("runs/demo"), open_dataset("data/demo"), "unlabelled")
+    >>> predictions.predicted.shape
+    (6, 37)
     """
     several = _several(runs, tta)
     for run in several:
         run.check_dataset(dataset)
-    dataset.paths(split)  # complains before anything slow begins
+    dataset.paths(split)  # raises before anything slow starts
     check_shards(dataset, read_shards(dataset, split, limit))
     devices = choose("float32", require_gpu=False)
     from trainer.input.evaluation import predicted_batches  # TensorFlow, which `choose` has loaded quietly
@@ -105,14 +142,47 @@ def predict_split(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit
 
 
 @explained
-def predict_images(runs: Run | Sequence[Run], path: Path, tta: int = 1, stretch: Stretch = _STRETCH) -> ImagePredictions:
-    """The predictions of a run, or the mean of several, for the images in a file, a folder or a zip.
+def predict_images(runs: Run | Sequence[Run], path: str | Path, tta: int = 1, stretch: Stretch = _STRETCH) -> ImagePredictions:
+    """Predict the vote fractions of the galaxies in image files.
 
-    Each run gets the crop and size that it was trained on; `tta` as in `predict`; stretch: of FITS images. The images are
-    streamed (`cutouts.stream` says what is held of them). Those that cannot be read are in `rejected`; a warning is logged for
-    them, for FITS images without colours, for images of fewer pixels than the crop, and for galaxies at another scale than
-    those of training. Raises SourceError where there are no images, or none can be read; SettingError for an illegal `tta`.
+    Each image is cropped and resized as the run's training images were. Images are streamed, so memory does not grow with their
+    number. Warnings are logged for images that cannot be read, for FITS images without colours, for images with fewer pixels
+    than the crop, and for galaxies at another scale than those of training.
+
+    Parameters
+    ----------
+    runs : Run or sequence of Run
+        Of several runs, the mean is predicted.
+    path : str or Path
+        File, folder or zip of JPEG, PNG or FITS images.
+    tta : int
+        Number of views, 1 to 8, as in `predict_split`.
+    stretch : Stretch
+        Brightness scale of FITS images.
+
+    Returns
+    -------
+    ImagePredictions
+        `galaxy_ids` (n,), `predicted` float32 (n, 37), `names` by id for files whose names are not numbers, and the `rejected`
+        images.
+
+    Raises
+    ------
+    SourceError
+        If there are no images, or none of them can be read.
+    SettingError
+        If `tta` is out of range, or there is no run.
+    RunError
+        If a run has no model, or it is damaged.
+
+    Examples
+    --------
+    >>> from trainer import open_run, predict_images
+    >>> predictions = predict_images(open_run("runs/demo"), "demo/images_test_rev1", tta=2)
+    >>> len(predictions.galaxy_ids), predictions.rejected
+    (6, ())
     """
+    path = local_path(path)
     several = _several(runs, tta)
     with listed(path) as images:
         devices = choose("float32", require_gpu=False)
@@ -123,7 +193,7 @@ def predict_images(runs: Run | Sequence[Run], path: Path, tta: int = 1, stretch:
         known = [(place, radii) for place, radii in ranges if radii is not None]
         for run in several:
             if run.half_light_radius is None:
-                log.info("%s: does not know the scale of its galaxies: images at another scale are not told", run.folder)
+                log.info("%s: has no record of the scale of its galaxies: no warning about images at another scale", run.folder)
         is_outside = functools.partial(scale.outside, ranges=known)
         rows = devices.rounded(min(BATCH_SIZE, len(images)))
         parts: list[tuple[np.ndarray, np.ndarray]] = []
@@ -141,19 +211,21 @@ def predict_images(runs: Run | Sequence[Run], path: Path, tta: int = 1, stretch:
                 bar.update(count + len(batch.rejected))
         names = {int(images.galaxy_id[row]): images.path(row) for row in np.flatnonzero(images.named).tolist()}
     if not parts:
-        raise SourceError(f"{path}: none of its {len(rejected):,} images can be read, the first is {_reason(rejected[0])}")
+        raise SourceError(f"{path}: none of its {len(rejected):,} images can be read; the first is {_reason(rejected[0])}")
     ids, predicted = (np.concatenate(column) for column in zip(*parts, strict=True))
     if rejected:
         first = ", ".join(map(_reason, rejected[:_NAMED_UNREADABLE])) + (", ..." if len(rejected) > _NAMED_UNREADABLE else "")
-        log.warning(f"{len(rejected):,} of {len(images):,} images cannot be read and are left out: {first}")
+        log.warning(f"{len(rejected):,} of {len(images):,} images cannot be read and are skipped: {first}")
     share = f"of {len(ids):,} images"
     if grey:
         log.warning(
-            f"{grey:,} {share} are FITS of one plane, without the colours that the model learnt from: give three if you can"
+            f"{grey:,} {share} are FITS images of one plane, without the colours that the model was trained on: "
+            "use three planes if possible"
         )
     if enlarged:
         log.warning(
-            f"{enlarged:,} {share} have fewer pixels in the crop than the model sees and were enlarged: give larger if you can"
+            f"{enlarged:,} {share} have fewer pixels in the crop than the model expects and were enlarged: "
+            "use larger images if possible"
         )
     if outside:
         log.warning(scale.warning(outside, len(ids), [radii for _, radii in known]))

@@ -1,16 +1,16 @@
-"""The run folder: what a run is, its history, its checkpoint, its best model; what is saved where.
+"""The run folder: its files, and the settings, history, checkpoint and best model of a run.
 
-config.json     settings; the dataset's fingerprint, crop and size; half_light_radius, between which 98 % of its galaxies are
+config.json     settings; the dataset's fingerprint, crop and size; half_light_radius, the range of 98 % of its galaxies
 history.csv     one row per epoch
 checkpoint/     epoch-00007/{arrays.npz, progress.json}: all that training needs to resume exactly after 7 epochs;
-                epoch-00007-step-0000012 where it was interrupted 12 steps later
+                epoch-00007-step-0000012 if it was interrupted 12 steps later
 model.keras     the best model so far, for inference
-metrics.json, predictions-test.csv, report/, README.md    the run's own measurement, once training has ended
-evaluations/    NAME/{metrics.json, predictions-SPLIT.csv, report/}: other measurements of the model
-.galaxy-zoo/    lock, and the list of all these files (see tfrecords/outputs.py)
+metrics.json, predictions-test.csv, report/, README.md    the run's own evaluation on `test`, after training
+evaluations/    NAME/{metrics.json, predictions-SPLIT.csv, report/}: other evaluations of the model
+.galaxy-zoo/    the lock, and the list of all these files (see tfrecords/outputs.py)
 
-config.json and progress.json hold their own SHA-256, progress.json also that of arrays.npz; those of the
-others are in the list.
+config.json and progress.json contain their own SHA-256, and progress.json also that of arrays.npz. The list contains those of
+the other files.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ _START_AGAIN = "start again with --overwrite, or choose another --out"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: its finished epochs, the steps done of the next, and what it trains with."""
+    """The progress of a run: its finished epochs, the steps done in the next one, its precision and its backend."""
 
     history: tuple[Epoch, ...]
     steps: int
@@ -64,9 +64,9 @@ NOTHING_YET = Progress((), 0, "")
 
 @dataclass(frozen=True)
 class Record:
-    """The files of one measurement of a run on a split, by their names relative to the run folder.
+    """The files of one evaluation of a run on a split, named relative to the run folder.
 
-    folder: empty for the run's own, else a folder with a slash at its end.
+    folder: empty for the run's own evaluation, else a folder, with a slash at the end.
     """
 
     split: str
@@ -85,20 +85,20 @@ class Record:
         return f"{self.folder}report/index.html"
 
 
-# What training itself writes; every other measurement has a folder of its own.
+# Written by training; every other evaluation has its own folder.
 OWN = Record("test")
 
 
 def sealed(content: Mapping[str, Any]) -> str:
-    """JSON with the SHA-256 of all the rest of it as "sha256", as in a dataset's manifest."""
+    """`content` as JSON, with the SHA-256 of the rest of it as "sha256", as in a dataset's manifest."""
     return to_json({**content, "sha256": hashlib.sha256(to_json(content).encode("utf-8")).hexdigest()})
 
 
 def unsealed(text: str) -> dict[str, Any]:
-    """What `sealed` was given. Raises ValueError, KeyError or TypeError where the text is another."""
+    """The content of a text from `sealed`. Raises ValueError, KeyError or TypeError if the text was changed."""
     content: dict[str, Any] = json.loads(text)
     if sealed({name: value for name, value in content.items() if name != "sha256"}) != text:
-        raise ValueError("it was changed since it was written")
+        raise ValueError("it has changed since it was written")
     del content["sha256"]
     return content
 
@@ -127,25 +127,25 @@ class Run:
 
     @property
     def backbone(self) -> Backbone:
-        """Its convolutional base."""
+        """Its backbone."""
         return BACKBONES[self.settings["backbone"]]
 
     @property
     def half_light_radius(self) -> tuple[float, float] | None:
-        """1 and 99 % quantiles of its training set, in pixels of the stored image; None of runs that did not measure it."""
+        """1 % and 99 % quantiles over its training set, in pixels of the stored image; None if it did not measure them."""
         ends = self.config.get("half_light_radius")
         return None if ends is None else (float(ends[0]), float(ends[1]))
 
     @property
     def output(self) -> Output:
-        """The files of the folder that are ours, as its marker lists them now."""
+        """Our files in the folder, as its marker lists them now."""
         return Output(self.folder, "run")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder alone while the block runs. Raises ConfigError where another command writes in it.
+        """Lock the folder while the block runs. Raises ConfigError if another command is writing in it.
 
-        A run that was opened may have been copied without its marker; then none of the files that came with it is changed.
+        An opened run may have been copied without its marker; the files that came with it are then left unchanged.
         """
         with self.output.locked(_BUSY, beside_others=bool(self.config)):
             yield
@@ -155,40 +155,40 @@ class Run:
         return self.folder / MODEL
 
     def path(self, name: str) -> Path:
-        """Where a file of a `Record` lies."""
+        """The path of a file of a `Record`."""
         return self.folder / name
 
     def evaluation(self, dataset: Dataset, split: str) -> Record:
-        """Where a measurement that is not training's own goes: named by the split, and for another dataset by that too."""
+        """The record of an evaluation after training, named after the split and, for another dataset, its fingerprint."""
         other = dataset.fingerprint != self.config["dataset"]["fingerprint"]
         name = f"{split}-of-{dataset.fingerprint[:12]}" if other else split
         return Record(split, f"{EVALUATIONS}/{name}/")
 
     def load_model(self) -> Any:
-        """The best model, ready for prediction. Raises RunError where there is none yet, or it is damaged or another one."""
+        """The best model, ready for prediction. Raises RunError if it does not exist yet, has changed, or cannot be read."""
         import keras
 
         if not self.model_path.is_file():
-            raise RunError(f"{self.folder}: has no {MODEL} yet: train it first with the same trainer command")
-        self.output.check(MODEL, "it is not the model of this run: restore it, or train again in another --out")
+            raise RunError(f"{self.folder}: has no {MODEL} yet: resume its training first")
+        self.output.check(MODEL, "restore the model of this run, or train again in another --out")
         try:
             return keras.saving.load_model(self.model_path, compile=False)
-        except Exception as error:  # Keras raises many kinds for a damaged file
+        except Exception as error:  # Keras raises many kinds of error for a damaged file
             if lacks_memory(error):
                 raise MemoryError(f"reading {self.model_path}") from error
             reason = squeezed(error)
             raise RunError(f"{self.model_path}: cannot be loaded ({reason}): train again in another --out") from error
 
     def check_model(self) -> None:
-        """Raise RunError where the best model of the finished epochs is gone or another one: no checkpoint holds it."""
+        """Raise RunError if the best model of the finished epochs is missing or has changed: no checkpoint holds it."""
         if not (self.model_path.is_file() and self.output.is_intact(MODEL)):
             raise RunError(
-                f"{self.model_path}: is missing or was changed since it was written: restore it, or start again "
+                f"{self.model_path}: is missing or has changed since it was written: restore it, or start again "
                 "with --overwrite"
             )
 
     def check_dataset(self, dataset: Dataset) -> None:
-        """Raise ConfigError where the dataset's crop or size is not the one the model was trained on."""
+        """Raise ConfigError if the dataset's crop or size differs from those the model was trained on."""
         for name, now in (("crop_fraction", dataset.settings["crop_fraction"]), ("size", dataset.size)):
             if self.config["dataset"][name] != now:
                 raise ConfigError(
@@ -197,19 +197,19 @@ class Run:
                 )
 
     def history(self) -> list[Epoch]:
-        """The finished epochs, from history.csv. Raises RunError where it is damaged or was changed."""
+        """The finished epochs, from history.csv. Raises RunError if it is damaged or was changed."""
         return read_history(self.output)
 
     def write_history(self, history: Sequence[Epoch]) -> None:
         write_history(self.output, history)
 
     def save_model(self, model: Any) -> None:
-        """Put a model under model.keras in one atomic step."""
+        """Save a model as model.keras, atomically."""
         output = self.output
         output.claim(MODEL)
         partial = output.private / f".{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
         partial.mkdir()
-        unfinished = partial / MODEL  # Keras insists on the ending
+        unfinished = partial / MODEL  # Keras requires the suffix .keras
         try:
             model.save(unfinished)
             with unfinished.open("rb") as file:
@@ -222,11 +222,11 @@ class Run:
         output.settle(MODEL)
 
     def save_checkpoint(self, arrays: Sequence[np.ndarray], progress: Progress) -> None:
-        """Commit everything that training resumes from as one folder, and drop the one before."""
+        """Commit everything that training resumes from as one folder, and remove the previous one."""
         step = f"-step-{progress.steps:07d}" if progress.steps else ""
         name = f"{CHECKPOINT}/epoch-{progress.finished:05d}{step}"
         final, output = self.folder / name, self.output
-        if (final / _PROGRESS).is_file():  # the same run at the same place: interrupted twice in one validation
+        if (final / _PROGRESS).is_file():  # saved already: the same validation was interrupted twice
             return
         listed = {f"{name}/{_ARRAYS}", f"{name}/{_PROGRESS}"}
         output.claim(*listed, digest=NEVER)
@@ -242,7 +242,7 @@ class Run:
         output.remove([name for name in output.files if name.startswith(f"{CHECKPOINT}/") and name not in listed])
 
     def _identity(self) -> str:
-        """What ties a checkpoint to the settings and dataset that it is of."""
+        """A hash that ties a checkpoint to its settings and dataset."""
         parts = {name: self.config.get(name) for name in ("settings", "dataset")}
         parts["dataset"] = (parts["dataset"] or {}).get("fingerprint")
         return hashlib.sha256(to_json(parts).encode("utf-8")).hexdigest()
@@ -255,13 +255,13 @@ class Run:
         try:
             content = unsealed((latest / _PROGRESS).read_text("utf-8"))
             if content["run"] != self._identity():
-                raise ValueError("it is of another run")
+                raise ValueError("it belongs to another run")
             return content
         except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
             raise RunError(f"{latest}: damaged ({error}): {_START_AGAIN}") from error
 
     def progress(self) -> Progress:
-        """What the latest checkpoint has behind it. Raises RunError where it is damaged, or of another run."""
+        """The progress in the latest checkpoint. Raises RunError if it is damaged or belongs to another run."""
         latest = self._latest_checkpoint()
         if latest is None:
             return NOTHING_YET
@@ -270,13 +270,13 @@ class Run:
         return Progress(history, content["steps"], content["precision"], content["backend"])
 
     def checkpoint_arrays(self) -> list[np.ndarray]:
-        """The arrays of the latest checkpoint, as they were given. Raises RunError where they are damaged."""
+        """The arrays of the latest checkpoint, as saved. Raises RunError if they are damaged."""
         latest = self._latest_checkpoint()
         assert latest is not None
         digest = self._read_progress(latest)["arrays"]
         try:
             if sha256_file(latest / _ARRAYS) != digest:
-                raise ValueError("it was changed since it was written")
+                raise ValueError("it has changed since it was written")
             with np.load(latest / _ARRAYS) as arrays:
                 return [arrays[f"{index:04d}"] for index in range(len(arrays.files))]
         except Exception as error:  # zip, pickle and shape errors of many kinds
@@ -285,7 +285,7 @@ class Run:
             raise RunError(f"{latest}: damaged ({error}): {_START_AGAIN}") from error
 
     def checked_shards(self) -> dict[str, Stamp]:
-        """The shards that this run has read before, as `integrity.check_shards` found them; empty where that is not known."""
+        """The shards that this run has hashed before, as `integrity.check_shards` returned them; empty if unknown."""
         try:
             content = json.loads((self.output.private / _SHARDS).read_text("utf-8"))
             if content["fingerprint"] == self.config["dataset"]["fingerprint"]:
@@ -295,17 +295,41 @@ class Run:
         return {}
 
     def remember_shards(self, stamps: Mapping[str, Stamp]) -> None:
-        """Note which shards need not be hashed again while they stay as they are."""
+        """Save which shards need not be hashed again while they do not change."""
         if dict(stamps) == self.checked_shards():
             return
         content = {"fingerprint": self.config["dataset"]["fingerprint"], "stamps": dict(stamps)}
         write_text(self.output.private / _SHARDS, to_json(content))
 
 
-def open_run(folder: Path) -> Run:
-    """An existing run. Raises RunError where `folder` is none, or its config.json was changed."""
-    path = local_path(folder) / CONFIG
-    hint = "give --run the --out of a trainer command"
+def open_run(folder: str | Path) -> Run:
+    """Open a run.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Run folder, the `out` of a training.
+
+    Returns
+    -------
+    Run
+        Its settings, history, model and files.
+
+    Raises
+    ------
+    RunError
+        If the folder is not a run, or its config.json was changed.
+
+    Examples
+    --------
+    >>> from trainer import open_run
+    >>> run = open_run("runs/demo")
+    >>> run.settings["backbone"], len(run.history())
+    ('vgg16', 1)
+    """
+    folder = local_path(folder)
+    path = folder / CONFIG
+    hint = "set --run to the --out folder of a trainer command"
     if not path.is_file():
         raise RunError(f"{folder}: not a run folder ({CONFIG} is missing): {hint}")
     try:
@@ -315,29 +339,29 @@ def open_run(folder: Path) -> Run:
         config = unsealed(text)
         config["settings"], [config["dataset"][name] for name in ("fingerprint", "crop_fraction", "size", "galaxies", "folder")]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path}: not the intact {CONFIG} of a run ({error}): {hint}, as training left it") from error
+        raise RunError(f"{path}: not the intact {CONFIG} of a run ({error}): restore it, or {hint}") from error
     return Run(folder, config)
 
 
 def _differences(run: Run, new: Run) -> list[str]:
     if head_epochs := run.settings.get("head_epochs"):
-        return [f"it was begun with --head_epochs {head_epochs}, which this version no longer has"]
+        return [f"it was started with --head_epochs {head_epochs}, which this version no longer has"]
     changed = [
         f"{name} was {run.settings.get(name)}, now {new.settings.get(name)}"
         for name in sorted({*run.settings, *new.settings} - {"head_epochs"})
         if run.settings.get(name) != new.settings.get(name)
     ]
     if run.config["dataset"]["fingerprint"] != new.config["dataset"]["fingerprint"]:
-        changed.append("the dataset is another one")
+        changed.append("the dataset is a different one")
     return changed
 
 
 def start(folder: Path, settings: dict[str, Any], dataset: Dataset, overwrite: bool) -> tuple[Run, bool]:
-    """The run that belongs in `folder`, and whether it is new: then nothing is written before `create`.
+    """The run of `folder`, and whether it is new; a new run writes nothing before `create`.
 
-    So a run that fails before its first step (weights that do not fit, no GPU) leaves no trace, and with `overwrite`
-    takes nothing away. Raises ConfigError, saying what differs, where the folder holds another run, and, naming it, where
-    there is anything in the way that no trainer wrote.
+    So a run that fails before its first step (weights that do not fit, no GPU) leaves no trace and, with `overwrite`,
+    removes nothing. Raises ConfigError, with the differences, if the folder holds another run, and, with its name, if a file
+    that no trainer wrote is to be replaced.
     """
     output = Output(folder, "run")
     refuse_lost_marker(output)
@@ -357,27 +381,27 @@ def start(folder: Path, settings: dict[str, Any], dataset: Dataset, overwrite: b
 
 
 def refuse_lost_marker(output: Output) -> None:
-    """Raise ConfigError for a run that was copied without its marker: nobody could say which of its files are ours."""
+    """Raise ConfigError for a run that was copied without its marker: nothing shows which of its files are ours."""
     if CONFIG not in output.files and (output.folder / CONFIG).is_file():
         with suppress(RunError):
             open_run(output.folder)
             raise ConfigError(
-                f"{output.folder}: is a run without its folder {PRIVATE}, which lists the files that are its own: copy the "
-                "whole folder again (`cp -r RUN ELSEWHERE`, not RUN/*), or choose another --out"
+                f"{output.folder}: is a run without its folder {PRIVATE}, which lists its files: copy the whole folder again "
+                "(`cp -r RUN ELSEWHERE`, not RUN/*), or choose another --out"
             )
 
 
 def refuse_in_the_way(run: Run) -> None:
-    """Raise ConfigError, naming it, for what a run is going to write and is there already, and not as a trainer wrote it."""
+    """Raise ConfigError, with its name, if a file to be written exists and is not as a trainer wrote it."""
     output = run.output
     output.refuse_others([HISTORY, MODEL, OWN.metrics, OWN.predictions, OWN.report, CARD])
 
 
 def create(run: Run) -> None:
-    """Make the folder of a new run, in place of what another run left there."""
+    """Create the folder of a new run, replacing the files of an old one."""
     output = run.output
-    for path in output.private.glob("features-*"):  # gigabytes, of a run of an earlier version with --head_epochs
+    for path in output.private.glob("features-*"):  # gigabytes, left by an earlier version with --head_epochs
         path.unlink()
-    # config.json last, because without it the folder is no run.
+    # config.json last, because without it the folder is not a run.
     output.remove(sorted(output.files, key=lambda name: (name == CONFIG, name)))
     output.write({CONFIG: sealed(run.config).encode("utf-8")})

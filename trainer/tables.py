@@ -1,6 +1,6 @@
-"""Tables of predictions: Kaggle's columns, and beside them Hubble classes and fractions of those asked; written and read back.
+"""Write and read tables of predictions: Kaggle's columns, and optionally Hubble classes and fractions of those asked.
 
-Smooth galaxies are called elliptical by convention: volunteers cannot tell an S0 without visible disk from an elliptical.
+Smooth galaxies are called elliptical by convention: volunteers cannot tell an S0 without a visible disk from an elliptical.
 """
 
 import csv
@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 import numpy as np
 
@@ -23,10 +24,10 @@ from trainer.images.cutouts import UnreadableImage
 
 UNCERTAIN = "uncertain"
 DEFAULT_THRESHOLD = 0.6
-# Below this share of volunteers who were asked, the predicted fractions among them say nothing.
+# Below this share of volunteers who were asked, the predicted fractions among them are meaningless.
 MINIMUM_ASKED = 0.05
 _ARMS = {"1": "1 arm", "more than 4": "more than 4 arms", "can't tell": "can't tell how many arms"}
-# 37 numbers of nine decimals after the first column.
+# 37 numbers with nine decimals, after the first column.
 _PREDICTED = re.compile(rb",\d\.\d{9}" * len(COLUMNS))
 _HEADER = ("GalaxyID", *COLUMNS)
 _REJECTED_HEADER = csv_line(("GalaxyID", "path", "reason"))
@@ -46,26 +47,27 @@ class Predictions:
 
 @dataclass(frozen=True)
 class ExtraColumns:
-    """Columns beside the 37: their names, and for each galaxy their values as text."""
+    """Columns in addition to the 37: their names, and for each galaxy their values as text."""
 
     names: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
 
 
 _NO_COLUMNS = ExtraColumns()
+_NO_NAMES: Mapping[int, str] = MappingProxyType({})
 
 
 def check_threshold(threshold: float) -> None:
-    """Raise SettingError unless it is above 0.5, so that classes exclude one another, and at most 1."""
+    """Raise SettingError unless `threshold` is above 0.5, so that classes exclude one another, and at most 1."""
     if not 0.5 < threshold <= 1:
         raise SettingError(f"--threshold {threshold}: must be above 0.5, so that classes exclude one another, and at most 1")
 
 
 def hubble_classes(votes: np.ndarray, threshold: float) -> list[str]:
-    """The Hubble class of each galaxy, whose columns are all >= threshold; "uncertain" where there is none.
+    """The Hubble class of each galaxy: the class whose columns are all >= threshold, else "uncertain".
 
-    votes: (galaxies, 37). Votes that obey the tree are in one class at most; of predictions that do not and are in two, the one
-    with the higher score counts. Raises SettingError for a threshold that is not above 0.5 and at most 1.
+    votes: (galaxies, 37). Votes that obey the tree are in at most one class. Predictions that do not may be in two; then the
+    class with the higher score counts. Raises SettingError unless the threshold is above 0.5 and at most 1.
     """
     check_threshold(threshold)
     names = list(HUBBLE_CLASSES)
@@ -80,7 +82,7 @@ def _most_voted(row: np.ndarray, number: int) -> str:
 
 
 def hubble_details(votes: np.ndarray, classes: list[str]) -> list[str]:
-    """Of ellipticals the most voted roundness, of spirals that of their arms, like "tight, 2 arms"; else nothing."""
+    """The most voted roundness of ellipticals, and arms of spirals, such as "tight, 2 arms"; empty for uncertain galaxies."""
     details = []
     for row, name in zip(votes, classes, strict=True):
         if name == UNCERTAIN:
@@ -94,10 +96,10 @@ def hubble_details(votes: np.ndarray, classes: list[str]) -> list[str]:
 
 
 def extra_columns(votes: np.ndarray, hubble: float | None, with_conditional: bool) -> ExtraColumns:
-    """What --hubble and --conditional add. votes: (galaxies, 37); hubble: the threshold, or None for no such columns.
+    """The columns of --hubble and --conditional. votes: (galaxies, 37); hubble: the threshold, or None to omit its columns.
 
     Conditional1.1 ... are the fractions of those asked who gave each answer, after projection onto the tree, with nine
-    decimals, empty where fewer than 5 % were asked.
+    decimals; empty if fewer than 5 % were asked.
     """
     names: list[str] = []
     columns: list[list[str]] = []
@@ -125,22 +127,22 @@ def _is_rejected_list(path: Path) -> bool:
 
 
 def refuse_other_table(path: Path) -> None:
-    """Raise ConfigError where a file lies at `path` that is no table of predictions, or that holds the votes of a survey.
+    """Raise ConfigError if `path` exists and is not a table of predictions; a table of votes is never replaced.
 
-    A table of votes has the same columns. But predictions have nine decimals, and never the name under which votes are found.
+    A table of votes has the same columns, but predictions have nine decimals, and never a name under which votes are found.
     """
     for folder in local_path(path).absolute().parents:
         if path.absolute().relative_to(folder).as_posix() in listed_files(folder):
-            raise ConfigError(f"{path}: is a file of {folder} itself: choose another --out")
+            raise ConfigError(f"{path}: belongs to {folder}: choose another --out")
     listing = rejected_path(path)
     if os.path.lexists(listing) and not _is_rejected_list(listing):
         raise ConfigError(
-            f"{listing}: is in the way of a list of unreadable images: move it elsewhere, or choose another --out"
+            f"{listing}: exists and is not a list of unreadable images: move it elsewhere, or choose another --out"
         )
     if not os.path.lexists(path):
         return
     if path.is_dir():
-        raise ConfigError(f"{path}: is a folder: give --out a file, like {path / 'submission.csv'}")
+        raise ConfigError(f"{path}: is a folder: set --out to a file, such as {path / 'submission.csv'}")
     votes = {PurePosixPath(name).name for name in SOLUTIONS_NAMES}
     ours = False
     if path.is_file() and path.name not in votes:
@@ -148,22 +150,40 @@ def refuse_other_table(path: Path) -> None:
             head, first = file.readline(), file.readline().rstrip(b"\r\n")
         ours = head.startswith(csv_line(_HEADER).rstrip()) and (not first or bool(_PREDICTED.search(first)))
     if not ours:
-        raise ConfigError(f"{path}: exists and is no table of predictions: choose another --out, or move this file elsewhere")
+        raise ConfigError(f"{path}: exists and is not a table of predictions: choose another --out, or move it elsewhere")
 
 
 def write_csv(
     predictions: Predictions,
-    path: Path,
-    names: Mapping[int, str],
+    path: str | Path,
+    names: Mapping[int, str] = _NO_NAMES,
     extra: ExtraColumns = _NO_COLUMNS,
     beside: Path | None = None,
 ) -> None:
-    """Kaggle's submission format: GalaxyID,Class1.1,...,Class11.6, nine decimals, sorted by GalaxyID; atomic.
+    """Write predictions in Kaggle's submission format: GalaxyID,Class1.1,...,Class11.6, nine decimals, sorted by GalaxyID.
 
-    names: what stands in the first column in place of the id, for galaxies whose file names were no numbers: escaped, where a
-    name would break the table or be run by a spreadsheet (`text.cell`). extra: columns beside the 37, which make it no
-    submission. beside: as in `atomic_file`.
+    Parameters
+    ----------
+    predictions : Predictions
+        From `predict_split` or `predict_images`.
+    path : str or Path
+        File to write. It appears when it is complete.
+    names : mapping of int to str
+        Names to write in place of ids. Characters that would break the table, and formulas of spreadsheets, are escaped.
+    extra : ExtraColumns
+        Columns after the 37, with which the table is no longer a submission.
+    beside : Path, optional
+        Folder for the unfinished file.
+
+    Examples
+    --------
+    >>> from trainer import open_run, predict_images, write_csv
+    >>> predictions = predict_images(open_run("runs/demo"), "demo/images_test_rev1")
+    >>> write_csv(predictions, "predictions.csv", predictions.names)
+    >>> open("predictions.csv").readline()[:26]
+    'GalaxyID,Class1.1,Class1.2'
     """
+    path = local_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, beside) as file:
         file.write(csv_line((*_HEADER, *extra.names)))
@@ -174,15 +194,15 @@ def write_csv(
 
 
 def rejected_path(path: Path) -> Path:
-    """Where the images are listed that the table of predictions at `path` lacks: table-rejected.csv beside table.csv."""
+    """The list of images that are missing from the table of predictions at `path`: table-rejected.csv beside table.csv."""
     return path.with_name(f"{path.stem}-rejected.csv")
 
 
 def write_rejected(rejected: Sequence[UnreadableImage], path: Path) -> None:
-    """The images that could not be read, beside the table of predictions at `path`; where there are none, no such file."""
+    """List the unreadable images in a file beside the table of predictions at `path`; remove the file if there are none."""
     listing = rejected_path(path)
     if not rejected:
-        if _is_rejected_list(listing):  # of an earlier command
+        if _is_rejected_list(listing):  # left by an earlier command
             listing.unlink()
         return
     listing.parent.mkdir(parents=True, exist_ok=True)
@@ -194,9 +214,10 @@ def write_rejected(rejected: Sequence[UnreadableImage], path: Path) -> None:
 
 
 def read_csv(path: Path, galaxy_ids: np.ndarray, targets: np.ndarray) -> Predictions:
-    """The table that `write_csv` wrote, beside the votes of its galaxies: int64 (n,) and float32 (n, 37), in any order.
+    """Read a table that `write_csv` wrote, and add the votes of its galaxies.
 
-    Raises RunError where it is damaged, or of other galaxies.
+    galaxy_ids: int64 (n,); targets: float32 (n, 37); in any order. Raises RunError if the table is damaged or lists other
+    galaxies.
     """
     order = np.argsort(galaxy_ids, kind="stable")
     galaxy_ids, targets = galaxy_ids[order], targets[order]
@@ -208,5 +229,5 @@ def read_csv(path: Path, galaxy_ids: np.ndarray, targets: np.ndarray) -> Predict
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise RunError(f"{path}: damaged ({error}): remove it, and run the same command again") from error
     if header != [*_HEADER] or not np.array_equal(listed, galaxy_ids):
-        raise RunError(f"{path}: is not of these galaxies: remove it, and run the same command again")
+        raise RunError(f"{path}: lists other galaxies: remove it, and run the same command again")
     return Predictions(galaxy_ids, predicted, targets)

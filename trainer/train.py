@@ -1,9 +1,9 @@
 """Train a run from its first epoch or its checkpoint to its last epoch, then evaluate it on `test`.
 
-Reads like the recipe: dataset, run folder, devices, column means, model, resume, epochs, evaluate. After each epoch, in
-this order, the best model, history.csv, and the checkpoint are committed; a kill between them repeats the epoch, which on a
-CPU gives the same model again. Ctrl-C and SIGTERM save a checkpoint after the step under way, and the same command resumes
-with the next one.
+In order: dataset, run folder, devices, column means, model, resuming, epochs, evaluation. Each epoch ends by committing the
+best model, history.csv and the checkpoint, in this order. If the process is killed between them, the epoch is repeated, which
+on a CPU gives the same model again. Ctrl-C and SIGTERM save a checkpoint after the current step, and the same command resumes
+with the next step.
 """
 
 import contextlib
@@ -43,18 +43,47 @@ from trainer.network.optimizer import Rate, build_optimizer
 from trainer.run import NOTHING_YET, OWN, Progress, Run
 
 log = logging.getLogger("trainer")
-# The first ones of `train`, whose predictions show after the first epoch whether they vary.
+# Number of galaxies of `train` whose predictions are checked for variation once the warm-up is over.
 _GUARD_GALAXIES = 256
 ESTIMATE_AFTER_STEPS = 20
 
 
 def train_model(config: TrainConfig, overwrite: bool = False) -> Run:
-    """Train, or resume, the run that `config` describes, then evaluate its best model on `test`.
+    """Train a model, or resume its run, and evaluate the best epoch on split `test`.
 
-    A finished run is left as it is. Of several processes only the first writes and evaluates; it holds the run folder alone
-    until the end. Raises DatasetError, ConfigError or RunError with the next step in the message.
+    A finished run is returned unchanged. Ctrl-C and SIGTERM save a checkpoint. Of several processes (`TrainConfig.hosts`)
+    only the first one writes and evaluates.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Dataset, run folder and settings.
+    overwrite : bool
+        Replace the run in `config.out`.
+
+    Returns
+    -------
+    Run
+        The run folder, with the model and its metrics.
+
+    Raises
+    ------
+    DatasetError
+        If the dataset is damaged.
+    ConfigError
+        If `config.out` holds another run or something else, or the machine cannot do what the settings ask for.
+    RunError
+        If training fails, or a file of the run is damaged.
+
+    Examples
+    --------
+    >>> from trainer import TrainConfig, train_model
+    >>> run = train_model(TrainConfig("data/demo", "runs/first", weights="none", epochs=1))  # doctest: +ELLIPSIS
+    CPU with ...
+    >>> [epoch.epoch for epoch in run.history()]
+    [1]
     """
-    # Now, so that an install that lacks a part of it fails at once and not after the last epoch.
+    # Imported now, so that an incomplete install fails at once and not after the last epoch.
     from trainer.evaluate import is_current, record_run, summary
 
     dataset = open_for_training(config)
@@ -98,7 +127,7 @@ def train_model(config: TrainConfig, overwrite: bool = False) -> Run:
 
 
 def open_for_training(config: TrainConfig) -> Dataset:
-    """The dataset of a run. Raises DatasetError where it is none, RunError where it has nothing to train on."""
+    """The dataset of a run. Raises DatasetError if the folder is not a dataset, RunError if split `train` is empty."""
     dataset = datasets.open_dataset(config.tfrecords)
     if not dataset.galaxies("train"):
         raise RunError(f"{dataset.folder}: has no galaxies in split 'train': preprocess images together with their votes")
@@ -106,7 +135,7 @@ def open_for_training(config: TrainConfig) -> Dataset:
 
 
 def _check_shards(run: Run, config: TrainConfig, dataset: Dataset, share: Share) -> None:
-    """Hash this process' part of the shards that are read, except those that this run has read before."""
+    """Hash this process' part of the shards to read, except those that this run has hashed before."""
     shards = [shard for split in ("train", "validation", "test") for shard in read_shards(dataset, split, config.limit)]
     checked = check_shards(dataset, shards[share.index :: share.processes], run.checked_shards())
     if share.index == 0:
@@ -114,14 +143,14 @@ def _check_shards(run: Run, config: TrainConfig, dataset: Dataset, share: Share)
 
 
 def _complete_history(run: Run, progress: Progress) -> None:
-    """Put back a history.csv that somebody moved away: the checkpoint holds its rows too."""
+    """Restore a history.csv that somebody moved away, from the checkpoint."""
     if not (run.folder / HISTORY).is_file():
         run.write_history(progress.history)
 
 
 @explained
 def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices: Devices) -> Interruption:
-    """All epochs that are still to do; returns the signal that came in the last one, if any."""
+    """Train the remaining epochs; return the signal that arrived in the last one, if any."""
     training = _Training(run, is_new, config, dataset, devices)
     if training.progress.finished or training.progress.steps:
         inside = f" and {training.progress.steps} of {training.steps_per_epoch} steps" if training.progress.steps else ""
@@ -130,7 +159,7 @@ def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices:
         training.say(line)
     if not dataset.galaxies("validation"):
         training.say("no split 'validation': no early stopping, and the last model is kept")
-    with deferred_interrupts("saving a checkpoint after this step; once more to stop at once") as interruption:
+    with deferred_interrupts("saving a checkpoint after this step; interrupt again to stop at once") as interruption:
         training.open_batches()
         while training.progress.finished < config.epochs:
             training.epoch(interruption)
@@ -141,13 +170,13 @@ def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices:
 
 
 class _Training:
-    """A run under way: its model and steps, how far it has come, and what it does in an epoch.
+    """A run in progress: its model, its training steps, its progress, and the work of an epoch.
 
-    steps_per_epoch, batch_size: of an epoch, and the galaxies of a batch over all processes.
+    batch_size: galaxies per step, over all processes.
     """
 
     def __init__(self, run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices: Devices) -> None:
-        """The model as it was when the run was stopped, or as it begins."""
+        """Build the model and restore the latest checkpoint, if there is one."""
         from tfrecords.reader import targets_of
         from trainer.input.training import steps_per_epoch
 
@@ -160,7 +189,7 @@ class _Training:
         self.cached = self._plan_cache()
         self.design = config.design(dataset.size)
         with devices.scope():
-            if resumes:  # every weight comes from the checkpoint: the file it once started from may be gone
+            if resumes:  # all weights come from the checkpoint: the file of initial weights may be gone
                 model = architecture(self.design, devices.precision, config.seed, devices.splits_batches)
             else:
                 means = column_means(targets_of(dataset, "train", config.limit))
@@ -182,7 +211,7 @@ class _Training:
 
     @property
     def writes(self) -> bool:
-        """Whether this process is the one that speaks and keeps the run folder."""
+        """Whether this process prints messages and writes the run folder."""
         return self.devices.share.index == 0
 
     def say(self, text: str) -> None:
@@ -194,14 +223,14 @@ class _Training:
 
         config, galaxies = self.config, self.steps_per_epoch * self.batch_size // self.devices.share.processes
         if config.cache == "auto" and config.epochs - self.progress.finished == 1:
-            return "none"  # who reads all of them once has nothing to keep
+            return "none"  # in a single epoch each galaxy is read only once
         cached = cache.plan(config.cache, self.dataset, galaxies, cache.available_memory())
         if cached != "none":
             self.say(f"keeping the {galaxies:,} galaxies of split 'train' in memory, {cached}")
         return cached
 
     def open_batches(self) -> None:
-        """Start reading the batches from here to the last epoch."""
+        """Start reading the batches, from the current step to the last epoch."""
         from trainer.input.training import TrainingInput
 
         config, share = self.config, self.devices.share
@@ -210,18 +239,19 @@ class _Training:
         self._batches = iter(self.steps.ready(source.batches(self.progress.finished, config.epochs, self.progress.steps)))
 
     def epoch(self, interruption: Interruption) -> None:
-        """One epoch, or what was left of it, and everything that is kept of it."""
+        """Train one epoch, or the rest of it, then validate and save."""
         began = time.monotonic()
         number = self.progress.finished + 1
         if not self.progress.steps:
             self.steps.start_epoch()
         mse, images_per_second = self._train(interruption)
         val_mse = self._validate(interruption)
-        if number == 1:
+        if number == advice.guarded_epoch(self.config, self.steps_per_epoch):
             self._warn_of_constants()
         if not math.isfinite(mse) or (not math.isfinite(val_mse) and self.dataset.galaxies("validation")):
             raise RunError(
-                f"{self.run.folder}: loss not finite in epoch {number}: lower --learning_rate and start with --overwrite"
+                f"{self.run.folder}: the loss is not finite in epoch {number}: lower --learning_rate and start again with "
+                "--overwrite"
             )
         row = Epoch(
             epoch=number,
@@ -234,7 +264,7 @@ class _Training:
         self._keep(row)
 
     def _train(self, interruption: Interruption) -> tuple[float, float]:
-        """The rest of an epoch; returns the mean of its steps' squared errors, and images per second."""
+        """Train the rest of an epoch; return the mean squared error over all its steps, and images per second."""
         began = ended = time.monotonic()
         done, total = self.progress.steps, self.steps_per_epoch
         label = f"epoch {self.progress.finished + 1}/{self.config.epochs}"
@@ -243,7 +273,7 @@ class _Training:
             while done < total:
                 stop = self.steps.train(next(self._batches), interruption.signal is not None)
                 before, ended = ended, time.monotonic()
-                if done > self.progress.steps or total == 1:  # the first waits for the pipeline, and for compilation
+                if done > self.progress.steps or total == 1:  # the first step waits for the pipeline and for compilation
                     self._step_seconds.append(ended - before)
                 done += 1
                 self._steps_seen += 1
@@ -269,7 +299,7 @@ class _Training:
             self.run.save_checkpoint(self.steps.state(), self.progress)
 
     def _predicted(self, split: str, limit: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches (predicted, targets) of a split by the weights of now."""
+        """Batches (predicted, targets) of a split, with the current weights."""
         from trainer.input.evaluation import predicted_batches
 
         size, share = self.devices.rounded(self.batch_size), self.devices.share
@@ -277,7 +307,7 @@ class _Training:
             yield predicted, targets
 
     def _validate(self, interruption: Interruption) -> float:
-        """The MSE over split `validation`, NaN without one."""
+        """The MSE on split `validation`; NaN without one."""
         if not self.dataset.galaxies("validation"):
             return math.nan
         alone = self.devices.share.processes == 1
@@ -293,14 +323,14 @@ class _Training:
         return total / count
 
     def _warn_of_constants(self) -> None:
-        """Say so if the predictions are the same for all galaxies, by the weights as they are: an average of them lags."""
+        """Warn if the predictions are the same for all galaxies; with the current weights, because their average lags."""
         limit = min(self.dataset.galaxies("train", self.config.limit), _GUARD_GALAXIES)
         spread = advice.spread([predicted for predicted, _ in self._predicted("train", limit)])
         if warning := advice.collapse_warning(spread, self.config.settings()):
             self.say(warning)
 
     def _keep(self, row: Epoch) -> None:
-        """Commit an epoch: the model where it is the best so far, the history, the checkpoint."""
+        """Commit an epoch: the model if it is the best so far, the history, the checkpoint."""
         history = (*self.progress.history, row)
         self.progress = replace(self.progress, history=history, steps=0)
         best = best_epoch(history)
@@ -311,7 +341,7 @@ class _Training:
                 self.run.save_model(for_inference(self.design, weights))
             try:
                 self.run.write_history(history)
-            except ConfigError as error:  # somebody edited it: the checkpoint holds its rows too
+            except ConfigError as error:  # somebody edited it; the checkpoint holds its rows too
                 log.warning("%s", error)
             self._curves.write(row)
         self._save()
@@ -321,21 +351,21 @@ class _Training:
 
 
 def build_steps(model: Any, config: TrainConfig, devices: Devices, rate: Rate) -> Steps:
-    """Training of a model, with the optimizer, the loss and the augmentation of a run."""
+    """The training steps of a model, with the optimizer, loss and augmentation of a run."""
     optimizer = build_optimizer(model.trainable_variables, rate, devices.precision, config.weight_decay, config.ema)
     objective = Objective(functools.partial(augment, kind=config.augment), LOSSES[config.loss], squared_error)
     return devices.steps(model, optimizer, objective)
 
 
 def _check_precision(config: TrainConfig, progress: Progress, devices: Devices, folder: Path) -> None:
-    """Raise ConfigError where the checkpoint is of another precision: `auto` may mean another one on this machine."""
+    """Raise ConfigError if the checkpoint has another backend or precision; `auto` may differ on this machine."""
     if progress.backend and progress.backend != devices.backend:
         raise ConfigError(
-            f"{folder}: was begun on the {progress.backend} backend, and this is {devices.backend}: resume with "
+            f"{folder}: was started on the {progress.backend} backend, but this is {devices.backend}: resume with "
             f"KERAS_BACKEND={progress.backend}, or start again with --overwrite"
         )
     if progress.precision and progress.precision != devices.precision:
         raise ConfigError(
-            f"{folder}: was begun with precision {progress.precision}, and --precision {config.precision} means "
-            f"{devices.precision} on this machine: resume it where it was begun, or start again with --overwrite"
+            f"{folder}: was started with precision {progress.precision}, but --precision {config.precision} means "
+            f"{devices.precision} on this machine: resume it on a machine like the first, or start again with --overwrite"
         )

@@ -1,1 +1,1 @@
-"""What each choice of a recipe is worth on real galaxies."""
+"""The effect of each choice in a recipe, measured on real galaxies."""

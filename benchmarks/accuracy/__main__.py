@@ -1,15 +1,15 @@
-"""What each choice of a recipe is worth, measured on real galaxies.
+"""The effect of each choice in a recipe, measured on real galaxies.
 
-The galaxies of --src are cut to 64 x 64 and split as `preprocess --validation_fraction 0.25 --test_fraction 0.1 --seed 0` does.
-Models train on a dataset that holds those of `train` alone, so no epoch is chosen and nothing stops early; choices are made on
-`validation`, and `test` is scored once, at the end.
+The galaxies of --src are cropped to 64 x 64 and split by `preprocess --validation_fraction 0.25 --test_fraction 0.1 --seed 0`.
+Models are trained on a dataset with only those of `train`, so no best epoch is chosen and nothing stops early. Choices are
+made on `validation`; `test` is scored once, at the end.
 
     .venv/bin/python -m benchmarks.accuracy --src ../shared/kaggle --weights ../shared/weights/vgg16_imagenet_notop.weights.h5
 
-Finished runs are kept as JSON in --work and skipped next time: the whole takes hours on two cores and can be spread over days.
-`--stage screen` tries one change at a time from a base, `--stage confirm` trains the article's recipe, the base, `best`
-and a plain Keras loop for longer, `--stage tables` prints what is there as Markdown. `--stage test`, never part of the others,
-scores the longer runs on `test` once all of them are there, and writes down when it did.
+All runs together take hours on two cores. Finished runs are stored as JSON in --work and skipped next time.
+`--stage screen` changes one setting of the recipe `base` at a time; `--stage confirm` trains the article's recipe, `base`,
+`best` and a plain Keras loop for longer; `--stage tables` prints the results so far as Markdown. `--stage test`, never part of
+the others, scores the longer runs on `test` after all of them have finished, and records the time.
 """
 
 import argparse
@@ -26,10 +26,12 @@ def main() -> None:
         prog="python -m benchmarks.accuracy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--src", type=Path, required=True, help="Kaggle's galaxies, unpacked")
-    parser.add_argument("--weights", type=Path, required=True, help="file of the ImageNet weights of VGG16's base")
-    parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "accuracy", help="(default: %(default)s)")
+    parser.add_argument("--weights", type=Path, required=True, help="ImageNet weights of VGG16's backbone")
+    parser.add_argument(
+        "--work", type=Path, default=REPOSITORY / "runs" / "accuracy", help="folder for runs (default: %(default)s)"
+    )
     stages = {"screen": SCREEN, "confirm": CONFIRM, "tables": (), "test": (), None: SCREEN + CONFIRM}
-    parser.add_argument("--stage", choices=[stage for stage in stages if stage], help="(default: all but test)")
+    parser.add_argument("--stage", choices=[stage for stage in stages if stage], help="stage to run (default: all but test)")
     args = parser.parse_args()
     work = Work(args.work)
     work.prepare(args.src, args.weights)

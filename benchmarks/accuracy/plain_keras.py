@@ -1,7 +1,7 @@
-"""A plain Keras loop on the same galaxies, beside the recipes: what one writes in an afternoon, with care.
+"""A plain Keras loop on the same galaxies, for comparison with the recipes: an afternoon's careful work.
 
 VGG16 from ImageNet, the article's head, the usual input scaling, dihedral augmentation, Adam at 1e-4 with warm-up and cosine,
-batches of 32. The images come from the dataset folder, everything else is Keras'.
+batches of 32. The images come from the dataset; everything else is standard Keras.
 """
 
 import argparse

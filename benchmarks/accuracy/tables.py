@@ -1,4 +1,4 @@
-"""The tables of finished runs, as Markdown: differences of RMSE on the same galaxies."""
+"""Tables of finished runs, as Markdown: differences in RMSE on the same galaxies."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +11,9 @@ RESAMPLES = 10_000
 
 
 def difference(errors: np.ndarray, base: np.ndarray) -> tuple[float, float, float]:
-    """RMSE less that of the base on the same galaxies, and its 95 % interval under resampling of galaxies.
+    """RMSE minus that of `base` on the same galaxies, and the limits of its 95 % bootstrap interval over galaxies.
 
-    Both: (n,), the mean squared error of each galaxy.
+    errors, base: (n,), the mean squared error of each galaxy.
     """
     generator = np.random.default_rng(0)
     both = np.stack([errors, base], axis=1)
@@ -28,7 +28,7 @@ def difference(errors: np.ndarray, base: np.ndarray) -> tuple[float, float, floa
 
 
 def verdict(found: tuple[float, float, float], base_scores: Sequence[float]) -> str:
-    """Whether a difference exceeds both its interval and the spread of the base over its seeds, of which it takes three."""
+    """Whether the interval excludes zero and the difference exceeds the spread of `base` over at least three seeds."""
     if len(base_scores) < 3:
         return "base has too few seeds"
     if abs(found[0]) <= max(base_scores) - min(base_scores) or found[1] <= 0 <= found[2]:
@@ -49,13 +49,13 @@ def _scores(errors: Sequence[np.ndarray]) -> list[float]:
 
 
 def _seconds(work: Any, trials: Sequence[Any], kind: str) -> str:
-    """Their mean; empty where a run was not timed."""
+    """The mean time of the trials; empty if a run was not timed."""
     known: list[Any] = [(work.result(trial) or {}).get(kind) for trial in trials]
     return "" if None in known else f"{np.mean(known):,.0f}"
 
 
 def _commits(work: Any, groups: dict[str, list[Any]]) -> str:
-    """Those of the code that made the runs."""
+    """The commits of the code that trained the runs."""
     found = {(work.result(trial) or {}).get("commit") or "unknown" for trials in groups.values() for trial in trials}
     return f"Trained at commit {', '.join(sorted(found))}."
 
@@ -70,7 +70,7 @@ def _table(*rows: Sequence[str]) -> list[str]:
 
 
 def print_screen(work: Any, trials: Sequence[Any]) -> None:
-    """One change at a time, beside the mean of the base's seeds."""
+    """Print one change at a time, compared with the mean over the seeds of `base`."""
     groups = work.groups(trials)
     errors = {
         label: [work.errors(work.predicted(trial, "validation"), "validation") for trial in those]
@@ -87,14 +87,14 @@ def print_screen(work: Any, trials: Sequence[Any]) -> None:
         beside = ["", ""] if label == "base" else [_interval(found), verdict(found, scores)]
         score = f"{np.sqrt(mean.mean()):.4f}"
         rows.append([label, str(len(those)), score, _range(_scores(errors[label])), *beside, *times])
-    header = ("change", "seeds", "RMSE", "seeds from, to", "less the base (95 %)", "verdict", "s", "CPU s")
+    header = ("change", "seeds", "RMSE", "range over seeds", "minus `base` (95 %)", "verdict", "s", "CPU s")
     title = f"One change at a time, {trials[0].epochs} epochs, {len(base):,} galaxies of `validation`"
-    spread = f"Spread of the base over its seeds: {max(scores) - min(scores):.4f}. {_commits(work, groups)}"
+    spread = f"Spread of `base` over its seeds: {max(scores) - min(scores):.4f}. {_commits(work, groups)}"
     _print(title, spread, "", *_table(header, *rows))
 
 
 def print_confirmed(work: Any, trials: tuple[Any, ...], split: str) -> None:
-    """The longer runs beside `best`, each the mean of its seeds; then what is to be had without training."""
+    """Print the longer runs compared with `best`, each the mean over its seeds; then improvements without training."""
     groups = work.groups(trials)
     if not groups:
         return
@@ -108,16 +108,16 @@ def print_confirmed(work: Any, trials: tuple[Any, ...], split: str) -> None:
             beside, share = _interval(found), f"{found[0] / score:+.1%}"
         times = [_seconds(work, those, kind) for kind in ("seconds", "cpu_seconds")]
         rows.append([label, str(len(those)), f"{score:.4f}", _range(_scores(errors[label])), beside, share, *times])
-    header = ("recipe", "seeds", "RMSE", "seeds from, to", "`best` less it (95 %)", "in %", "s a run", "CPU s a run")
+    header = ("recipe", "seeds", "RMSE", "range over seeds", "`best` minus recipe (95 %)", "in %", "s per run", "CPU s per run")
     title = f"{trials[0].epochs} epochs, {len(work.votes(split)[0]):,} galaxies of `{split}`"
     blind = work.errors(column_means(work.votes("train")[1]), split)
     floor = f"The column means of `train`: {np.sqrt(blind.mean()):.4f}."
     _print(title, f"{floor} {_commits(work, groups)}", "", *_table(header, *rows))
-    _print(f"Without training, `{split}`", *_without_training(work, groups, split))
+    _print(f"Without further training, `{split}`", *_without_training(work, groups, split))
 
 
 def _without_training(work: Any, groups: dict[str, list[Any]], split: str) -> list[str]:
-    """Views, projection onto the tree, and averages of runs."""
+    """The table of views, projection onto the tree, and averages of runs."""
     from tfrecords.taxonomy import project
 
     rows = []
@@ -135,4 +135,4 @@ def _without_training(work: Any, groups: dict[str, list[Any]], split: str) -> li
         for way, made in ways.items():
             errors = np.mean([work.errors(one, split) for one in made], axis=0)
             rows.append([label, way, f"{np.sqrt(errors.mean()):.4f}", _interval(difference(errors, plain))])
-    return _table(("runs", "what is done", "RMSE", "less one view of each (95 %)"), *rows)
+    return _table(("runs", "method", "RMSE", "minus single runs, one view (95 %)"), *rows)

@@ -1,4 +1,4 @@
-"""The runs that are compared: one change at a time from a base, and whole recipes trained for longer."""
+"""The runs to compare: `base` with one change at a time, and whole recipes trained for longer."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ PLAIN = Path(__file__).with_name("plain_keras.py")
 SCREEN_EPOCHS, CONFIRM_EPOCHS = 4, 10
 SEEDS, CONFIRM_SEEDS = (0, 1, 2), (0, 1)
 
-# What a screened change is a change of: the plain loop's choices, with outputs that start at the column means.
+# Screened changes are made to this recipe: the plain loop's choices, with outputs that start at the column means.
 BASE = {
     "batch_size": 32,
     "learning_rate": 1e-4,
@@ -30,7 +30,7 @@ BASE = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One run: what differs from the base, in words and in flags. `plain`: the plain Keras loop instead of the trainer."""
+    """One run: its difference from `base`, as label and settings. `plain`: the plain Keras loop, not the trainer."""
 
     label: str
     changes: Mapping[str, object] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Of its files: it changes with the flags, and with the plain loop, so that an edited trial is run again."""
+        """The name of its files. It depends on the flags and on the plain loop's code, so an edited trial is run again."""
         words = " ".join([str(self.plain), *self.flags(), *([PLAIN.read_text()] if self.plain else [])])
         digest = hashlib.sha256(words.encode()).hexdigest()[:8]
         label = "".join(letter if letter.isalnum() else "-" for letter in self.label)
@@ -52,7 +52,7 @@ class Trial:
 
 
 def recipe(name: str) -> dict[str, Any]:
-    """What the trainer takes for a recipe; how long and where from is the trial's."""
+    """The trainer's settings for a recipe, without those that each trial sets: epochs, paths and seed."""
     from trainer.config import RECIPES
 
     return {name: value for name, value in RECIPES[name]().items() if name in BASE}
@@ -73,7 +73,7 @@ SCREEN = (
     _changed("learning rate 5e-5", learning_rate=5e-5),
     _changed("learning rate 2e-4", learning_rate=2e-4),
     _changed("learning rate 5e-4", learning_rate=5e-4),
-    # As many galaxies of warm-up as the base has.
+    # As many galaxies in the warm-up as in `base`.
     _changed("batch 8", batch_size=8, warmup_steps=240),
     _changed("batch 16", batch_size=16, warmup_steps=120),
     _changed("batch 64", batch_size=64, warmup_steps=30),
@@ -83,7 +83,7 @@ SCREEN = (
     _changed("no augmentation", augment="none"),
     _changed("average pooling", pooling="average"),
     _changed("tree head", head="tree"),
-    # What is to enter `best` needs more than one seed.
+    # A change needs more than one seed before `best` adopts it.
     *_seeds(_changed("tree head, cross-entropy", **_TREE)),
     _changed("tree head, cross-entropy, batch 16", **_TREE, batch_size=16, warmup_steps=120),
     _changed("warm-up twice as long", warmup_steps=120),

@@ -1,4 +1,4 @@
-"""The folder that keeps datasets, finished runs and their predictions, so that days of training can be interrupted."""
+"""The folder that stores datasets, finished runs and their predictions, so that days of training can be interrupted."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ _PLAIN_LOOP = ("-m", "benchmarks.accuracy.plain_keras")
 
 
 def _command(*arguments: object) -> None:
-    """Run a program in Python; on failure show what it printed, and stop."""
+    """Run a Python program; if it fails, print its output and exit."""
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -31,13 +31,13 @@ def _command(*arguments: object) -> None:
 
 
 def _cpu_seconds() -> float:
-    """Of all commands so far."""
+    """CPU seconds of all commands so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def _commit() -> str:
-    """Of the code that runs, with a word where it was changed since."""
+    """The commit of this code, marked if the checkout has changed since."""
     command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--exclude=*"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
@@ -53,18 +53,18 @@ def _rows(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _views(trial: Trial) -> tuple[int, ...]:
-    """In how many views its model predicts, each in a table of its own."""
+    """The numbers of views in which its model predicts, each to a separate table."""
     return VIEWS[:1] if trial.plain else VIEWS
 
 
 class Work:
     """The folder of datasets, finished runs and predictions.
 
-    splits/, train/      the datasets: with all splits, and with the galaxies of `train` alone
-    inputs.json          fingerprints of both and of the weights: another source needs another folder
-    NAME.json            of a finished run: flags, wall and CPU seconds of its training, commit, inputs
+    splits/, train/      the datasets: with all splits, and with only the galaxies of `train`
+    inputs.json          fingerprints of both and of the weights; other inputs need another folder
+    NAME.json            a finished run: flags, wall and CPU seconds of its training, commit, inputs
     NAME-SPLIT-VIEWS.csv its predictions
-    test.json            when `test` was scored, and for which runs, with digests of their predictions
+    test.json            when `test` was scored, and for which runs, with hashes of their predictions
     """
 
     def __init__(self, folder: Path) -> None:
@@ -73,16 +73,16 @@ class Work:
         self._votes: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def prepare(self, source: Path, weights: Path) -> None:
-        """Make the datasets, unless they are there. Exits with a line where the folder holds another source's."""
+        """Build the datasets, unless they exist. Exits with a message if the folder was made from other inputs."""
         from tfrecords.dataset import open_dataset
         from tfrecords.files import sha256_file, write_text
         from tfrecords.reader import votes_of
 
         solutions = next(source.rglob(SOLUTIONS), None)
         if solutions is None:
-            sys.exit(f"{source}: holds no {SOLUTIONS}: give --src the folder of Kaggle's galaxies, unpacked")
+            sys.exit(f"{source}: contains no {SOLUTIONS}: give --src the folder of Kaggle's galaxies, unpacked")
         if not weights.is_file():
-            sys.exit(f"{weights}: no such file: give --weights the ImageNet weights of VGG16's base")
+            sys.exit(f"{weights}: no such file: give --weights the ImageNet weights of VGG16's backbone")
         self.folder.mkdir(parents=True, exist_ok=True)
         common = ("-m", "preprocess", "--src", source.resolve(), "--size", SIZE)
         _command(*common, "--out", self.splits, *SPLIT_FLAGS)
@@ -121,12 +121,12 @@ class Work:
         return self.folder / f"{trial.name}-{split}-{views}.csv"
 
     def result(self, trial: Trial) -> dict[str, Any] | None:
-        """What is kept of a finished run."""
+        """The stored result of a finished run; None if it has not finished."""
         path = self.folder / f"{trial.name}.json"
         return json.loads(path.read_text()) if path.is_file() else None
 
     def run(self, trial: Trial, weights: Path) -> None:
-        """Train and predict, unless that is done already. What a killed run left is not gone on with: its time is not known."""
+        """Train and predict, unless that is done. A killed run is not resumed but repeated: its training time is unknown."""
         from tfrecords.files import write_text
 
         if self.result(trial) is not None:
@@ -151,7 +151,7 @@ class Work:
         shutil.rmtree(folder)
 
     def predicted(self, trial: Trial, split: str, views: int = 1) -> np.ndarray:
-        """float64 (n, 37) in the order of `votes`."""
+        """Predictions, float64 (n, 37), in the order of `votes`."""
         ids, predicted = _rows(self.predictions_path(trial, split, views))
         assert np.array_equal(ids, self.votes(split)[0])
         return predicted
@@ -161,7 +161,7 @@ class Work:
         return np.asarray(((predicted - self.votes(split)[1]) ** 2).mean(axis=1))
 
     def groups(self, trials: tuple[Trial, ...]) -> dict[str, list[Trial]]:
-        """The finished ones, by label."""
+        """The finished trials, by label."""
         groups: dict[str, list[Trial]] = {}
         for trial in trials:
             if self.result(trial):
@@ -169,17 +169,17 @@ class Work:
         return groups
 
     def score_test(self) -> None:
-        """Allow the tables of `test`, from now on. Exits with a line where a run of them is missing."""
+        """Record when `test` is first scored, and print it. Exits with a message if a run is missing."""
         from tfrecords.files import sha256_file, write_text
 
         missing = [f"{trial.label}, seed {trial.seed}" for trial in CONFIRM if not self.result(trial)]
         if missing:
-            sys.exit(f"test is scored once, when all runs are there: {len(missing)} are not ({'; '.join(missing)})")
+            sys.exit(f"test is scored once, after all runs have finished: {len(missing)} missing ({'; '.join(missing)})")
         path = self.folder / "test.json"
         tables = [self.predictions_path(trial, "test", views) for trial in CONFIRM for views in _views(trial)]
         digests = {path.name: sha256_file(path) for path in tables}
         if not path.is_file():
             write_text(path, json.dumps({"scored": time.strftime("%Y-%m-%d %H:%M"), "commit": _commit(), "runs": digests}))
         first = json.loads(path.read_text())
-        same = "for these runs" if first["runs"] == digests else "FOR OTHER RUNS: these were chosen after test was seen"
+        same = "for these runs" if first["runs"] == digests else "FOR OTHER RUNS: these were chosen after test was scored"
         print(f"`test` was first scored on {first['scored']}, {same}.\n")

@@ -1,1 +1,1 @@
-"""What the trainer does on an NVIDIA GPU, on JAX: whether its numbers are right, how fast it is, what it reaches."""
+"""Checks of the trainer on an NVIDIA GPU, on JAX: correctness of its numbers, speed, and the RMSE it reaches."""

@@ -1,10 +1,10 @@
-"""Check the trainer on a machine with an NVIDIA GPU: the numbers of a step, speeds, what recipes reach, kills, exports.
+"""Check the trainer on a machine with an NVIDIA GPU: gradients, speed, RMSE of recipes, resuming, exports.
 
     .venv/bin/python -m benchmarks.gpu --src kaggle --weights FILE --out runs/gpu --seconds 1800
 
-Runs the steps below in order of value, each in a process of its own with a time limit, and ends within --seconds. Each
-result is a line of JSON in OUT/results.jsonl at once; OUT/summary.txt holds the same for people. The same command again
-resumes: steps that are done are not repeated, those that failed come last. See benchmarks/gpu/README.md.
+Runs the steps below in order of value, each in a separate process with a time limit, and ends within --seconds. Each
+result is immediately written to OUT/results.jsonl as a line of JSON; OUT/summary.txt holds the same as text. Run the same
+command again to resume: finished steps are not repeated, failed ones run last. See benchmarks/gpu/README.md.
 """
 
 import argparse
@@ -26,9 +26,9 @@ _AT_THE_END = 3.0  # seconds for the summary
 
 @dataclass(frozen=True)
 class Step:
-    """module, argument: benchmarks/gpu/MODULE.py, and what its `measure` gets beside the settings.
+    """module, argument: benchmarks/gpu/MODULE.py, and the additional argument of its `measure`.
 
-    least, limit: seconds without which it is not begun, and after which it is killed. needs: a step that must be done before.
+    least, limit: seconds that must be left to start it, and after which it is killed. needs: the step that must be done first.
     """
 
     name: str
@@ -67,21 +67,26 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, out = parser.add_argument, REPOSITORY / "runs" / "gpu"
-    add("--out", type=Path, default=out, metavar="DIR", help="folder for all that is made (default: %(default)s)")
-    add("--src", default="", metavar="DIR", help="Kaggle's galaxies, unpacked (default: synthetic ones are drawn)")
-    add("--tfrecords", default="", metavar="DIR", help="dataset to train on (default: made of the galaxies)")
-    add("--weights", default="none", metavar="FILE", help="where the base starts, as for trainer (default: none, random)")
-    add("--epochs", type=int, default=30, metavar="N", help="of each trained recipe (default: %(default)s)")
-    add("--seconds", type=float, default=3600, metavar="S", help="time for everything (default: %(default)s)")
+    add("--out", type=Path, default=out, metavar="DIR", help="folder for all output (default: %(default)s)")
+    add("--src", default="", metavar="DIR", help="Kaggle's galaxies, unpacked (default: draw synthetic ones)")
+    add("--tfrecords", default="", metavar="DIR", help="dataset to train on (default: build it from the galaxies)")
+    add(
+        "--weights",
+        default="none",
+        metavar="FILE",
+        help="initial weights of the backbone, as for trainer (default: none, random)",
+    )
+    add("--epochs", type=int, default=30, metavar="N", help="epochs for each recipe (default: %(default)s)")
+    add("--seconds", type=float, default=3600, metavar="S", help="time limit for the whole check (default: %(default)s)")
     add("--only", nargs="+", choices=NAMES, metavar="STEP", help="steps to run (default: all)")
-    add("--again", nargs="+", choices=NAMES, default=[], metavar="STEP", help="steps to repeat although they are done")
-    add("--torch", default=sys.executable, metavar="PYTHON", help="one that has PyTorch (default: this one)")
-    add("--small", action="store_true", help="32 x 32 pixels and few steps: tries this program itself, on any machine")
+    add("--again", nargs="+", choices=NAMES, default=[], metavar="STEP", help="finished steps to repeat")
+    add("--torch", default=sys.executable, metavar="PYTHON", help="interpreter with PyTorch (default: this one)")
+    add("--small", action="store_true", help="32 x 32 pixels and few steps: tests this program on any machine")
     return parser.parse_args()
 
 
 def _absolute(given: str) -> str:
-    """Exits with a line where there is no such file or folder."""
+    """The absolute path. Exits with a message if it does not exist."""
     if given in ("", "none", "imagenet"):
         return given
     if not Path(given).exists():
@@ -90,7 +95,7 @@ def _absolute(given: str) -> str:
 
 
 def _set_environment(settings: Settings) -> None:
-    """For all processes: JAX, with GPU memory as it is needed and a cache of what was compiled, and no start-up notes."""
+    """Set, for all processes: JAX, GPU memory allocated on demand, a cache of compiled code, no start-up messages."""
     os.environ["KERAS_BACKEND"] = "jax"
     os.environ["PYTHONUNBUFFERED"] = "1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -99,7 +104,7 @@ def _set_environment(settings: Settings) -> None:
 
 
 def _measure(settings: Settings, step: Step, seconds: float, torch: str) -> str:
-    """Run a step in a process of its own; returns how it ended."""
+    """Run a step in a separate process; return its status."""
     command = python("-m", "benchmarks.gpu.child", step.module, settings.out, seconds, *filter(None, [step.argument]))
     if step.module == "torch_step":
         command[0] = torch
@@ -114,28 +119,28 @@ def _measure(settings: Settings, step: Step, seconds: float, torch: str) -> str:
 
 
 def check(settings: Settings, args: argparse.Namespace, ends: float) -> int:
-    """Run what is to do until the clock shows `ends`; returns the exit status, 1 where a step failed."""
+    """Run the remaining steps until `time.monotonic()` reaches `ends`; return the exit status, 1 if a step failed."""
     ended = {line["step"]: line["status"] for line in settings.results() if line["status"] in ("done", "failed")}
     chosen = [step for step in STEPS if step.name in (args.only or NAMES)]
     to_do = [step for step in chosen if ended.get(step.name) != "done" or step.name in args.again]
     for step in sorted(to_do, key=lambda step: ended.get(step.name) == "failed"):
         left = ends - time.monotonic()
         if step.needs and ended.get(step.needs) != "done":
-            settings.record(step.name, "skipped", reason=f"needs {step.needs} before it")
+            settings.record(step.name, "skipped", reason=f"needs step {step.needs} first")
         elif left < step.least:
-            settings.record(step.name, "skipped", reason=f"{left:.0f} s are left of the {step.least:.0f} that it needs")
+            settings.record(step.name, "skipped", reason=f"{left:.0f} s left, needs {step.least:.0f}")
         else:
             print(f"-- {step.name}: {left:.0f} s left", flush=True)
             ended[step.name] = _measure(settings, step, min(step.limit, left), args.torch)
             if step.name == "environment" and ended[step.name] == "failed":
-                break  # without a GPU nothing here is worth the time
+                break  # without a GPU, the other steps are pointless
     return int(any(ended.get(step.name) == "failed" for step in chosen))
 
 
 def main() -> int:
     args = _arguments()
     ends = time.monotonic() + args.seconds - _AT_THE_END
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the step under way is ended too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the current step is ended too
     src, tfrecords, weights = map(_absolute, (args.src, args.tfrecords, args.weights))
     settings = Settings(args.out.resolve(), src, tfrecords, weights, args.epochs, args.small)
     settings.save()
@@ -143,7 +148,7 @@ def main() -> int:
     try:
         return check(settings, args, ends)
     except KeyboardInterrupt:
-        print("interrupted: the same command resumes", file=sys.stderr)
+        print("interrupted: run the same command again to resume", file=sys.stderr)
         return 130
     finally:
         text = summary(settings.results())

@@ -1,6 +1,6 @@
-"""One step in a process of its own, started by __main__.py: python -m benchmarks.gpu.child MODULE OUT SECONDS [ARGUMENT ...]
+"""One step in a separate process, started by __main__.py: python -m benchmarks.gpu.child MODULE OUT SECONDS [ARGUMENT ...]
 
-Calls `measure` of benchmarks/gpu/MODULE.py with the settings kept in OUT, the seconds that it has, and the arguments.
+Calls `measure` of benchmarks/gpu/MODULE.py with the settings stored in OUT, its time limit in seconds, and the arguments.
 """
 
 import importlib
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.gpu.settings import Skip, load
 
-SKIPPED = 75  # exit status where the last line of output is the reason why the step cannot run here
+SKIPPED = 75  # exit status if the step cannot run here; the last line of output is the reason
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The datasets of all other steps, made by `preprocess`, and how fast it makes them."""
+"""The datasets for all other steps, built by `preprocess`, and its speed."""
 
 import os
 import shutil
@@ -9,12 +9,12 @@ from benchmarks.galaxies import lay_out
 from benchmarks.gpu.processes import must_run, python
 from benchmarks.gpu.settings import Settings
 
-_DRAWN, _DRAWN_SMALL = 2000, 120  # synthetic galaxies, where none are given
+_DRAWN, _DRAWN_SMALL = 2000, 120  # synthetic galaxies, if none are given
 _TIMED, _TIMED_SMALL = {"jpeg": 24_000, "raw": 8_000}, {"jpeg": 120, "raw": 120}
 
 
 def measure(settings: Settings, seconds: float) -> None:
-    """Make the dataset to train on, and two that are large enough to time the input, JPEG and raw."""
+    """Build the dataset to train on, and two that are large enough to time the input, JPEG and raw."""
     small, log = settings.small, settings.log("datasets-preprocess")
     if not settings.survey.exists():
         count = _DRAWN_SMALL if small else _DRAWN

@@ -1,12 +1,12 @@
-"""One step's gradients on the GPU against those on the CPU, in three precisions.
+"""One step's gradients on the GPU compared with those on the CPU, in three precisions.
 
-Adam's first moment after one step is a tenth of the gradient, so the state of a training holds it: what is compared
-passed through augmentation, network, loss and optimizer as in any training. What counts is the norm of a difference over
-the norm of the gradient, for the variable where it is worst. Tolerances:
+Adam's first moment after one step is a tenth of the gradient, so the gradients are read from the training state after
+augmentation, network, loss and optimizer have run as in any training. The error is the norm of the difference over the
+norm of the gradient, for the variable with the largest error. Tolerances:
 
 float32         1e-3  every product in full float32
-mixed_bfloat16  0.5   whose rounding to eight bits sixteen layers multiply
-TensorFloat-32  0.1   float32 as JAX computes it where a GPU has TensorFloat-32
+mixed_bfloat16  0.5   sixteen layers amplify its rounding to eight bits
+TensorFloat-32  0.1   JAX's default for float32 on GPUs with TensorFloat-32
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _TOLERANCES = {"float32": 1e-3, "mixed_bfloat16": 0.5, "TensorFloat-32": 0.1}
 
 
 def _gradients(settings: Settings, how: str) -> dict[str, np.ndarray]:
-    """The gradient of each variable by its path, and under "error" the mean squared error of the step."""
+    """The gradient of each variable by its path; under "error", the mean squared error of the step."""
     import jax
 
     from benchmarks.gpu.step import draw_batch, make_parts
@@ -37,13 +37,13 @@ def _gradients(settings: Settings, how: str) -> dict[str, np.ndarray]:
         training.train(next(training.ready(tf.data.Dataset.from_tensors(draw_batch(settings, 2 if settings.small else 8)))))
         *state, error = training.state()
     values = dict(zip(map(id, variables_of(made.model, made.optimizer)), state, strict=True))
-    # Keras gives the moments no public name.
+    # Keras has no public name for the moments.
     moments = zip(made.model.trainable_variables, made.optimizer._momentums, strict=True)
     return {**{variable.path: 10 * values[id(moment)] for variable, moment in moments}, "error": error}
 
 
 def _is_close(settings: Settings, how: str, reference: dict[str, np.ndarray]) -> bool:
-    """Record how far this device is off, and whether that is tolerable."""
+    """Record this device's errors; return whether they are within the tolerance."""
     import jax
 
     found, off = _gradients(settings, how), {}
@@ -58,7 +58,7 @@ def _is_close(settings: Settings, how: str, reference: dict[str, np.ndarray]) ->
 
 
 def measure(settings: Settings, seconds: float, only: str = "") -> None:
-    """only: "cpu" for the reference alone, which another process without a GPU is asked for."""
+    """only: "cpu" for the reference alone, which is computed in another process without a GPU."""
     path = settings.out / "data" / "gradients-cpu.npz"
     if only:
         os.environ["JAX_PLATFORMS"] = "cpu"
@@ -72,6 +72,6 @@ def measure(settings: Settings, seconds: float, only: str = "") -> None:
     import jax
 
     gpu = jax.devices()[0].platform == "gpu"
-    ways = [how for how in _TOLERANCES if gpu or how != "TensorFloat-32"]  # which no CPU has
+    ways = [how for how in _TOLERANCES if gpu or how != "TensorFloat-32"]  # CPUs have no TensorFloat-32
     if not all([_is_close(settings, how, reference) for how in ways]):
-        raise SystemExit("gradients are off by more than their tolerance")
+        raise SystemExit("the error of a gradient exceeds its tolerance")

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: growing parts of it, each compiled by itself, on one batch that lies on the GPU."""
+"""The time of a training step by part: growing parts of it, each compiled separately, on one batch in GPU memory."""
 
 import statistics
 import time
@@ -8,7 +8,7 @@ from benchmarks.gpu.settings import Settings
 
 
 def measure(settings: Settings, seconds: float) -> None:
-    """Milliseconds of augmentation, forwards, forwards and backwards, and the whole with the optimizer."""
+    """Record milliseconds for augmentation, forward pass, forward and backward pass, and the whole step with the optimizer."""
     import jax
 
     from benchmarks.gpu.step import draw_batch, make_parts
@@ -40,6 +40,6 @@ def measure(settings: Settings, seconds: float) -> None:
                 result = call(trainable, images)
             jax.block_until_ready(result)
             taken.append(1e3 * (time.perf_counter() - began) / steps)
-        # The first round compiled it.
+        # The first round includes compilation.
         what: dict[str, Any] = {"part": name, "batch_size": galaxies, "precision": made.devices.precision}
         settings.record("parts", **what, milliseconds=round(statistics.median(taken[1:]), 3))

@@ -1,4 +1,4 @@
-"""The input pipeline alone, on so many cores: what a GPU could be fed with."""
+"""The speed of the input pipeline alone, by number of cores."""
 
 import os
 import time
@@ -7,7 +7,7 @@ from benchmarks.gpu.processes import must_run, python
 from benchmarks.gpu.settings import Settings
 
 _COUNTS = (1, 2, 4, 8)
-_CACHED = 8000  # galaxies that are kept decoded, 1 GB
+_CACHED = 8000  # galaxies kept in memory, decoded: 1 GB
 
 
 def _on_these_cores(settings: Settings) -> None:
@@ -32,7 +32,7 @@ def _on_these_cores(settings: Settings) -> None:
 
 
 def measure(settings: Settings, seconds: float, cores: str = "") -> None:
-    """Each number of cores in a process of its own, one after the other; `cores`: in this one, on the first so many."""
+    """Measure each number of cores in turn, in a separate process; with `cores`, in this process on that many cores."""
     available, ends = sorted(os.sched_getaffinity(0)), time.monotonic() + seconds
     if cores:
         os.sched_setaffinity(0, available[: int(cores)])  # before any library counts them

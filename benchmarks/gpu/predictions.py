@@ -1,6 +1,6 @@
-"""Predictions per second, from shards and from images as a user has them, start-up counted out.
+"""Predictions per second from shards and from image files, without start-up.
 
-The same call on few and on many galaxies: the difference of both has no start-up in it.
+The same call is timed on few and on many galaxies: start-up cancels in the difference.
 """
 
 import shutil
@@ -13,7 +13,7 @@ from benchmarks.gpu.settings import Settings
 
 
 def measure(settings: Settings, seconds: float) -> None:
-    """By the model of the run `best`."""
+    """Time the model of the run `best`."""
     from tfrecords.dataset import open_dataset
     from trainer.predict import predict_images, predict_split
     from trainer.run import open_run
@@ -28,7 +28,7 @@ def measure(settings: Settings, seconds: float) -> None:
 
     def rate(call: Callable[[int], Sized], **what: Any) -> None:
         taken = []
-        for count in (few, few, many):  # the first compiles
+        for count in (few, few, many):  # the first call compiles
             began = time.perf_counter()
             if (made := len(call(count))) != count:
                 raise SystemExit(f"{made} predictions for {count} galaxies")

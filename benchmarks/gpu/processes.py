@@ -1,4 +1,4 @@
-"""Commands with a time limit, and what the GPU did meanwhile."""
+"""Commands with a time limit, and the memory, load and power of the GPU while they run."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ from benchmarks.children import REPOSITORY
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended. rc: exit status, negative for a signal; tail: the end of its output, empty where it succeeded."""
+    """How a command ended. rc: exit status, negative for a signal; tail: the end of its output, empty on success."""
 
     seconds: float
     rc: int
@@ -30,13 +30,13 @@ def python(*arguments: object) -> list[str]:
 
 
 def start(command: list[str], log: Path, own_group: bool = False) -> subprocess.Popen[bytes]:
-    """A command whose output is appended to `log`, in the checkout, where all modules can be imported."""
+    """Start a command in the checkout, where all modules can be imported; append its output to `log`."""
     with log.open("ab") as file:
         return subprocess.Popen(command, cwd=REPOSITORY, stdout=file, stderr=file, start_new_session=own_group)
 
 
 def end(process: subprocess.Popen[bytes], group: bool = False) -> int:
-    """Kill what is left of a command, with `group` all that it started too; returns its exit status."""
+    """Kill a command if it still runs, with `group` its child processes too; return its exit status."""
     with contextlib.suppress(ProcessLookupError):
         if group:
             os.killpg(process.pid, signal.SIGKILL)
@@ -45,7 +45,7 @@ def end(process: subprocess.Popen[bytes], group: bool = False) -> int:
 
 
 def run(command: list[str], log: Path, seconds: float, grace: float = 0.0, own_group: bool = False) -> Ended:
-    """A command from start to end, at the latest after `seconds`; `grace` seconds before that it gets a SIGTERM."""
+    """Run a command to its end. It gets SIGTERM `grace` seconds before the limit `seconds`, and is killed at the limit."""
     began, before, timed_out = time.monotonic(), log.stat().st_size if log.exists() else 0, False
     process = start(command, log, own_group)
     try:
@@ -62,7 +62,7 @@ def run(command: list[str], log: Path, seconds: float, grace: float = 0.0, own_g
 
 
 def must_run(command: list[str], log: Path, seconds: float) -> float:
-    """Seconds that a command took. Exits with the end of its output where it fails, or takes longer than `seconds`."""
+    """Run a command; return its seconds. Exits with the end of its output if it fails or exceeds `seconds`."""
     ended = run(command, log, seconds)
     if ended.rc:
         raise SystemExit(f"{' '.join(command)}: exit status {ended.rc} after {ended.seconds} s\n{ended.tail}")
@@ -71,8 +71,10 @@ def must_run(command: list[str], log: Path, seconds: float) -> float:
 
 @contextlib.contextmanager
 def gpu_watched() -> Iterator[dict[str, float]]:
-    """After the block what it gave holds the highest memory and power of the first GPU, and the mean of its load while it
-    had any, read twice a second; empty without nvidia-smi."""
+    """Yield a dict that holds, after the block, the first GPU's highest memory and power, and its mean load while busy.
+
+    They are read twice a second. Empty without nvidia-smi.
+    """
     found: dict[str, float] = {}
     query = ("--query-gpu=memory.used,utilization.gpu,power.draw", "--format=csv,noheader,nounits", "--loop-ms=500")
     with tempfile.TemporaryFile("w+") as file:

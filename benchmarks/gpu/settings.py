@@ -1,4 +1,4 @@
-"""What a check is of, where it writes, and its results. Needs Python alone, so that a step for PyTorch can import it."""
+"""The settings of a check, its folder and its results. Standard library only, so that the PyTorch steps can import it."""
 
 import contextlib
 import json
@@ -13,15 +13,15 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """The choices that all steps share, and the folder `out`, which keeps them in settings.json.
+    """The settings that all steps share, and the folder `out`, which stores them in settings.json.
 
-    data/          the galaxies and the datasets made of them
-    runs/          trained runs
-    logs/          what steps and their commands printed
-    results.jsonl  a line of JSON for each result, written at once
+    data/          galaxies, and the datasets built from them
+    runs/          run folders
+    logs/          output of steps and their commands
+    results.jsonl  a line of JSON for each result, written immediately
 
-    src: galaxies in Kaggle's layout, tfrecords: dataset to train on; empty where they are made. small: 32 x 32 pixels and few
-    steps, for a machine without a GPU.
+    src: galaxies in Kaggle's layout; tfrecords: dataset to train on; empty if this check makes them. small: 32 x 32 pixels and
+    few steps, for a machine without a GPU.
     """
 
     out: Path
@@ -38,16 +38,16 @@ class Settings:
 
     @property
     def survey(self) -> Path:
-        """The galaxies that datasets are made of."""
+        """The source of the datasets."""
         return Path(self.src) if self.src else self.out / "data" / "demo"
 
     @property
     def dataset(self) -> Path:
-        """What is trained on."""
+        """The dataset to train on."""
         return Path(self.tfrecords) if self.tfrecords else self.out / "data" / "galaxies"
 
     def timed_dataset(self, encoding: str) -> Path:
-        """What the input is timed on: enough galaxies for epochs of many steps."""
+        """The dataset on which the input is timed; large enough for epochs of many steps."""
         return self.out / "data" / f"timed-{encoding}"
 
     def run(self, name: str) -> Path:
@@ -57,14 +57,14 @@ class Settings:
         return self.out / "logs" / f"{name}.log"
 
     def record(self, step: str, status: str = "measured", **values: Any) -> None:
-        """Append a result: "measured" by a step itself; "done", "failed" or "skipped": how a step ended."""
+        """Append a result: "measured" by the step itself, or "done", "failed" or "skipped" for how a step ended."""
         line = json.dumps({"step": step, "status": status, **values})
         with (self.out / "results.jsonl").open("a") as file:
             file.write(line + "\n")
         print(line if len(line) < 600 else line[:600] + " ...", flush=True)
 
     def results(self) -> list[dict[str, Any]]:
-        """All results so far, but for a line that a kill cut short."""
+        """All results so far, except lines truncated by a kill."""
         path, lines = self.out / "results.jsonl", []
         for line in path.read_text().splitlines() if path.exists() else []:
             with contextlib.suppress(ValueError):
@@ -72,7 +72,7 @@ class Settings:
         return lines
 
     def save(self) -> None:
-        """Make the folders of `out`. Exits with a line where it holds a check of other settings."""
+        """Make the folders in `out`. Exits with a message if it holds a check with other settings."""
         for name in ("data", "runs", "logs"):
             (self.out / name).mkdir(parents=True, exist_ok=True)
         path, text = self.out / "settings.json", json.dumps(asdict(self), default=str)
@@ -86,5 +86,5 @@ class Settings:
 
 
 def load(out: Path) -> Settings:
-    """The settings that `save` kept in `out`."""
+    """The settings that `save` stored in `out`."""
     return Settings(**{**json.loads((out / "settings.json").read_text()), "out": out})

@@ -1,4 +1,4 @@
-"""`trainer benchmark`: as a user types it, and over batch sizes, precisions, encodings and caches in one process."""
+"""`trainer benchmark`: as a command, and over batch sizes, precisions, encodings and caches in one process."""
 
 import faulthandler
 import gc
@@ -11,7 +11,7 @@ from benchmarks.gpu.processes import must_run, python
 from benchmarks.gpu.settings import Settings
 
 _BF16, _FP16 = "mixed_bfloat16", "mixed_float16"
-# Encoding, cache, batch size, precision; most valuable first.
+# Encoding, cache, batch size, precision; the most important first.
 _GRID: tuple[tuple[str, str, int, str], ...] = (
     *(("jpeg", "none", 128, _BF16), ("raw", "none", 128, _BF16), ("jpeg", "memory", 128, _BF16)),
     *(("jpeg", "none", 256, _BF16), ("jpeg", "none", 32, _BF16), ("jpeg", "none", 64, "float32")),
@@ -20,7 +20,7 @@ _GRID: tuple[tuple[str, str, int, str], ...] = (
     *(("jpeg", "none", 128, _FP16), ("raw", "none", 256, _BF16), ("raw", "none", 32, _BF16)),
 )
 _SMALL_GRID = (("jpeg", "none", 4, _BF16), ("raw", "none", 4, "float32"), ("jpeg", "memory", 8, _FP16))
-_LONGEST = 150.0  # seconds of one configuration, after which the process ends
+_LONGEST = 150.0  # seconds for one configuration, after which the process is ended
 
 
 def _command(settings: Settings, seconds: float) -> None:
@@ -32,14 +32,14 @@ def _command(settings: Settings, seconds: float) -> None:
 
 
 def _grid(settings: Settings) -> None:
-    """A configuration that stands in the results is not tried again, not even one that was begun and never ended."""
+    """Measure each configuration that is not in the results. One that was begun but never finished is not repeated either."""
     import jax
 
     from trainer.benchmark import measure_speed
     from trainer.config import TrainConfig
 
     def peak_gib() -> float:
-        """Of the whole process; 0 where JAX has no figure, as on a CPU."""
+        """Of the whole process; 0 if JAX reports none, as on a CPU."""
         return round((jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**30, 2)
 
     tried = {tuple(line["configuration"]) for line in settings.results() if "configuration" in line}
@@ -56,10 +56,10 @@ def _grid(settings: Settings) -> None:
         values: dict[str, Any] = {}
         try:
             values["figures"] = measure_speed(config, *steps_and_rounds).to_dict()
-        except Exception as error:  # out of memory, for one: the next may fit
+        except Exception as error:  # out of memory, for example: the next may fit
             values["error"] = f"{type(error).__name__}: {error}"[:400]
         faulthandler.cancel_dump_traceback_later()
-        # The peak is of this configuration only where it rose.
+        # The peak belongs to this configuration only if it rose.
         values["peak_gib" if peak_gib() > before else "peak_gib_at_most"] = peak_gib()
         settings.record("grid", configuration=configuration, seconds=round(time.monotonic() - began, 1), **values)
         gc.collect()

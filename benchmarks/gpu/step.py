@@ -1,4 +1,4 @@
-"""The training step of recipe `best` without its input: the model, its objective, and a batch of synthetic galaxies."""
+"""The training step of recipe `best` without the input pipeline: model, objective, and a batch of synthetic galaxies."""
 
 import functools
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _DRAWN = 16  # different galaxies in a batch; drawing one takes 50 ms
 
 @dataclass(frozen=True)
 class Parts:
-    """What a training is made of, as `trainer.train.build_steps` makes it."""
+    """The parts of a training, as in `trainer.train.build_steps`."""
 
     devices: Any
     model: Any
@@ -23,7 +23,7 @@ class Parts:
 
 
 def make_parts(settings: Settings, precision: str) -> Parts:
-    """With random weights. The output layer is random too: zeros would let no gradient through to the layers below."""
+    """Parts with random weights. The output layer is random too: with zeros, no gradient would reach the layers below."""
     from tfrecords.taxonomy import COLUMNS
     from trainer.backends.base import Objective
     from trainer.backends.choose import choose
@@ -42,7 +42,7 @@ def make_parts(settings: Settings, precision: str) -> Parts:
 
 
 def draw_batch(settings: Settings, galaxies: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images uint8 (galaxies, size, size, 3), votes float32 (galaxies, 37), numbers for the augmentation (galaxies, 7)."""
+    """Images uint8 (galaxies, size, size, 3), votes float32 (galaxies, 37), random numbers for augmentation (galaxies, 7)."""
     from preprocess.demo import draw_galaxy, draw_votes
     from preprocess.synthetic import draw_cutout
     from tfrecords.images import crop

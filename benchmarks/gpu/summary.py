@@ -1,4 +1,4 @@
-"""The results of a check for people."""
+"""The results of a check as text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ def _line(line: Line) -> str:
 
 
 def _beside_torch(lines: Sequence[Line]) -> list[str]:
-    """Our step over PyTorch's, in bfloat16, for each batch size at which both were timed."""
+    """The ratio of our step's speed to PyTorch's, in bfloat16, for each batch size at which both were timed."""
     ours: dict[int, float] = {}
     theirs: dict[tuple[int, str], float] = {}
     for line in lines:
@@ -37,12 +37,12 @@ def _beside_torch(lines: Sequence[Line]) -> list[str]:
         if line["step"] == "torch" and line.get("precision") == "bfloat16":
             theirs[line["batch_size"], "compiled" if line["compiled"] else "eager"] = line["images_per_second"]
     return [
-        f"step in batches of {size}: {ours[size]:,.0f} images/s, PyTorch {how} {rate:,.0f}: {ours[size] / rate:.2f} times"
+        f"step, batch size {size}: {ours[size]:,.0f} images/s, PyTorch {how} {rate:,.0f}: ratio {ours[size] / rate:.2f}"
         for (size, how), rate in sorted(theirs.items())
         if size in ours
     ]
 
 
 def summary(lines: Sequence[Line]) -> str:
-    """A line for each result, then what follows from several of them."""
+    """A line for each result, then the comparisons with PyTorch."""
     return "\n".join([*(_line(line) for line in lines if line["status"] != "begun"), *_beside_torch(lines)])

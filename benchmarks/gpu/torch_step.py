@@ -1,6 +1,6 @@
-"""What a user might write in PyTorch instead: VGG16's layers, the same head, Adam, bfloat16, channels_last.
+"""The step as a user might write it in PyTorch: VGG16's layers, the same head, Adam, bfloat16, channels_last.
 
-The step alone, on random images that lie on the GPU and are put into the same symmetries as ours.
+The step alone, on random images in GPU memory, augmented with the same symmetries as ours.
 """
 
 import statistics
@@ -49,7 +49,7 @@ def _time_step(settings: Settings, device: str, batch_size: int, precision: str,
     timed_loss = torch.compile(loss) if compiled else loss
 
     def rate() -> float:
-        """Images per second over the steps of a round."""
+        """Images per second in one round of steps."""
         began = time.perf_counter()
         for _ in range(steps):
             adam.zero_grad(set_to_none=True)
@@ -59,7 +59,7 @@ def _time_step(settings: Settings, device: str, batch_size: int, precision: str,
             torch.cuda.synchronize()
         return round(steps * batch_size / (time.perf_counter() - began), 1)
 
-    rates = [rate() for _ in range(1 + rounds)][1:]  # the first compiles, and finds the fastest algorithms
+    rates = [rate() for _ in range(1 + rounds)][1:]  # the first round compiles, and selects the fastest algorithms
     values: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "compiled": compiled}
     values |= {"images_per_second": statistics.median(rates), "slowest": min(rates), "fastest": max(rates)}
     if device == "cuda":
@@ -73,7 +73,7 @@ def measure(settings: Settings, seconds: float, how: str) -> None:
     try:
         import torch
     except ImportError as error:
-        raise Skip(f"PyTorch is not installed ({error}): name a Python that has it with --torch PYTHON") from error
+        raise Skip(f"PyTorch is not installed ({error}): give an interpreter that has it with --torch PYTHON") from error
 
     device, compiled = "cuda" if torch.cuda.is_available() else "cpu", how == "compiled"
     if device == "cpu" and not settings.small:

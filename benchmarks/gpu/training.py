@@ -1,4 +1,4 @@
-"""Trained runs: what a recipe reaches in so many epochs, and whether a killed run ends as an undisturbed one."""
+"""Training: the RMSE that a recipe reaches in --epochs, and whether a killed run ends like an undisturbed one."""
 
 import json
 import re
@@ -17,7 +17,7 @@ _RECIPES: dict[str, tuple[object, ...]] = {
     "article-32": ("--recipe", "article", "--batch_size", 32),
 }
 _KILLED_EPOCHS = 3
-_TO_EVALUATE, _TO_SAVE = 60.0, 20.0  # seconds kept for both where training does not end in time
+_TO_EVALUATE, _TO_SAVE = 60.0, 20.0  # seconds reserved for each if training does not end in time
 
 
 def _flags(settings: Settings, folder: Path) -> tuple[object, ...]:
@@ -30,7 +30,7 @@ def _history(folder: Path) -> list[Epoch]:
 
 
 def _train(settings: Settings, seconds: float, name: str) -> None:
-    """A run of a recipe; one that the time limit stops is measured as far as it came."""
+    """Train a recipe; a run stopped by the time limit is evaluated with its best model so far."""
     folder, epochs = settings.run(name), 2 if settings.small else settings.epochs
     training = python("-m", "trainer", *_RECIPES[name], *_flags(settings, folder), "--epochs", epochs)
     patient = max(seconds - _TO_EVALUATE, seconds / 2)
@@ -43,7 +43,7 @@ def _train(settings: Settings, seconds: float, name: str) -> None:
         raise SystemExit(f"training failed: exit status {ended.rc}\n{ended.tail}")
     rows = _history(folder)
     later, best = rows[1:] or rows, best_epoch(rows)
-    # Those of a run that was stopped lie below evaluations/, which sorts before the run's own.
+    # The metrics of a stopped run are in evaluations/, which sorts before the run's own.
     metrics = sorted(folder.glob("**/metrics.json"))
     scores = json.loads(metrics[-1].read_text()) if metrics else {}
     settings.record(
@@ -61,7 +61,7 @@ def _train(settings: Settings, seconds: float, name: str) -> None:
 
 
 def _kill(command: list[str], log: Path, seconds: float) -> int:
-    """Start a run and kill it in its second epoch; returns how many per cent of that it had done, 0 where it did not come."""
+    """Start a run and kill it in its second epoch; return the percentage of that epoch it had done, 0 if it did not begin."""
     process, ends, before, done = start(command, log), time.monotonic() + seconds, log.stat().st_size, 0
     while done < 20 and process.poll() is None and time.monotonic() < ends:
         time.sleep(0.02)
@@ -72,14 +72,14 @@ def _kill(command: list[str], log: Path, seconds: float) -> int:
 
 
 def _kill_and_resume(settings: Settings, seconds: float) -> None:
-    """kill -9 in the second epoch, then the same command again, then a run that nothing disturbed."""
+    """kill -9 in the second epoch, then the same command again, then an undisturbed run."""
     ends, log = time.monotonic() + seconds, settings.log("kill-and-resume-command")
     folders = settings.run("killed"), settings.run("undisturbed")
     commands = [python("-m", "trainer", *_flags(settings, folder), "--epochs", _KILLED_EPOCHS) for folder in folders]
     done = _kill([*commands[0], "--overwrite"], log, seconds / 2)
     before = _history(folders[0])
     if not done or len(before) != 1:
-        raise SystemExit(f"no run was killed in its second epoch: {len(before)} epochs, {done} % of the next; see {log}")
+        raise SystemExit(f"the run was not killed in its second epoch: {len(before)} epochs, {done} % of the next: see {log}")
     took = must_run(commands[0], log, ends - time.monotonic())
     must_run([*commands[1], "--overwrite"], log, ends - time.monotonic())
     kept = _history(folders[0])[:1] == before
@@ -98,5 +98,5 @@ def _kill_and_resume(settings: Settings, seconds: float) -> None:
 
 
 def measure(settings: Settings, seconds: float, name: str) -> None:
-    """name: of a recipe, or "kill-and-resume"."""
+    """name: a recipe, or "kill-and-resume"."""
     _train(settings, seconds, name) if name in _RECIPES else _kill_and_resume(settings, seconds)

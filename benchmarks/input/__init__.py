@@ -1,1 +1,1 @@
-"""The trainer's input pipeline beside other loaders."""
+"""The trainer's input pipeline compared with other loaders."""

@@ -1,19 +1,20 @@
-"""This project's input pipeline beside other ways to feed the same galaxies to a training, in one run.
+"""This project's input pipeline compared with other loaders of the same galaxies, in one run.
 
     python -m benchmarks.input [--src ../shared/kaggle] [--images 6128] [--rounds 3] [--json FILE]
                                [--torch PYTHON] [--skimage PYTHON] [--only NAME ...]
 
-Every pipeline (loaders.py says what each does) delivers shuffled batches of 32 centres of 212 x 212 x 3 with their votes from
-the page cache. Every round runs each once on one core and once on two, each time in a process of its own, and starts
-with another one. An epoch warms up; then whole batches are counted. A run fails whose images are not those of the others:
-the mean levels of all are compared. Peak memory: the highest sum of resident memory over the process tree on two cores, with
-imports, pages that processes share counted once for each.
+Every pipeline (described in loaders.py) delivers shuffled batches of 32 centres of 212 x 212 x 3 with their votes, from the
+page cache. Every round runs each pipeline once on one core and once on two, in separate processes, and starts with a
+different pipeline. One epoch warms up; then whole batches are counted. A run fails if the mean level of its images differs
+from the others'. Peak memory: the highest sum of resident memory over the process tree on two cores, imports included, with
+shared pages counted once for each process.
 
-"not installed" means that a rival's package is missing. None is a dependency of this project:
+"not installed" means that a package is missing. None of these is a dependency of this project:
     torch, webdataset   python -m venv ../torch && ../torch/bin/pip install torch==2.13.0 pillow webdataset,
                         then --torch ../torch/bin/python
-    article             pip install scikit-image, here or there (there with matplotlib, then --skimage ../torch/bin/python)
-FFCV is not among them: `pip install ffcv` (1.0.2, 2026-11-22) builds from source and stops where OpenCV's development files
+    article             pip install scikit-image, here or in ../torch (there with matplotlib; then
+                        --skimage ../torch/bin/python)
+FFCV is not included: `pip install ffcv` (1.0.2, 2026-11-22) builds from source, and fails if OpenCV's development files
 are missing ("Could not find required package: opencv").
 """
 
@@ -42,15 +43,15 @@ TABLE, IMAGES = "training_solutions_rev1.csv", "images_training_rev1"
 SIDE = 212
 CORES = (1, 2)
 TARS = 8
-MAX_LEVEL_DIFFERENCE = 1.5  # of 255: the quick inverse DCT that is TensorFlow's default gives 0.7 less than Pillow
-OURS, RECORDS, ORIGINALS = "this project", "another reader of its records", "readers of the original JPEGs"
+MAX_LEVEL_DIFFERENCE = 1.5  # of 255: TensorFlow's default, a fast inverse DCT, gives 0.7 less than Pillow
+OURS, RECORDS, ORIGINALS = "this project", "other reader of the same records", "readers of the original JPEGs"
 NOT_INSTALLED = "not installed"
 PACKAGES = ("tensorflow", "tensorflow-datasets", "keras", "jax", "matplotlib", "scikit-image", "torch", "webdataset", "pillow")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A pipeline to measure. missing: why it cannot run, else empty."""
+    """A pipeline to measure. missing: why it cannot run, or empty."""
 
     name: str
     what: str
@@ -61,7 +62,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One run on so many cores: images/s, the mean level of the images, and memory."""
+    """One run on `cores` cores: images/s, the mean level of the images, and peak memory."""
 
     candidate: str
     round: int
@@ -73,7 +74,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: rates of every round by cores, and why there are none."""
+    """A row of the table: rates of every round by cores, or the reason why there are none."""
 
     candidate: Candidate
     rates: dict[int, list[float]] = field(default_factory=dict)
@@ -85,7 +86,7 @@ class Row:
 
 
 def versions_of(python: str, packages: Sequence[str]) -> dict[str, str]:
-    """The versions of those of the packages that `python` has. Exits where there is no such Python."""
+    """The versions of the packages that are installed for `python`. Exits with a message if it does not run."""
     code = (
         "import importlib.metadata as m, json, sys; found = {d.name.lower(): d.version for d in m.distributions()};"
         "print(json.dumps({name: found[name] for name in sys.argv[1:] if name in found}))"
@@ -93,12 +94,12 @@ def versions_of(python: str, packages: Sequence[str]) -> dict[str, str]:
     try:
         done = subprocess.run((python, "-c", code, *packages), capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
-        sys.exit(f"error: {python}: no Python that runs: give --torch and --skimage the path of one")
+        sys.exit(f"error: {python}: not a working Python: give --torch and --skimage the path of one")
     return dict(json.loads(done.stdout))
 
 
 def all_candidates(torch: str, skimage: str) -> list[Candidate]:
-    """Every pipeline in the order of the table, also those that cannot run here."""
+    """Every pipeline in the order of the table, including those that cannot run here."""
     torch_has, skimage_has = versions_of(torch, PACKAGES), versions_of(skimage, PACKAGES)
     no_torch = "" if {"torch", "pillow"} <= torch_has.keys() else NOT_INSTALLED
     no_webdataset = no_torch or ("" if "webdataset" in torch_has else NOT_INSTALLED)
@@ -119,12 +120,12 @@ def all_candidates(torch: str, skimage: str) -> list[Candidate]:
 
 
 def store(src: Path, folder: Path, names: Sequence[str]) -> int:
-    """Make of `src` what the pipelines of these names read, read all of it once; gives the number of galaxies."""
+    """Write the files that the pipelines `names` read, and read them once; return the number of galaxies."""
     if not (src / TABLE).is_file() or not (src / IMAGES).is_dir():
-        sys.exit(f"error: {src}: no {TABLE} or no {IMAGES}/ in it: give --src the folder of Kaggle's download")
+        sys.exit(f"error: {src}: contains no {TABLE} or no {IMAGES}/: give --src the folder of Kaggle's download")
     with (src / TABLE).open(newline="") as file:
         votes = {row[0]: row[1:] for row in list(csv.reader(file))[1:]}
-    # Only the galaxies with votes: a folder of its own, as Keras takes every file that it finds.
+    # Only galaxies with votes, in a separate folder, because Keras reads every file in it.
     chosen = folder / "kaggle"
     (chosen / IMAGES).mkdir(parents=True)
     (chosen / TABLE).write_bytes((src / TABLE).read_bytes())
@@ -153,7 +154,7 @@ def store(src: Path, folder: Path, names: Sequence[str]) -> int:
 
 
 def measure(candidate: Candidate, number: int, cores: int, images: int, folder: Path) -> Measurement:
-    """One run of a pipeline over what `store` made in `folder`."""
+    """Run a pipeline once on the files that `store` wrote to `folder`."""
     module, flags = ("-m", "benchmarks.input.loaders"), ("--cores", str(cores), "--images", str(images))
     command = (candidate.python, *module, candidate.name, str(folder / "kaggle"), str(folder), *flags)
     _, peak, _, said = run_child(command, folder / "log")
@@ -164,7 +165,7 @@ def measure(candidate: Candidate, number: int, cores: int, images: int, folder: 
 def run_rounds(
     candidates: Sequence[Candidate], args: argparse.Namespace, folder: Path
 ) -> tuple[list[Measurement], dict[str, str]]:
-    """All measurements, and why a candidate has none or too few: it is missing, or failed and was left out from then on."""
+    """All measurements, and notes on candidates that are not installed, or failed and were then skipped."""
     measurements: list[Measurement] = []
     notes = {candidate.name: candidate.missing for candidate in candidates if candidate.missing}
     for number in range(args.rounds):
@@ -181,12 +182,12 @@ def run_rounds(
     middle = statistics.median(run.level for run in measurements) if measurements else 0.0
     for run in measurements:
         if abs(run.level - middle) > MAX_LEVEL_DIFFERENCE:
-            notes[run.candidate] = f"failed: other images: mean level {run.level:.2f}, of most {middle:.2f}"
+            notes[run.candidate] = f"failed: different images: mean level {run.level:.2f}, median of all {middle:.2f}"
     return measurements, notes
 
 
 def make_rows(candidates: Sequence[Candidate], measurements: Sequence[Measurement], notes: dict[str, str]) -> list[Row]:
-    """A row per candidate: within each group the fastest on two cores first."""
+    """A row per candidate; within each group, the fastest on two cores first."""
     rows = []
     for candidate in candidates:
         runs = [run for run in measurements if run.candidate == candidate.name]
@@ -200,11 +201,11 @@ def make_rows(candidates: Sequence[Candidate], measurements: Sequence[Measuremen
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """The rows as Markdown; `-` where there is no figure."""
+    """The rows as Markdown; `-` for a missing figure."""
     most = CORES[-1]
     best = max((row.rate(most) for row in rows if row.candidate.group == ORIGINALS), default=0.0)
-    heads = ("what", "images/s, 1 core", "images/s, 2 cores", "min to max (2 cores)")
-    lines: list[tuple[str, ...]] = [(*heads, "times the best reader of the original JPEGs", "peak MB"), ("---",) * 6]
+    heads = ("pipeline", "images/s, 1 core", "images/s, 2 cores", "min to max (2 cores)")
+    lines: list[tuple[str, ...]] = [(*heads, "ratio to the best reader of the original JPEGs", "peak MB"), ("---",) * 6]
     group = ""
     for row in rows:
         if row.candidate.group != group:
@@ -222,7 +223,7 @@ def format_table(rows: Sequence[Row]) -> str:
 
 
 def describe_machine(args: argparse.Namespace) -> dict[str, str]:
-    """What the figures hold for, one line each."""
+    """Date, CPU and versions, one line each."""
     cpu = platform.processor()
     if (info := Path("/proc/cpuinfo")).is_file():
         cpu = next((line.partition(": ")[2] for line in info.read_text().splitlines() if line.startswith("model name")), cpu)
@@ -238,7 +239,7 @@ def describe_machine(args: argparse.Namespace) -> dict[str, str]:
 
 
 def compare(args: argparse.Namespace) -> int:
-    """Measure, print and write; gives the exit status: 1 where a candidate failed."""
+    """Measure, print and write the table; return the exit status, 1 if a candidate failed."""
     header = describe_machine(args)
     with tempfile.TemporaryDirectory(prefix="input-benchmark-") as name:
         folder = Path(name)
@@ -265,11 +266,11 @@ def main() -> int:
     add = parser.add_argument
     source = REPOSITORY.parent / "shared/kaggle"
     add("--src", type=Path, default=source, help="folder of Kaggle's download (default: %(default)s)")
-    add("--images", type=int, default=6128, help="number of images to time, at least (default: %(default)s)")
-    add("--rounds", type=int, default=3, help="(default: %(default)s)")
-    add("--json", type=Path, metavar="FILE", help="write the table and every single measurement to it")
-    add("--torch", default=sys.executable, metavar="PYTHON", help="one with torch, pillow, webdataset (default: this one)")
-    add("--skimage", default=sys.executable, metavar="PYTHON", help="one with scikit-image, matplotlib (default: this one)")
+    add("--images", type=int, default=6128, help="minimum number of images to time (default: %(default)s)")
+    add("--rounds", type=int, default=3, help="number of rounds (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="file for the table and all measurements")
+    add("--torch", default=sys.executable, metavar="PYTHON", help="Python with torch, pillow, webdataset (default: this one)")
+    add("--skimage", default=sys.executable, metavar="PYTHON", help="Python with scikit-image, matplotlib (default: this one)")
     add("--only", nargs="+", metavar="NAME", help="pipelines to run, by their names in loaders.py (default: all)")
     args = parser.parse_args()
     if args.images < 1 or args.rounds < 1:
@@ -277,7 +278,7 @@ def main() -> int:
     if args.json and not args.json.absolute().parent.is_dir():
         parser.error(f"--json {args.json}: no such folder: make it first")
     if len(os.sched_getaffinity(0)) < CORES[-1]:
-        parser.error(f"this process may use fewer than {CORES[-1]} cores")
+        parser.error(f"this process is limited to fewer than {CORES[-1]} cores: allow it {CORES[-1]}")
     return interruptible(lambda: compare(args))
 
 

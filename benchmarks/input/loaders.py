@@ -1,17 +1,17 @@
-"""Input pipelines that deliver the same batches of galaxies: one each, in a process of its own, timed by itself.
+"""Input pipelines that deliver the same batches of galaxies; each runs in a separate process and times itself.
 
     python -m benchmarks.input.loaders NAME SRC STORED [--cores K] [--images N]
 
-SRC is Kaggle's folder; STORED holds what __main__.py made of it: datasets jpeg/, png/ and raw/, and tars/ for webdataset.
-A batch is 32 images of 212 x 212 x 3, the centre of 424 x 424, with 37 votes each, in the tensors of the library at hand.
-One epoch warms up, in which the mean level of the images is taken; then batches are counted for at least N images and
-MIN_SECONDS. The last line of stdout is JSON: images and seconds of the timed part; level, the mean of the images in 0..255.
+SRC is Kaggle's folder; STORED holds the files that __main__.py made from it: datasets jpeg/, png/ and raw/, and tars/ for
+webdataset. A batch is 32 images of 212 x 212 x 3, the centre of 424 x 424, with 37 votes each, in the library's own tensors.
+One epoch warms up, and gives the mean level of the images; then batches are counted for at least N images and MIN_SECONDS.
+The last line of stdout is JSON: images and seconds of the timed part; level, the mean of the images in 0..255.
 
-NAME          what runs (all shuffle; as the documentation of each advises)
+NAME          pipeline (all shuffle, as their documentation recommends)
 ours-*        trainer.input of this project; -decoded and -stored: with its cache of that kind, from the JPEG dataset
-tfds          the JPEG dataset by tfds.builder_from_directory: shuffled files, shuffle(1024), cut at crop_offset, prefetch
+tfds          the JPEG dataset by tfds.builder_from_directory: shuffled files, shuffle(1024), cropped at crop_offset, prefetch
 tf-data       TensorFlow's guide for a folder of files, with decode_and_crop_jpeg; shuffles all paths
-keras         keras.utils.image_dataset_from_directory, centre cut afterwards; float32; no votes (it takes classes only)
+keras         keras.utils.image_dataset_from_directory, centre cropped afterwards; float32; no votes (it supports classes only)
 torch         torch.utils.data.DataLoader, Pillow in one worker process per core
 webdataset    8 tars of the original files and votes, Pillow in one worker process per core
 article       the article's generator in batches of 32: matplotlib imread, centre half, skimage resize to float64; one core
@@ -34,14 +34,14 @@ from typing import Any
 
 BATCH, SIDE, FIRST, VOTES = 32, 212, 106, 37
 SHUFFLE = 1024
-MIN_SECONDS = 2.0  # the fastest take 6,128 images in less than one
+MIN_SECONDS = 2.0  # the fastest deliver 6,128 images in less than one second
 SEED = 0
 Batches = Iterator[tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a pipeline is given: Kaggle's folder, the folder of what was made of it, and cores."""
+    """The input of a pipeline: Kaggle's folder, the folder of files made from it, and the number of cores."""
 
     src: Path
     stored: Path
@@ -86,7 +86,7 @@ def tfds(work: Work) -> Batches:
         return tf.slice(example["image"], begin, (SIDE, SIDE, 3)), example["targets"]
 
     builder = tensorflow_datasets.builder_from_directory(work.stored / "jpeg")
-    # It would keep a data set below 250 MB in memory; all are to read from the page cache.
+    # By default it keeps datasets below 250 MB in memory; all pipelines are to read from the page cache.
     config = tensorflow_datasets.ReadConfig(try_autocache=False)
     epoch = builder.as_dataset(split="train", shuffle_files=True, read_config=config).shuffle(SHUFFLE)
     epoch = epoch.map(cut, num_parallel_calls=tf.data.AUTOTUNE)
@@ -123,7 +123,7 @@ def _centre(image: Any) -> Any:
 
 
 class TorchGalaxies:
-    """A map-style data set for DataLoader; at module level, as worker processes may have to unpickle it."""
+    """A map-style dataset for DataLoader; at module level, because worker processes may have to unpickle it."""
 
     def __init__(self, work: Work) -> None:
         self._paths, self._votes = work.galaxies()
@@ -158,7 +158,7 @@ def webdataset(work: Work) -> Batches:
     urls = sorted(str(path) for path in (work.stored / "tars").glob("*.tar"))
     samples = wds.WebDataset(urls, shardshuffle=len(urls)).shuffle(SHUFFLE).decode("pil").to_tuple("jpg", "npy")
     batches = samples.map_tuple(_centre, lambda votes: votes).batched(BATCH, partial=False)
-    # persistent_workers: else every epoch starts its processes again.
+    # Without persistent_workers, every epoch starts its processes again.
     loader = wds.WebLoader(batches, batch_size=None, num_workers=work.cores, persistent_workers=True)
     while True:
         yield from loader
@@ -198,17 +198,17 @@ LOADERS: dict[str, Callable[[Work], Batches]] = {
 
 
 def level_of(batch: tuple[Any, Any]) -> float:
-    """The mean of a batch's images in 0..255. Exits where its shapes are not those of the task."""
+    """The mean of a batch's images in 0..255. Exits with a message if the shapes are wrong."""
     import numpy as np
 
     images, votes = np.asarray(batch[0]), batch[1]
     if images.shape != (BATCH, SIDE, SIDE, 3) or (votes is not None and tuple(votes.shape) != (BATCH, VOTES)):
-        raise SystemExit(f"images {images.shape}, votes {getattr(votes, 'shape', None)}: not the batch that is compared")
-    return float(images.mean()) * (255 if images.dtype == np.float64 else 1)  # the article's are in 0..1
+        raise SystemExit(f"images {images.shape}, votes {getattr(votes, 'shape', None)}: wrong shape of batch")
+    return float(images.mean()) * (255 if images.dtype == np.float64 else 1)  # the article's images are in 0..1
 
 
 def time_loader(batches: Batches, epoch: int, images: int) -> dict[str, float]:
-    """One epoch of whole batches to warm up, then at least so many images, and MIN_SECONDS of them."""
+    """Warm up with one epoch of whole batches, then time at least `images` images and MIN_SECONDS."""
     levels = [level_of(batch) for batch in itertools.islice(batches, epoch // BATCH)]
     done, began = 0, time.perf_counter()
     while done < images or time.perf_counter() - began < MIN_SECONDS:
@@ -217,7 +217,7 @@ def time_loader(batches: Batches, epoch: int, images: int) -> dict[str, float]:
 
 
 def use_cores(cores: int) -> None:
-    """Keep this process and its children to so many cores; before any library that counts them is imported."""
+    """Limit this process and its children to `cores` cores. Call it before importing any library that counts cores."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     os.environ.update(OMP_NUM_THREADS=str(cores), CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="3")
 
@@ -227,8 +227,10 @@ def main() -> None:
     parser.add_argument("name", choices=LOADERS, metavar="NAME", help=", ".join(LOADERS))
     parser.add_argument("src", type=Path, metavar="SRC", help="folder of Kaggle's download")
     parser.add_argument("stored", type=Path, metavar="STORED", help="folder with jpeg/, png/, raw/ and tars/")
-    parser.add_argument("--cores", type=int, default=1, metavar="K", help="(default: 1)")
-    parser.add_argument("--images", type=int, default=6128, metavar="N", help="to time, at least (default: 6128)")
+    parser.add_argument("--cores", type=int, default=1, metavar="K", help="cores to use (default: 1)")
+    parser.add_argument(
+        "--images", type=int, default=6128, metavar="N", help="minimum number of images to time (default: 6128)"
+    )
     args = parser.parse_args()
     use_cores(args.cores)
     work = Work(args.src, args.stored, args.cores)

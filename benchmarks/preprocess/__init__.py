@@ -1,1 +1,1 @@
-"""The offline job beside other tools, and beside its codec alone."""
+"""The offline build compared with other tools, and with its codec alone."""

@@ -1,21 +1,21 @@
-"""This project's offline job beside other ways to do the same work, on the same images, in one run.
+"""This project's offline build compared with other tools for the same work, on the same images, in one run.
 
     python -m benchmarks.preprocess [--src ../shared/kaggle] [--images 12000] [--rounds 5] [--workers 2] [--json FILE]
                                     [--img2dataset PYTHON] [--only NAME ...]
 
 Images: a seeded sample of those with votes, copied to a temporary folder and read once, so that all come from the page
-cache. Asked for more than there are, it lets them recur under new GalaxyIDs.
+cache. If --images exceeds their number, they recur under new GalaxyIDs.
 
-Every round runs every candidate once, each in a process of its own, and starts with another one. Start-up is counted out:
+Every round runs every candidate once, in separate processes, and starts with a different candidate. Start-up is excluded:
 - job-*: `python -m preprocess`; images/s = (N - 1) / (seconds of the command - median seconds of the same with --limit 1).
-- the others (rivals.py says what each does) time their own loop after imports and a warm-up; start-up is what came before.
-- ceiling-*: the codec calls of an encoding alone on one core, with a heap that keeps its pages as the job's workers have
-  it; ceiling-jpeg-plain: without that, as a plain Python process makes these calls. The share of the ceiling is
-  the job's rate over workers x this rate; cores that slow each other down when all are busy lower it too.
+- the others (described in rivals.py) time their own loop after imports and a warm-up; the time before is start-up.
+- ceiling-*: the codec calls of an encoding alone, on one core, with freed memory kept, as in the workers of a build;
+  ceiling-jpeg-plain: without that, as in a plain Python process. The share of the ceiling is the build's rate over
+  workers x this rate; it is lower too if busy cores slow each other down.
 Bytes per image: all shards over N. Peak memory: the highest sum of resident memory over the process tree, sampled every
-50 ms (its list of processes every 250 ms), so pages that processes share count once for each.
+50 ms (its list of processes every 250 ms), so shared pages are counted once for each process.
 
-"not installed" means that a rival's package is missing. None is a dependency of this project:
+"not installed" means that a package is missing. None of these is a dependency of this project:
     article      pip install scikit-image
     img2dataset  python -m venv ../i2d && ../i2d/bin/pip install img2dataset, then --img2dataset ../i2d/bin/python
 """
@@ -39,19 +39,19 @@ from pathlib import Path
 from benchmarks.children import REPOSITORY, ChildError, interruptible, run_child
 from benchmarks.galaxies import SEED, lay_out
 
-# For the ceilings only: glibc may give memory back after every image and fault it in again for the next, which makes a
-# codec up to 2.7 times slower, by the luck of what else lies on the heap.
+# For the ceilings only: depending on the state of the heap, glibc may return memory after every image and fault it in
+# again for the next, which makes a codec up to 2.7 times slower.
 KEEP_HEAP = ("env", f"MALLOC_TRIM_THRESHOLD_={1 << 28}", f"MALLOC_MMAP_THRESHOLD_={1 << 28}")
-MAX_NOISE = 0.2  # spread of the start-up over the seconds of work, above which the row says so
+MAX_NOISE = 0.2  # spread of the start-up over the seconds of work, above which the row has a note
 NOT_INSTALLED = "not installed"
 PACKAGES = ("numpy", "pillow", "protobuf", "turbojpeg", "tensorflow", "tensorflow-datasets", "matplotlib", "scikit-image")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A command to measure, without its --src and --out. encoding: of the job or the ceiling, else empty.
+    """A command to measure, without its --src and --out. encoding: of the build or the ceiling, or empty.
 
-    missing: why it cannot run, else empty.
+    missing: why it cannot run, or empty.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One run. loop_s: seconds that the `images` took, None for the job, where it is wall_s less the start-up."""
+    """One run. loop_s: seconds for `images` images; None for a build, for which it is wall_s minus the start-up."""
 
     candidate: str
     round: int
@@ -82,7 +82,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: medians over the rounds, every round's rate, and why figures are missing or doubtful."""
+    """A row of the table: medians over the rounds, every round's rate, and a note if figures are missing or doubtful."""
 
     name: str
     rate: float | None = None
@@ -96,7 +96,7 @@ class Row:
 
 
 def measure(candidate: Candidate, number: int, src: Path, images: int, scratch: Path) -> Measurement:
-    """One run of a candidate in `scratch`, which it leaves empty."""
+    """Run a candidate once in the folder `scratch`, which is removed afterwards."""
     scratch.mkdir()
     try:
         out, log = scratch / "out", scratch / "log"
@@ -117,17 +117,17 @@ def measure(candidate: Candidate, number: int, src: Path, images: int, scratch: 
 
 
 def img2dataset_version(python: str) -> str:
-    """The version of img2dataset that `python` has. Exits where it has none."""
+    """The version of img2dataset that is installed for `python`. Exits with a message if there is none."""
     command = (python, "-c", "import importlib.metadata as m; print(m.version('img2dataset'))")
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        sys.exit(f"error: --img2dataset {python}: no Python with img2dataset: {python} -m pip install img2dataset")
+        sys.exit(f"error: --img2dataset {python}: not a Python with img2dataset: run {python} -m pip install img2dataset")
 
 
 def all_candidates(args: argparse.Namespace) -> list[Candidate]:
-    """Every candidate in the order of the table, also those that cannot run here."""
-    # Eight shards per worker, as the job would be given many: with one or two, a worker waits for the other's last.
+    """Every candidate in the order of the table, including those that cannot run here."""
+    # Eight shards per worker, as builds usually have many: with one or two, a worker waits for the other's last shard.
     per_shard = ("--examples_per_shard", str(max(1, args.images // (8 * args.workers))))
     rivals, python = ("-m", "benchmarks.preprocess.rivals"), sys.executable
     job = (python, "-m", "preprocess", *per_shard)
@@ -161,7 +161,7 @@ def all_candidates(args: argparse.Namespace) -> list[Candidate]:
 def run_rounds(
     candidates: Sequence[Candidate], args: argparse.Namespace, folder: Path
 ) -> tuple[list[Measurement], dict[str, str]]:
-    """All measurements, and why a candidate has none or too few: it is missing, or failed and was left out from then on."""
+    """All measurements, and notes on candidates that are not installed, or failed and were then skipped."""
     measurements: list[Measurement] = []
     notes = {candidate.name: candidate.missing for candidate in candidates if candidate.missing}
     for number in range(args.rounds):
@@ -178,11 +178,11 @@ def run_rounds(
 
 
 def _doubt(work_s: float, startups_s: Sequence[float]) -> str:
-    """The note on a rate that is a difference, where the start-up or its noise is too large beside the work."""
+    """The note on the rate of a build, if start-up or its noise is too large compared with the work."""
     low, high = min(startups_s), max(startups_s)
     if work_s > statistics.median(startups_s) and high - low < MAX_NOISE * work_s:
         return ""
-    return f"noisy: {work_s:.2f} s of work after {low:.2f}..{high:.2f} s of start-up: take more --images"
+    return f"noisy: {work_s:.2f} s of work after {low:.2f}..{high:.2f} s of start-up: use more --images"
 
 
 def _row(candidate: Candidate, runs: Sequence[Measurement], note: str, images: int) -> Row:
@@ -207,7 +207,7 @@ def _row(candidate: Candidate, runs: Sequence[Measurement], note: str, images: i
 def make_rows(
     candidates: Sequence[Candidate], measurements: Sequence[Measurement], notes: dict[str, str], images: int
 ) -> list[Row]:
-    """A row per candidate with what compares it to the others of this run."""
+    """A row per candidate, with its ratios to the other candidates of this run."""
     runs = {candidate.name: [run for run in measurements if run.candidate == candidate.name] for candidate in candidates}
     rows = [_row(candidate, runs[candidate.name], notes.get(candidate.name, ""), images) for candidate in candidates]
     rate = {row.name: row.rate for row in rows if row.rate}
@@ -224,7 +224,7 @@ def make_rows(
 
 
 def describe_machine(args: argparse.Namespace, distinct: int, version: str) -> dict[str, str]:
-    """What the figures hold for, one line each."""
+    """Date, CPU, versions and number of images, one line each."""
     cpu = platform.processor()
     if (info := Path("/proc/cpuinfo")).is_file():
         cpu = next((line.partition(": ")[2] for line in info.read_text().splitlines() if line.startswith("model name")), cpu)
@@ -241,7 +241,7 @@ def describe_machine(args: argparse.Namespace, distinct: int, version: str) -> d
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """The rows in aligned columns; `-` where a figure does not apply."""
+    """The rows in aligned columns; `-` if a figure does not apply."""
 
     def show(value: float | None, digits: int) -> str:
         return "-" if value is None else f"{value:,.{digits}f}"
@@ -257,7 +257,7 @@ def format_table(rows: Sequence[Row]) -> str:
 
 
 def compare(args: argparse.Namespace) -> int:
-    """Measure, print and write; gives the exit status: 1 where a candidate failed."""
+    """Measure, print and write the table; return the exit status, 1 if a candidate failed."""
     version = img2dataset_version(args.img2dataset) if args.img2dataset else ""
     candidates = all_candidates(args)
     if args.only:
@@ -285,7 +285,7 @@ def compare(args: argparse.Namespace) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.preprocess", description="This project's offline job beside other ways to do the same work."
+        prog="python -m benchmarks.preprocess", description="Compare this project's offline build with other tools."
     )
     add = parser.add_argument
     add(
@@ -295,10 +295,10 @@ def main() -> int:
         help="folder of Kaggle's download (default: %(default)s)",
     )
     add("--images", type=int, default=12_000, help="number of images, at least 100 (default: %(default)s)")
-    add("--rounds", type=int, default=5, help="(default: %(default)s)")
-    add("--workers", type=int, default=2, help="processes of the job and of img2dataset (default: %(default)s)")
-    add("--json", type=Path, metavar="FILE", help="write the table and every single measurement to it")
-    add("--img2dataset", metavar="PYTHON", help="a Python that has img2dataset (default: not measured)")
+    add("--rounds", type=int, default=5, help="number of rounds (default: %(default)s)")
+    add("--workers", type=int, default=2, help="processes of the build and of img2dataset (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="file for the table and all measurements")
+    add("--img2dataset", metavar="PYTHON", help="Python with img2dataset (default: not measured)")
     add("--only", nargs="+", metavar="NAME", help="candidates to run, by their names in the table (default: all)")
     args = parser.parse_args()
     if args.images < 100 or args.rounds < 1 or args.workers < 1:

@@ -1,24 +1,24 @@
-"""Other ways to do the offline job, and the codec calls alone: one loop each, in a process of its own, timed by itself.
+"""Other tools for the offline build, and the codec calls alone; each loop runs in a separate process and times itself.
 
     python -m benchmarks.preprocess.rivals NAME SRC OUT [--workers N] [--examples_per_shard K]
 
-SRC holds images_training_rev1/ID.jpg (424 x 424) and training_solutions_rev1.csv; OUT is an empty folder for the records.
-Each loop keeps the centre 212 x 212 of every image and, where it writes, its GalaxyID and 37 vote fractions. A loop runs
-once over WARM_UP images, which does not count, then over all of them. The last line of stdout is JSON:
+SRC contains images_training_rev1/ID.jpg (424 x 424) and training_solutions_rev1.csv; OUT is a new folder for the records.
+Each loop keeps the centre 212 x 212 of every image and, if it writes, its GalaxyID and 37 vote fractions. A loop runs
+once over WARM_UP images, untimed, then over all of them. The last line of stdout is JSON:
 
-    images, seconds   of the timed loop; for img2dataset from the first start to the last end of a shard by its own stats,
-                      which leaves out its start-up
-    ready             time (Unix, s) at which imports and warm-up were over: what came before is start-up
+    images, seconds   of the timed loop; for img2dataset, from the first start to the last end of a shard in its own
+                      statistics, which excludes its start-up
+    ready             Unix time in seconds at which imports and warm-up had finished; the time before is start-up
 
-NAME        what runs
+NAME        loop
 article     the article's batch loader: matplotlib imread, centre half, skimage resize to floats, in batches; writes nothing
-tf-example  TensorFlow's TFRecord tutorial: eager decode, cut, encode at quality 95, tf.train.Example; one thread, one file
-tfds        tfds.core.SequentialWriter with galaxy_id, image (cut by Pillow, encoded by TFDS) and targets; one thread
-img2dataset file:// URLs to webdataset tars with N processes. It cannot cut: its center_crop first shrinks the whole image
-            to 212 x 212, so decoding and encoding are the same work and the shrinking stands for the cut
+tf-example  TensorFlow's TFRecord tutorial: eager decode, crop, encode at quality 95, tf.train.Example; one thread, one file
+tfds        tfds.core.SequentialWriter with galaxy_id, image (cropped by Pillow, encoded by TFDS) and targets; one thread
+img2dataset file:// URLs to webdataset tars with N processes. It cannot crop alone: its center_crop first shrinks the whole
+            image to 212 x 212, so decoding and encoding are the same work, and shrinking replaces the crop
 ceiling-*   the codec calls of an encoding alone, over images held in memory, on one core; writes nothing
 
-Runs in any Python that has the packages of its loop: nothing of this project is imported.
+Runs in any Python that has the packages of its loop, because it imports nothing from this project.
 """
 
 import argparse
@@ -37,10 +37,10 @@ from typing import Any
 
 WARM_UP = 20
 SIDE, FIRST = 212, 106  # the centre half of 424 pixels
-LOSSLESS_FIRST, LOSSLESS_SIDE = 96, 224  # the same, out to the borders of 16 x 16 blocks
+LOSSLESS_FIRST, LOSSLESS_SIDE = 96, 224  # the same, extended to the borders of 16 x 16 blocks
 JPEG_QUALITY = 95
 ARTICLE_BATCH = 32  # the article's loader fills one array per batch
-CEILING_SECONDS = 0.5  # one pass over few images is too short to time
+CEILING_SECONDS = 0.5  # a single pass over a few images is too short to time
 DOWNLOAD_THREADS = 2  # per process; img2dataset's default of 256 is for downloads and costs a third of its rate here
 
 
@@ -55,7 +55,7 @@ class Galaxy:
 
 @dataclass(frozen=True)
 class Work:
-    """What a loop is given: the galaxies, an existing folder for its records, processes, records per shard."""
+    """The input of a loop: galaxies, an existing folder for its records, number of processes, records per shard."""
 
     galaxies: Sequence[Galaxy]
     out: Path
@@ -65,7 +65,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Timing:
-    """Images and seconds of the timed loop, and the Unix time at which start-up was over."""
+    """Images and seconds of the timed loop, and the Unix time at which start-up had finished."""
 
     images: int
     seconds: float
@@ -73,7 +73,7 @@ class Timing:
 
 
 def read_galaxies(src: Path) -> list[Galaxy]:
-    """The rows of the table of votes in SRC with the paths of their images."""
+    """The rows of the table of votes in SRC, with the paths of their images."""
     with (src / "training_solutions_rev1.csv").open(newline="") as file:
         rows = list(csv.reader(file))[1:]
     images = src.resolve() / "images_training_rev1"
@@ -81,8 +81,8 @@ def read_galaxies(src: Path) -> list[Galaxy]:
 
 
 def time_loop(loop: Callable[[Work], None], work: Work) -> Timing:
-    """Run `loop` over WARM_UP galaxies, then over all, and time the latter."""
-    # Beside OUT, not in it: the records of the warm-up must not count as output.
+    """Run `loop` over WARM_UP galaxies, then over all, and time only the latter."""
+    # Next to OUT, not in it: the records of the warm-up must not count as output.
     with tempfile.TemporaryDirectory(dir=work.out.parent, prefix="warm-up-") as folder:
         loop(replace(work, galaxies=work.galaxies[:WARM_UP], out=Path(folder)))
     ready, began = time.time(), time.perf_counter()
@@ -91,7 +91,7 @@ def time_loop(loop: Callable[[Work], None], work: Work) -> Timing:
 
 
 def time_article(work: Work) -> Timing:
-    """float64 batches of shape (ARTICLE_BATCH, 212, 212, 3), each dropped when the next one comes."""
+    """float64 batches of shape (ARTICLE_BATCH, 212, 212, 3), each dropped when the next one is made."""
     import numpy as np
     from matplotlib.image import imread
     from skimage.transform import resize
@@ -134,7 +134,7 @@ def time_tf_example(work: Work) -> Timing:
 
 
 def time_tfds(work: Work) -> Timing:
-    """A TFDS dataset of one split; a shard's galaxies are added in one call, as each call rewrites the metadata."""
+    """A TFDS dataset with one split; a shard's galaxies are added in one call, because each call rewrites the metadata."""
     import numpy as np
     import tensorflow_datasets as tfds
     from PIL import Image
@@ -166,8 +166,8 @@ def time_tfds(work: Work) -> Timing:
 
 
 def time_img2dataset(work: Work) -> Timing:
-    """One tar per process: it ends a process after five shards, and a new one costs seconds of imports."""
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else each process asks the internet for a newer version
+    """One tar per process: img2dataset ends a process after five shards, and a new one takes seconds to import."""
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # otherwise each process checks online for a newer version
     import pyarrow as pa
     from img2dataset import download
     from pyarrow import parquet
@@ -191,7 +191,7 @@ def time_img2dataset(work: Work) -> Timing:
         processes_count=work.workers,
         thread_count=DOWNLOAD_THREADS,
         number_sample_per_shard=math.ceil(len(work.galaxies) / work.workers),
-        # Left out, as no other loop does it: a hash of each image, its EXIF, a look for opt-out headers.
+        # Off, as no other loop does this: a hash of each image, its EXIF, a check for opt-out headers.
         compute_hash=None,
         extract_exif=False,
         disallowed_header_directives=[],
@@ -205,7 +205,7 @@ def time_img2dataset(work: Work) -> Timing:
 
 
 def _codecs() -> dict[str, Callable[[bytes], bytes]]:
-    """The hook for the ceilings: what the job must at least do to an image for each encoding, and nothing else."""
+    """For each encoding, the minimum that a build must do to an image, and nothing else."""
     import numpy as np
     import turbojpeg
     from PIL import Image
@@ -231,7 +231,7 @@ def _codecs() -> dict[str, Callable[[bytes], bytes]]:
 
 
 def time_codec(encoding: str, work: Work) -> Timing:
-    """As many passes over all images in memory as CEILING_SECONDS take; at least one."""
+    """Time passes over all images in memory until CEILING_SECONDS have elapsed; at least one."""
     codec = _codecs()[encoding]
     images = [galaxy.path.read_bytes() for galaxy in work.galaxies]
     for data in images[:WARM_UP]:

@@ -1,4 +1,4 @@
-"""The images and the table of votes that a user has, wherever they lie. The only door to this folder."""
+"""A user's images and table of votes, in folders and zips. Other code imports only this module, not the files beside it."""
 
 from preprocess.sources.find import (
     IMAGE_SUFFIXES,

@@ -1,8 +1,8 @@
 """Read zips in place: list a zip that may lie inside another one, and read its files by their position.
 
-Python's zipfile keeps an object for every file, and reads a zip inside a zip from its start again at every step back.
-Here a listing is a stream, and a stored inner zip is a window of the outer file: reading at random costs the same
-in both. Source: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3 and 4.4.
+Python's zipfile keeps an object for every file, and rereads a zip inside a zip from its start at every step back.
+Here a listing is a stream, and a stored inner zip is a window on the outer file: random access costs the same in
+both. Source: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3 and 4.4.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ _MOST = (1 << 62) - 1
 
 @dataclass(frozen=True)
 class Zip:
-    """A zip file, or one stored inside another: the file on disk, where it begins and how long it is, and what to call it."""
+    """A zip file, or one stored inside another: the file on disk, the name in messages, and start and length in bytes."""
 
     path: Path
     name: str
@@ -54,7 +54,7 @@ class Entry(NamedTuple):
 
 
 def open_zip(path: Path) -> Zip:
-    """A zip file on disk, not yet read."""
+    """Return a zip file on disk, not yet read."""
     return Zip(path, str(path), 0, path.stat().st_size)
 
 
@@ -63,18 +63,18 @@ def _damaged(archive: Zip, what: str) -> SourceError:
 
 
 def _directory(fd: int, archive: Zip) -> tuple[int, int, int, int]:
-    """The list of files: its start in the file on disk, its length, what the positions in it count from, its entries."""
+    """The list of files: its start in the file on disk, its length, the origin of its positions, its number of entries."""
     tail_length = min(archive.length, _END.size + _MAX_COMMENT)
     tail_start = archive.start + archive.length - tail_length
     tail = os.pread(fd, tail_length, tail_start)
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < _END.size:
-        raise _damaged(archive, "no zip, or one that is cut off")
+        raise _damaged(archive, "not a zip, or cut off")
     _, disk, _, _, count, length, offset, _ = _END.unpack_from(tail, at)
     end = tail_start + at
     if at >= _LOCATOR64.size and tail[at - _LOCATOR64.size :].startswith(b"PK\x06\x07"):
         _, disk, relative, _ = _LOCATOR64.unpack_from(tail, at - _LOCATOR64.size)
-        # Where it lies if nothing stands between, else where the locator says: bytes before the zip shift the latter.
+        # Directly before the locator, else where the locator points: bytes before the zip shift the latter.
         for end64 in (end - _LOCATOR64.size - _END64.size, archive.start + relative):
             inside = archive.start <= end64 < archive.start + archive.length
             record = os.pread(fd, _END64.size, end64) if inside else b""
@@ -85,17 +85,15 @@ def _directory(fd: int, archive: Zip) -> tuple[int, int, int, int]:
         else:
             raise _damaged(archive, "its end is damaged")
     if disk not in (0, 0xFFFF):
-        raise SourceError(
-            f"{archive.name}: is one part of a zip in several parts: join them first, with `zip -s 0 PART --out WHOLE`"
-        )
+        raise SourceError(f"{archive.name}: is one part of a split zip: join the parts first, with `zip -s 0 PART --out WHOLE`")
     start = end - length
     shift = start - offset
     if start < archive.start or shift < archive.start:
         raise _damaged(archive, "its list of files is cut off")
-    # Where a zip begins with a file, its positions count from there. Else this is the end of a zip stored in it,
-    # and the rest, with its own list, is missing.
+    # If a zip begins with a file, its positions count from there. If they do not, this is the list of an inner zip, and
+    # the rest of the outer one, with its own list, is missing.
     if shift > archive.start and os.pread(fd, 4, archive.start) == b"PK\x03\x04":
-        raise _damaged(archive, "no zip, or one that is cut off")
+        raise _damaged(archive, "not a zip, or cut off")
     return start, length, shift, count
 
 
@@ -115,7 +113,7 @@ def _wide(extra: bytes, values: list[int], archive: Zip) -> list[int]:
 
 
 def _name(encoded: bytes, flags: int) -> str:
-    """A file's name. Info-ZIP writes UTF-8 without the flag that says so; what is none is the old code page."""
+    """A file's name. Info-ZIP writes UTF-8 without its flag; a name that is not UTF-8 is in the old code page."""
     if not flags & _UTF8:
         try:
             return encoded.decode("utf-8")
@@ -125,7 +123,7 @@ def _name(encoded: bytes, flags: int) -> str:
 
 
 def _pread(fd: int, length: int, position: int) -> bytes:
-    """Bytes of a file, fewer only at its end; a network file system may give them in parts."""
+    """Read bytes of a file, fewer only at its end; a network file system may return them in parts."""
     data = os.pread(fd, length, position)
     while data and len(data) < length and (more := os.pread(fd, length - len(data), position + len(data))):
         data += more
@@ -133,10 +131,10 @@ def _pread(fd: int, length: int, position: int) -> bytes:
 
 
 def entries(archive: Zip) -> Iterator[Entry]:
-    """The files of a zip in the order of its list, without folders. Holds a few megabytes, however many there are.
+    """Yield the files of a zip in the order of its list, without folders. Needs a few megabytes, however many there are.
 
-    Raises SourceError for a file that is no zip, is cut off, encrypted, one of several parts, or packed by a method
-    other than stored and deflated.
+    Raises SourceError for a file that is not a zip, is cut off, encrypted or one part of a split zip, or is compressed
+    with a method other than deflate.
     """
     fd = os.open(archive.path, os.O_RDONLY)
     try:
@@ -167,19 +165,19 @@ def entries(archive: Zip) -> Iterator[Entry]:
                 raise SourceError(f"{archive.name}: {name} is encrypted: unzip it first")
             if method not in (STORED, DEFLATED):
                 raise SourceError(
-                    f"{archive.name}: {name} is packed by method {method}, which is not supported: unzip it first"
+                    f"{archive.name}: {name} is compressed with method {method}, which is not supported: unzip it first"
                 )
             if shift + offset + _LOCAL.size + stored > archive.start + archive.length:
                 raise _damaged(archive, "its list of files is damaged")
             yield Entry(name, shift + offset, stored, size, crc, method)
-        if found & 0xFFFF != count & 0xFFFF:  # old tools count no further
+        if found & 0xFFFF != count & 0xFFFF:  # old tools count in 16 bits
             raise _damaged(archive, "its list of files is damaged")
     finally:
         os.close(fd)
 
 
 def data_start(fd: int, header: int) -> int:
-    """Where the bytes of a file begin, behind its local header. Raises ImageError where there is none."""
+    """The start of a file's bytes, after its local header. Raises ImageError if there is none."""
     local = os.pread(fd, _LOCAL.size, header)
     if len(local) != _LOCAL.size or not local.startswith(b"PK\x03\x04"):
         raise ImageError("its place in the zip is damaged")
@@ -187,8 +185,8 @@ def data_start(fd: int, header: int) -> int:
 
 
 def read(fd: int, header: int, stored: int, size: int, crc: int, method: int) -> bytes:
-    """One file of a zip, unpacked and checked. Raises ImageError where it is damaged."""
-    # Name and extra fields mostly take less than 128 bytes, so that one read brings all.
+    """Read one file of a zip, unpacked and checked. Raises ImageError if it is damaged."""
+    # Name and extra fields rarely take more than 128 bytes, so one read usually suffices.
     block = _pread(fd, _LOCAL.size + 128 + stored, header)
     if len(block) < _LOCAL.size or not block.startswith(b"PK\x03\x04"):
         raise ImageError("its place in the zip is damaged")
@@ -199,7 +197,7 @@ def read(fd: int, header: int, stored: int, size: int, crc: int, method: int) ->
     if method == DEFLATED:
         try:
             unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
-            data = unpacker.decompress(data, min(size, _MOST) + 1)  # no more than it says, whatever it holds
+            data = unpacker.decompress(data, min(size, _MOST) + 1)  # no more than the list states, whatever it holds
         except zlib.error as error:
             if lacks_memory(error):
                 raise MemoryError("unpacking it") from error
@@ -210,7 +208,7 @@ def read(fd: int, header: int, stored: int, size: int, crc: int, method: int) ->
 
 
 def read_entry(archive: Zip, entry: Entry) -> bytes:
-    """One file of a zip, unpacked and checked. Raises SourceError where it is damaged."""
+    """Read one file of a zip, unpacked and checked. Raises SourceError if it is damaged."""
     fd = os.open(archive.path, os.O_RDONLY)
     try:
         return read(fd, entry.header, entry.stored, entry.size, entry.crc, entry.method)
@@ -221,7 +219,7 @@ def read_entry(archive: Zip, entry: Entry) -> bytes:
 
 
 def window(archive: Zip, entry: Entry) -> Zip:
-    """A stored zip inside another, read where it lies."""
+    """Return a stored zip inside another, to be read in place."""
     fd = os.open(archive.path, os.O_RDONLY)
     try:
         start = data_start(fd, entry.header)
@@ -233,7 +231,7 @@ def window(archive: Zip, entry: Entry) -> Zip:
 
 
 def _unpacked(fd: int, entry: Entry) -> Iterator[bytes]:
-    """A deflated file in pieces of at most a few megabytes, and not much more of it than its entry says."""
+    """Unpack a deflated file in pieces of a few megabytes, and stop soon after the size that its entry states."""
     position = data_start(fd, entry.header)
     stop, size = position + entry.stored, 0
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -242,17 +240,17 @@ def _unpacked(fd: int, entry: Entry) -> Iterator[bytes]:
         if not unpacker.unconsumed_tail:
             position += len(packed)
         data = unpacker.decompress(packed, _CHUNK)
-        if not packed and not data:  # some may still come when all has been read
+        if not packed and not data:  # some output may remain when all input has been read
             return
         size += len(data)
         yield data
 
 
 def unpack(archive: Zip, entry: Entry, folder: Path) -> Zip:
-    """A deflated zip inside another, copied once into `folder`.
+    """Return a deflated zip inside another, copied once into `folder`.
 
-    An earlier copy serves again if the zip around it has not changed since: its name stands for where the inner zip lies.
-    Raises SourceError where the disk has no room for it, and where it is damaged.
+    An earlier copy is used again if the outer zip has not changed since: its name is a hash of the outer file's status and
+    the position of the inner zip. Raises SourceError if the disk has no room for it, or it is damaged.
     """
     status = archive.path.stat()
     place = (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns, entry.header, entry.size)
@@ -262,8 +260,8 @@ def unpack(archive: Zip, entry: Entry, folder: Path) -> Zip:
         free = os.statvfs(folder)
         if (room := free.f_bavail * free.f_frsize) < entry.size:
             raise SourceError(
-                f"{name}: is packed inside a zip and needs {entry.size / 1e6:,.0f} MB for a copy in {folder}, where "
-                f"{room / 1e6:,.0f} MB are free: free some space, or unzip {archive.name} elsewhere and give that folder"
+                f"{name}: is compressed inside a zip and needs {entry.size / 1e6:,.0f} MB for a copy in {folder}, which "
+                f"has {room / 1e6:,.0f} MB free: free some space, or unzip {archive.name} elsewhere and give that folder"
             )
         fd = os.open(archive.path, os.O_RDONLY)
         try:

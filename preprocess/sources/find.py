@@ -1,7 +1,7 @@
 """Find the images and the table of votes: in a folder, a zip, zips in a zip, or any mixture of them.
 
-A galaxy's id is its file's name. Its path is relative to the innermost folder or zip that was given, so that a
-dataset does not depend on where its source lay or whether it was packed.
+A galaxy's id is the name of its file. Its path is relative to the zip that holds it or else to the given folder, so that
+a dataset does not depend on where its source lay or whether it was packed.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from tfrecords.images import MAX_BYTES
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SOLUTIONS_NAMES = ("training_solutions_rev1.csv", "target_data/targets.csv")
-# A source that is already split, as the article's: its galaxies stay where they are.
+# A source that is already split, like the article's: its galaxies keep their splits.
 SPLIT_FOLDERS = {"train_images": "train", "validation_images": "validation", "test_images": "test"}
 TRAINING_FOLDERS = ("train_images", "validation_images", "images_training_rev1", "images_train_rev1")
 _NUMBER = re.compile(rb"0*(\d{1,19})")
@@ -32,14 +32,14 @@ _MAX_DEPTH = 4
 
 @dataclass(frozen=True)
 class VotesTable:
-    """A table of votes: a file, or an `entry` of the zip `archive`. `path`: as a message shows it."""
+    """A table of votes: a file, or an `entry` of the zip `archive`. `path`: its path in messages."""
 
     path: str
     archive: archives.Zip
     entry: archives.Entry | None = None
 
     def read(self) -> bytes:
-        """Its bytes, unpacked. Raises SourceError where it is damaged in its zip."""
+        """Return its bytes, unpacked. Raises SourceError if it is damaged in its zip."""
         if self.entry is None:
             return self.archive.path.read_bytes()
         return archives.read_entry(self.archive, self.entry)
@@ -47,7 +47,7 @@ class VotesTable:
 
 @dataclass(frozen=True)
 class Source:
-    """The images in the order of their galaxies, one each, and the tables of votes. `path`: what the user named."""
+    """The images, sorted by galaxy and one per galaxy, and the tables of votes. `path`: as the user gave it."""
 
     path: Path
     images: Listing
@@ -55,7 +55,7 @@ class Source:
 
 
 def hashed_id(path: bytes) -> int:
-    """The id of an image whose name is no number: the top 63 bits of the SHA-256 of its relative path."""
+    """The id of an image whose name is not a number: the top 63 bits of the SHA-256 of its relative path."""
     return int.from_bytes(hashlib.sha256(path).digest()[:8], "big") >> 1
 
 
@@ -64,7 +64,7 @@ def _visible(part: str) -> bool:
 
 
 class _Finder:
-    """One walk through a source: collects images and tables."""
+    """Collects images and tables in one walk through a source."""
 
     def __init__(self, scratch: Path, suffixes: tuple[str, ...]) -> None:
         self.images = ListingBuilder()
@@ -75,7 +75,7 @@ class _Finder:
         self._numbers = _NUMBER
 
     def _place(self, container: Path, shown: str, above: tuple[str, ...], folder: bytes) -> None:
-        """Say where the next images lie. `above`: names of the folders and zips around it, as if each were a folder."""
+        """Set the place of the next images. `above`: names of the enclosing folders and zips, as if each were a folder."""
         if (container, shown, folder) == self._here:
             return
         self._here = (container, shown, folder)
@@ -93,7 +93,7 @@ class _Finder:
         self.images.add(galaxy_id, name, position, stored, size, crc, method, named)
 
     def folder(self, root: Path) -> None:
-        """Everything below a folder on disk."""
+        """Collect everything below a folder on disk."""
         for folder, name, status in _walk(root, self._suffixes):
             if name.lower().endswith(self._suffixes):
                 self._place(root, str(root), (), os.fsencode(folder))
@@ -106,13 +106,13 @@ class _Finder:
                 self.tables.append(VotesTable(f"{root}/{folder}{name}", archive))
 
     def file(self, path: Path) -> None:
-        """One image on disk."""
+        """Collect one image on disk."""
         status = path.stat()
         self._place(path.parent, str(path.parent), (), b"")
         self._add(os.fsencode(path.name), status.st_ctime_ns, 0, status.st_size, 0, PLAIN)
 
     def zip(self, archive: archives.Zip, above: tuple[str, ...], depth: int = 1) -> None:
-        """Everything in a zip, and in the zips in it."""
+        """Collect everything in a zip, and in the zips inside it."""
         if depth > _MAX_DEPTH:
             raise SourceError(f"{archive.name}: zips within zips, {depth} deep: unzip the outer ones first")
         for entry in archives.entries(archive):
@@ -145,9 +145,9 @@ def _is_solutions(above: tuple[str, ...], path: str) -> bool:
 
 
 def _walk(root: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str, os.stat_result]]:
-    """Folder (relative to `root`, with a slash at its end), name and status of every file; hidden ones are left out.
+    """Yield folder (relative to `root`, with a trailing slash), name and status of every file that is not hidden.
 
-    One at a time, however many a folder has. A link to a folder is followed, but not one to a folder around it.
+    Files come one at a time, however many a folder holds. Links to folders are followed, except to an enclosing folder.
     """
     pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
     while pending:
@@ -164,7 +164,7 @@ def _walk(root: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str, os.
                     status_of_entry = entry.stat()
                 except OSError:
                     if entry.is_symlink() and not entry.name.lower().endswith((*suffixes, ".zip", ".csv")):
-                        continue  # a link to nowhere that is nothing to us
+                        continue  # a dangling link that is not named like an image, zip or table
                     raise
                 if stat.S_ISDIR(status_of_entry.st_mode):
                     pending.append((f"{folder}{entry.name}/", (*around, here)))
@@ -173,12 +173,12 @@ def _walk(root: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str, os.
 
 
 def _same_bytes(images: Listing, first: int, second: int, reader: ImageReader) -> bool:
-    """Whether two images are the same: their bytes, since different ones may have the same CRC-32."""
+    """Whether two images have the same bytes; images with the same CRC-32 may still differ."""
     if images.size[first] != images.size[second] or images.size[first] > MAX_BYTES:
         return False
     try:
         return reader.read(images, first).data == reader.read(images, second).data
-    except ImageError:  # one is damaged in its zip, whose list still has the CRC-32 of what it was
+    except ImageError:  # one is damaged in its zip, whose list still holds the CRC-32 of the intact image
         first_crc, second_crc = (
             reader.read(images, row).crc if images.method[row] == PLAIN else int(images.crc[row]) for row in (first, second)
         )
@@ -186,10 +186,10 @@ def _same_bytes(images: Listing, first: int, second: int, reader: ImageReader) -
 
 
 def _one_each(source: Path, images: Listing) -> Listing:
-    """The images sorted by galaxy, one per galaxy.
+    """Return the images sorted by galaxy, one per galaxy.
 
-    Of copies with the same bytes one counts: in a split folder rather than elsewhere, in no zip rather than in one.
-    Others are an error that names both.
+    Of copies with the same bytes one is kept: in a split folder rather than elsewhere, outside zips rather than in one.
+    Raises SourceError, naming both, for different images of one galaxy and for copies in two splits.
     """
 
     def split_of(row: int) -> str:
@@ -216,7 +216,7 @@ def _one_each(source: Path, images: Listing) -> Listing:
                     )
                 if split_of(other) not in ("", split_of(group[0])):
                     raise SourceError(
-                        f"{source}: galaxy {ids[start]} lies in two splits, {both[0]} and {both[1]}: remove one of them"
+                        f"{source}: galaxy {ids[start]} is in two splits, {both[0]} and {both[1]}: remove one of them"
                     )
             order[start] = group[0]
             drop[start + 1 : stop] = True
@@ -224,7 +224,7 @@ def _one_each(source: Path, images: Listing) -> Listing:
 
 
 def _walked(finder: _Finder, path: Path) -> bool:
-    """Collect what is in a folder or zip; whether `path` is one."""
+    """Collect the contents of `path`; return whether it is a folder or zip."""
     local_path(path)
     if path.is_dir():
         finder.folder(path)
@@ -236,26 +236,26 @@ def _walked(finder: _Finder, path: Path) -> bool:
 
 
 def find_source(path: Path, scratch: Path) -> Source:
-    """The images (JPEG, PNG) and tables of votes in a folder or zip, at any depth, and in the zips in it.
+    """Find the images (JPEG, PNG) and tables of votes in a folder or zip, at any depth, including zips inside it.
 
-    `scratch`: a folder for copies of zips that are packed inside another zip; all others are read where they lie.
-    Raises SourceError where `path` is missing or has no images, a zip cannot be read, or two different images carry
-    the same id.
+    `scratch`: a folder for copies of zips that are compressed inside another zip; all others are read in place.
+    Raises SourceError if `path` is missing or has no images, a zip cannot be read, or two different images have the
+    same id.
     """
     finder = _Finder(scratch, IMAGE_SUFFIXES)
     if not _walked(finder, path):
-        what = "no folder and no zip" if path.exists() else "no such folder or zip"
+        what = "not a folder or zip" if path.exists() else "no such folder or zip"
         raise SourceError(f"{path}: {what}: give --src the folder or zip that holds the images and the table of votes")
     images = finder.images.listing()
     if not len(images):
-        raise SourceError(f"{path}: no JPEG or PNG images in it: give --src the folder or zip that holds them")
+        raise SourceError(f"{path}: holds no JPEG or PNG images: give --src the folder or zip that holds them")
     return Source(path, _one_each(path, images), tuple(finder.tables))
 
 
 def find_images(path: Path, scratch: Path, suffixes: tuple[str, ...]) -> Listing:
-    """The images to predict: a file, or those in a folder or zip as `find_source` finds them, sorted by galaxy, one each.
+    """Find the images to predict: one file, or those in a folder or zip as in `find_source`, sorted by galaxy, one per galaxy.
 
-    `suffixes`: of their names, lower case, with the dot. Raises SourceError as `find_source` does.
+    `suffixes`: those of image names, in lower case, with the dot. Raises SourceError as `find_source` does.
     """
     finder = _Finder(scratch, suffixes)
     known = ", ".join(suffixes)
@@ -264,26 +264,26 @@ def find_images(path: Path, scratch: Path, suffixes: tuple[str, ...]) -> Listing
             raise SourceError(f"{path}: no such file or folder: give --images an image, or a folder or zip of images")
         if not path.is_file() or not path.name.lower().endswith(suffixes):
             raise SourceError(
-                f"{path}: no image ({known}), no folder and no zip: give --images an image, or a folder or zip of images"
+                f"{path}: not an image ({known}), folder or zip: give --images an image, or a folder or zip of images"
             )
         finder.file(path)
     images = finder.images.listing()
     if not len(images):
-        raise SourceError(f"{path}: no images ({known}) in it: give --images the folder or zip that holds them")
+        raise SourceError(f"{path}: holds no images ({known}): give --images the folder or zip that holds them")
     return _one_each(path, images)
 
 
 def solutions_table(source: Source, given: Path | None) -> VotesTable | None:
-    """The table of votes: the one `given`, else the only one in the source, else none.
+    """Return the table of votes: the one `given`, else the only one in the source, else None.
 
-    Copies with the same bytes count once. Raises SourceError where several differ, or the one given is no table.
+    Copies with the same bytes count once. Raises SourceError if several differ, or the given one is not a table.
     """
     if given is not None:
         return _given(given)
     tables = source.solutions
     if len(tables) > 1 and len({hashlib.sha256(table.read()).digest() for table in tables}) > 1:
         several = ", ".join(sorted(table.path for table in tables))
-        raise SourceError(f"{source.path}: more than one table of votes ({several}): name one with --solutions FILE")
+        raise SourceError(f"{source.path}: more than one table of votes ({several}): choose one with --solutions FILE")
     return tables[0] if tables else None
 
 

@@ -1,7 +1,7 @@
-"""The images of a source as columns of numbers: some 50 bytes an image, so that millions fit in memory.
+"""The images of a source as columns of numbers: some 50 bytes per image, so that millions fit in memory.
 
-A place is a folder of images, on disk or in a zip; an image is a row: its place, its file name there, and where its
-bytes are. Any part of a listing is a listing too: that is what a worker is handed.
+A place is a folder of images, on disk or in a zip. An image is a row: its place, its file name, and the position of its
+bytes. Any part of a listing is a listing too: each worker receives such a part.
 """
 
 import os
@@ -19,7 +19,7 @@ from preprocess.sources import archives
 from tfrecords.errors import ImageError, SourceError
 from tfrecords.images import MAX_BYTES
 
-# The method of a file that lies in no zip.
+# The method of a file outside zips.
 PLAIN = 255
 _UINT32_MAX = 2**32 - 1
 _OPEN_ZIPS = 16
@@ -29,9 +29,9 @@ _OPEN_ZIPS = 16
 class Place:
     """A folder of images.
 
-    container: the folder that the user named, or the zip on disk that holds the bytes. shown: how to call it.
-    folder: path within it as bytes, empty or with a slash at its end. split: the split that its name promises, or empty.
-    training: its name says that its galaxies have votes.
+    container: the folder that the user named, or the zip on disk that holds the bytes. shown: its name in messages.
+    folder: path within it as bytes, empty or with a trailing slash. split: the split that its name stands for, or empty.
+    training: whether its name implies that its galaxies have votes.
     """
 
     container: Path
@@ -42,17 +42,17 @@ class Place:
 
     @cached_property
     def prefix(self) -> bytes:
-        """The folder on disk, with a slash at its end."""
+        """The folder on disk, with a trailing slash."""
         return b"%b/%b" % (os.fsencode(self.container), self.folder)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Columns of n images: galaxy_id int64, place uint32 (row of `places`), and where the bytes are.
+    """Columns of n images: galaxy_id int64, place uint32 (row of `places`), and the position of the bytes.
 
-    position: of the local header in a zip (int64), or when the file was last changed (ns since 1970);
-    stored, size, crc: bytes in the zip, bytes unpacked, CRC-32 (uint32; 0 for files in no zip); method: uint8;
-    named: the name was no number; name_start, name_length: of the file's name in `names`.
+    position: of the local header in a zip, or the change time of a file (int64, ns since 1970);
+    stored, size, crc: bytes in the zip, bytes unpacked, CRC-32 (uint32; 0 for files outside zips); method: uint8;
+    named: whether the name is not a number; name_start, name_length: of the file's name in `names`.
     """
 
     places: tuple[Place, ...]
@@ -80,7 +80,7 @@ class Listing:
         return Listing(self.places, self.names, *(getattr(self, column)[rows] for column in _COLUMNS))
 
     def part(self, rows: np.ndarray) -> "Listing":
-        """These rows in this order, with no names but theirs: what a worker is handed."""
+        """These rows in this order, with only their own names: what a worker receives."""
         names = [self._name(row) for row in rows]
         lengths = np.array([len(name) for name in names], np.uint16)
         starts = np.cumsum(lengths, dtype=np.int64) - lengths
@@ -92,19 +92,19 @@ class Listing:
         return self.names[start : start + int(self.name_length[row])]
 
     def path(self, row: int) -> str:
-        """Path of an image relative to the innermost folder or zip that holds it, as it is written into files."""
+        """Path of an image relative to the zip that holds it or else to the given folder, as written to files."""
         return (self.places[self.place[row]].folder + self._name(row)).decode("utf-8", "backslashreplace")
 
     def shown(self, row: int) -> str:
-        """The path of an image as a message shows it: with its folder, or the zips that it lies in."""
+        """Path of an image in messages: with the given folder, or the zips that hold it."""
         return f"{self.places[self.place[row]].shown}/{self.path(row)}"
 
     def known_crcs(self) -> np.ndarray:
-        """CRC-32 of the images that lie in a zip, uint32; 0 for others, and for those too large to be read."""
+        """CRC-32 of the images in zips, uint32; 0 for others, and for those too large to be read."""
         return np.where(self.size > MAX_BYTES, np.uint32(0), self.crc)
 
     def file(self, row: int) -> str:
-        """Where an image that lies in no zip is on disk."""
+        """Path on disk of an image outside zips."""
         return os.fsdecode(self.places[self.place[row]].prefix + self._name(row))
 
 
@@ -124,13 +124,13 @@ class ListingBuilder:
         self._append = [self._columns[column].append for column in _COLUMNS]
 
     def enter(self, place: Place) -> None:
-        """The images that follow lie here."""
+        """Set the place of the images that follow."""
         self._place = self._places.setdefault(place, len(self._places))
 
     def add(
         self, galaxy_id: int, name: bytes, position: int, stored: int, size: int, crc: int, method: int, named: bool
     ) -> None:
-        """An image. A file of 4 GB or more is listed with 4 GB: it is refused unread."""
+        """Add an image. A file of 4 GB or more is listed as 4 GB: it is refused unread."""
         row = (
             galaxy_id, self._place, position, min(stored, _UINT32_MAX), min(size, _UINT32_MAX), crc, method, named,
             len(self._names), len(name),
@@ -140,7 +140,7 @@ class ListingBuilder:
         self._names += name
 
     def listing(self) -> Listing:
-        """All images so far, in the order in which they came."""
+        """Return all images so far, in the order in which they were added."""
         columns = {name: np.asarray(column) for name, column in self._columns.items()}
         return Listing(tuple(self._places), bytes(self._names), **columns)
 
@@ -149,11 +149,13 @@ def _open(listing: Listing, row: int, path: Path | str) -> int:
     try:
         return os.open(path, os.O_RDONLY)
     except FileNotFoundError as error:
-        raise SourceError(f"{listing.shown(row)}: has gone since the job began: run the same command again") from error
+        raise SourceError(
+            f"{listing.shown(row)}: has disappeared since the command started: run the same command again"
+        ) from error
 
 
 class Content(NamedTuple):
-    """The bytes of an image, their CRC-32, and when the file was last changed (ns since 1970, 0 in a zip)."""
+    """The bytes of an image, their CRC-32, and the change time of the file (ns since 1970, 0 in a zip)."""
 
     data: bytes
     crc: int
@@ -175,9 +177,9 @@ class ImageReader:
         self._zips.clear()
 
     def read(self, listing: Listing, row: int) -> Content:
-        """The bytes of an image.
+        """Return the bytes of an image.
 
-        Raises ImageError where it is absurdly large or damaged in its zip, SourceError where a file is not as it was
+        Raises ImageError if it is absurdly large or damaged in its zip, SourceError if a file has changed since it was
         listed.
         """
         size = int(listing.size[row])
@@ -194,13 +196,13 @@ class ImageReader:
             return Content(archives.read(self._zips[container], position, stored, size, crc, method), crc, 0)
         fd = _open(listing, row, listing.file(row))
         try:
-            # Before the bytes: where somebody writes at the same time, the two do not belong together, and that shows later.
+            # Read before the bytes: after a change in between, this time is too old, so a resumed job reads the file again.
             changed = os.fstat(fd).st_ctime_ns
             data = os.read(fd, size + 1)
             while 0 < len(data) < size and (more := os.read(fd, size + 1 - len(data))):
-                data += more  # a network file system may give a file in parts
+                data += more  # a network file system may return a file in parts
         finally:
             os.close(fd)
         if len(data) != size:
-            raise SourceError(f"{listing.shown(row)}: has changed since the job began: run the same command again")
+            raise SourceError(f"{listing.shown(row)}: has changed since the command started: run the same command again")
         return Content(data, zlib.crc32(data), changed)

@@ -1,4 +1,4 @@
-"""Whether a dataset is what it says it is: each shard for itself, the whole, and against its source.
+"""Checks of a dataset: each shard, the whole, and a comparison with its source.
 
-`verify.dataset` is where to begin. It is not imported here: a worker process needs `verify.shard` alone.
+Start reading at `verify.dataset`. It is not imported here: a worker process needs only `verify.shard`.
 """

@@ -1,7 +1,7 @@
-"""Check a dataset folder from end to end, and against its source too.
+"""Check a dataset folder from end to end, and optionally against its source.
 
-Nothing that the dataset says of itself is taken on trust: every byte is hashed, every record parsed, every image
-decoded, and what the metadata says is worked out again from what was found.
+No metadata is trusted: every byte is hashed, every record parsed, every image decoded, and the metadata is derived again
+from what was found.
 """
 
 import os
@@ -20,14 +20,14 @@ from preprocess.verify.source import compare
 from tfrecords import dataset
 from tfrecords.dataset import SPLITS, Dataset
 from tfrecords.errors import DatasetError
-from tfrecords.files import sha256_file
+from tfrecords.files import local_path, sha256_file
 from tfrecords.images import CropSettings
 from tfrecords.progress import progress_bar
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything found, errors first; `dataset` is None where not even the manifest can be trusted."""
+    """All findings, errors first; `dataset` is None if not even the manifest can be trusted."""
 
     dataset: Dataset | None
     findings: tuple[Finding, ...]
@@ -38,7 +38,7 @@ class Report:
 
 
 def _check_files(data: Dataset) -> Iterator[Finding]:
-    """What lies in the folder: nothing missing, edited, or of somebody else."""
+    """Find files of the folder that are missing, have been edited, or do not belong to the dataset."""
     for name in (dataset.DATASET_INFO, dataset.FEATURES, dataset.REJECTED):
         if name not in data.files:
             yield Finding("error", name, f"is not in {dataset.MANIFEST}")
@@ -46,7 +46,7 @@ def _check_files(data: Dataset) -> Iterator[Finding]:
         if not (data.folder / name).is_file():
             yield Finding("error", name, "is missing")
         elif sha256_file(data.folder / name) != digest:
-            yield Finding("error", name, "edited since it was written")
+            yield Finding("error", name, "has changed since it was written")
     try:
         if (data.folder / dataset.REJECTED).is_file() and len(data.rejected()) != data.source.get("rejected"):
             yield Finding("error", dataset.REJECTED, f"does not list {data.source.get('rejected')} rejected images")
@@ -55,7 +55,7 @@ def _check_files(data: Dataset) -> Iterator[Finding]:
     known = {dataset.MANIFEST, *data.files, *(shard.name for shard in data.shards)}
     for name in sorted({*os.listdir(data.folder)} - known):
         if name == WORK:
-            yield Finding("warning", name, "left behind by a job that was interrupted: run the same preprocess command again")
+            yield Finding("warning", name, "left by an interrupted job: run the same preprocess command again")
         elif name.startswith(f"{dataset.NAME}-"):
             yield Finding("error", name, "a shard that does not belong to this dataset")
         else:
@@ -68,7 +68,7 @@ def _check_files(data: Dataset) -> Iterator[Finding]:
 
 
 def _check_tfds(data: Dataset, contents: list[Contents]) -> Iterator[Finding]:
-    """TFDS' metadata must be what follows from the shards that were found."""
+    """Compare TFDS' metadata with those that follow from the shards found."""
     shapes = frozenset().union(*(content.shapes for content in contents))
     shape = next(iter(shapes)) if len(shapes) == 1 else None
     written = [replace(content.shard, examples=len(content.ids)) for content in contents]
@@ -82,7 +82,7 @@ def _check_tfds(data: Dataset, contents: list[Contents]) -> Iterator[Finding]:
 
 
 def _check_across(contents: list[Contents]) -> Iterator[Finding]:
-    """No galaxy twice; the same image in two splits is reported, for it makes a test less of a test."""
+    """Find galaxies stored twice, and warn of identical images in two splits, which weaken every test of a model."""
     ids = np.concatenate([content.ids for content in contents])
     keys = np.concatenate([content.images for content in contents])
     shard = np.repeat(np.arange(len(contents)), [len(content.ids) for content in contents])
@@ -92,9 +92,7 @@ def _check_across(contents: list[Contents]) -> Iterator[Finding]:
     faults: dict[str, Faults] = {}
     for one, other in zip(order[again], order[again + 1], strict=True):
         names = [contents[shard[row]].shard.name for row in (one, other)]
-        faults.setdefault(names[1], Faults(names[1])).add(
-            "galaxies that are stored twice, galaxy", f"{ids[one]} (also in {names[0]})"
-        )
+        faults.setdefault(names[1], Faults(names[1])).add("galaxies stored twice", f"{ids[one]} (also in {names[0]})")
     for of_shard in faults.values():
         yield from of_shard.findings()
     order = np.lexsort((split, keys))
@@ -108,7 +106,7 @@ def _check_across(contents: list[Contents]) -> Iterator[Finding]:
 
 
 def _settings(data: Dataset) -> tuple[CropSettings, plan.PlanSettings]:
-    """How the dataset was made. Raises DatasetError where a setting is missing or of another type, or there are no shards."""
+    """Return the settings of the dataset. Raises DatasetError if a setting is missing or invalid, or no shards are listed."""
     kinds = {"crop_fraction": float, "encoding": str, "validation_fraction": float, "test_fraction": float}
     values: dict[str, Any] = {}
     for field in (*fields(CropSettings), *fields(plan.PlanSettings)):
@@ -116,21 +114,51 @@ def _settings(data: Dataset) -> tuple[CropSettings, plan.PlanSettings]:
         kind = kinds.get(field.name, int)
         too_small = field.name in ("size", "examples_per_shard") and isinstance(value, int) and value < 1
         if too_small or not isinstance(value, (int, float) if kind is float else kind):
-            raise DatasetError(f"its setting {field.name} is {value!r}")
+            raise DatasetError(f"setting {field.name} has the invalid value {value!r}")
     if not data.shards:
-        raise DatasetError("it lists no shards")
+        raise DatasetError("lists no shards")
     of_crop = {field.name: values.pop(field.name) for field in fields(CropSettings)}
     return CropSettings(**of_crop), plan.PlanSettings(**values)
 
 
-def verify_dataset(folder: Path, src: Path | None = None, solutions: Path | None = None, workers: int = 1) -> Report:
-    """Check the dataset in `folder`; with `src` also that it holds every galaxy of the source, pixel for pixel.
+def verify_dataset(
+    folder: str | Path, src: str | Path | None = None, solutions: str | Path | None = None, workers: int = 1
+) -> Report:
+    """Check every byte of a dataset, and compare it with its source.
 
-    solutions: the table of votes, where it is not in the source. Raises DatasetError where there is no dataset to
-    check, SourceError where the source cannot be read.
+    Parameters
+    ----------
+    folder : str or Path
+        Dataset folder.
+    src : str or Path, optional
+        The source, to compare every galaxy with, pixel by pixel.
+    solutions : str or Path, optional
+        Table of votes, if it is not in `src` under a usual name.
+    workers : int
+        Number of processes. They are spawned: in a script, call this below `if __name__ == "__main__":`.
+
+    Returns
+    -------
+    Report
+        `findings`, errors first, the number of `errors`, and the `dataset`, which is None if its manifest is damaged.
+
+    Raises
+    ------
+    DatasetError
+        If `folder` holds no dataset.
+    SourceError
+        If the source cannot be read.
+
+    Examples
+    --------
+    >>> from preprocess import verify_dataset
+    >>> verify_dataset("data/demo", src="demo").findings
+    ()
     """
+    folder = local_path(folder)
+    src, solutions = (None if path is None else local_path(path) for path in (src, solutions))
     if not (folder / dataset.MANIFEST).is_file():
-        dataset.read_manifest(folder)  # says what is missing
+        dataset.read_manifest(folder)  # raises the error that names what is missing
     try:
         data = dataset.read_manifest(folder)
         crop, planned = _settings(data)

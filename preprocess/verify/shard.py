@@ -1,4 +1,4 @@
-"""Check one shard: for itself, and against its source. The work of `verify`'s worker processes."""
+"""Check one shard, on its own and against its source: the work of `verify`'s worker processes."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -14,13 +14,13 @@ from tfrecords.errors import ImageError, RecordError
 from tfrecords.files import sha256_file
 from tfrecords.taxonomy import SUM_TOLERANCE_ERROR, tree_deviation
 
-# Of one kind of fault in one place, so many are named; the rest is counted.
+# How many faults of one kind are named per file; the rest are counted.
 NAMED = 3
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong (`error`) or odd (`warning`): in which file, and what."""
+    """An `error` or a `warning`: the file that it concerns, and what was found."""
 
     level: str
     where: str
@@ -28,7 +28,7 @@ class Finding:
 
 
 class Faults:
-    """Faults of one file, gathered by kind."""
+    """The faults of one file, grouped by kind."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -45,7 +45,7 @@ class Faults:
 
 @dataclass(frozen=True)
 class CheckTask:
-    """A shard to be checked for itself."""
+    """A shard to check on its own."""
 
     path: Path
     shard: Shard
@@ -54,7 +54,7 @@ class CheckTask:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a shard holds: ids (int64), the first 8 bytes of each image's SHA-256 (uint64), shapes of the images."""
+    """The contents of a shard: ids (int64), the first 8 bytes of each image's SHA-256 (uint64), shapes of the images."""
 
     shard: Shard
     findings: tuple[Finding, ...]
@@ -75,21 +75,21 @@ def _check_example(example: schema.Example, task: CheckTask, faults: Faults) -> 
             shape = stored.shape[:2]
             row, column = example.crop_offset
             if min(row, column) < 0 or row + size > shape[0] or column + size > shape[1]:
-                faults.add(f"images that hold no crop of {size} x {size} at crop_offset, galaxy", example.galaxy_id)
+                faults.add(f"images without a whole crop of {size} x {size} at crop_offset, galaxies", example.galaxy_id)
     except ImageError as error:
-        faults.add("images that cannot be decoded, galaxy", f"{example.galaxy_id} ({error})")
+        faults.add("images that cannot be decoded, galaxies", f"{example.galaxy_id} ({error})")
     if task.shard.split == "unlabelled":
         if not np.isnan(example.targets).all():
-            faults.add("targets where there should be none, galaxy", example.galaxy_id)
+            faults.add("targets in split unlabelled, galaxies", example.galaxy_id)
     elif not np.isfinite(example.targets).all() or example.targets.min() < 0 or example.targets.max() > 1 + SUM_TOLERANCE_ERROR:
-        faults.add("targets that are not from 0 to 1, galaxy", example.galaxy_id)
+        faults.add("targets missing or outside 0 to 1, galaxies", example.galaxy_id)
     elif tree_deviation(example.targets[None]).max() > SUM_TOLERANCE_ERROR:
-        faults.add("targets that break the decision tree, galaxy", example.galaxy_id)
+        faults.add("targets that break the decision tree, galaxies", example.galaxy_id)
     return shape
 
 
 def check_shard(task: CheckTask, on_image: Callable[[], None]) -> Contents:
-    """Check a shard for itself: size, hash, every record, image and target."""
+    """Check a shard on its own: size, hash, every record, image and target."""
     shard = task.shard
     faults = Faults(shard.name)
     ids: list[int] = []
@@ -99,33 +99,33 @@ def check_shard(task: CheckTask, on_image: Callable[[], None]) -> Contents:
         faults.add("is missing")
     else:
         if (size := task.path.stat().st_size) != shard.bytes:
-            faults.add(f"has {size:,} bytes where {shard.bytes:,} were written")
+            faults.add(f"has {size:,} bytes instead of {shard.bytes:,}")
         if sha256_file(task.path) != shard.sha256:
-            faults.add("its SHA-256 is not that of the manifest")
+            faults.add("its SHA-256 differs from that in the manifest")
         try:
             for number, record in enumerate(framing.read_records(task.path)):
                 try:
                     example = schema.parse(record)
                 except RecordError:
-                    faults.add("records that are no example of a galaxy, number", number)
+                    faults.add("records that are not examples of galaxies, numbers", number)
                     continue
                 ids.append(example.galaxy_id)
                 keys.append(int.from_bytes(hashlib.sha256(example.image).digest()[:8], "big"))
                 if shape := _check_example(example, task, faults):
                     shapes.add(shape)
                 on_image()
-        except RecordError as error:  # says which record; what follows it cannot be trusted to begin where it seems to
+        except RecordError as error:  # names the record; after it, the start of the next cannot be trusted
             faults.add(str(error).removeprefix(f"{task.path}: ").split(":")[0])
         else:
             if len(ids) != shard.examples:
-                faults.add(f"holds {len(ids):,} galaxies where {shard.examples:,} were written")
+                faults.add(f"holds {len(ids):,} galaxies instead of {shard.examples:,}")
     findings = tuple(faults.findings())
     return Contents(shard, findings, np.array(ids, np.int64), np.array(keys, np.uint64), frozenset(shapes))
 
 
 @dataclass(frozen=True)
 class SourceTask:
-    """A shard to be compared with its source: the images of the galaxies that it holds, and of those rejected from it."""
+    """A shard to compare with its source: the source images of its galaxies, and those rejected from it."""
 
     path: Path
     shard: Shard
@@ -136,8 +136,8 @@ class SourceTask:
 
 
 def _agree(data: bytes, example: schema.Example, crop: images.CropSettings) -> bool:
-    """Whether a stored image is the crop of a source image: in every pixel, or one level on average where a JPEG had to be
-    encoded again, perhaps by another version of the codec."""
+    """Whether a stored image is the crop of a source image: equal in every pixel, or within one level on average if a JPEG
+    had to be re-encoded, perhaps by another version of the codec."""
     stored = images.decode_stored(example.image, crop.encoding, crop.size, example.crop_offset)
     expected = images.store(data, crop)
     if crop.encoding == "jpeg" and not expected.lossless:
@@ -148,7 +148,7 @@ def _agree(data: bytes, example: schema.Example, crop: images.CropSettings) -> b
 
 @dataclass(frozen=True)
 class Compared:
-    """What a comparison found: the id (int64) and CRC-32 (uint32) of each source image that was read."""
+    """The result of a comparison: findings, and id (int64) and CRC-32 (uint32) of each source image that was read."""
 
     findings: tuple[Finding, ...]
     ids: np.ndarray
@@ -169,11 +169,11 @@ def check_against_source(task: SourceTask, on_image: Callable[[], None]) -> Comp
                 try:
                     data, crcs[example.galaxy_id], _ = reader.read(task.images, row)
                     if not _agree(data, example, task.crop):
-                        faults.add("pixels that are not those of the source, galaxy", example.galaxy_id)
+                        faults.add("pixels that differ from the source, galaxies", example.galaxy_id)
                 except ImageError as error:
-                    faults.add("images that cannot be compared with the source, galaxy", f"{example.galaxy_id} ({error})")
+                    faults.add("images that cannot be compared with the source, galaxies", f"{example.galaxy_id} ({error})")
                 if not np.array_equal(task.targets[row], example.targets, equal_nan=True):
-                    faults.add("targets that are not those of the source, galaxy", example.galaxy_id)
+                    faults.add("targets that differ from the source, galaxies", example.galaxy_id)
             on_image()
         for row, galaxy_id in enumerate(task.rejected.galaxy_id.tolist()):
             try:

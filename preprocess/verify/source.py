@@ -1,4 +1,4 @@
-"""Hold a dataset against its source: every galaxy stored where the plan puts it, or rejected; and every pixel."""
+"""Compare a dataset with its source: every galaxy is stored in its planned place or rejected, and every pixel agrees."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,7 +19,7 @@ from tfrecords.progress import progress_bar
 
 
 def _rejected_ids(data: Dataset) -> list[int]:
-    """The galaxies in rejected.csv; none where that is damaged, which is a finding of its own."""
+    """The galaxies in rejected.csv; none if the file is damaged, which is a separate finding."""
     try:
         return [*data.rejected()]
     except DatasetError:
@@ -27,7 +27,7 @@ def _rejected_ids(data: Dataset) -> list[int]:
 
 
 def _check_members(data: Dataset, contents: list[Contents], survey: Survey, shards: list[plan.ShardPlan]) -> Iterator[Finding]:
-    """Every galaxy of the source must be stored where the plan puts it, or be rejected; and none besides."""
+    """Check that every galaxy of the source is stored in its planned place or rejected, and that there are no others."""
     rejected = _rejected_ids(data)
     planned = {shard.name: survey.images.galaxy_id[shard.rows] for shard in shards}
     for content in contents:
@@ -35,21 +35,21 @@ def _check_members(data: Dataset, contents: list[Contents], survey: Survey, shar
         expected = expected[~np.isin(expected, rejected)]
         faults = Faults(content.shard.name)
         for galaxy_id in np.setdiff1d(expected, content.ids):
-            faults.add("galaxies of the source that are neither stored here nor rejected, galaxy", galaxy_id)
+            faults.add("galaxies of the source neither stored here nor rejected", galaxy_id)
         for galaxy_id in np.setdiff1d(content.ids, expected):
-            faults.add("galaxies that the source does not put here, galaxy", galaxy_id)
+            faults.add("galaxies that do not belong here according to the source", galaxy_id)
         if not len(np.setxor1d(expected, content.ids)) and not np.array_equal(expected, content.ids):
-            faults.add("its galaxies are not in the order of the plan")
+            faults.add("its galaxies are not in the planned order")
         yield from faults.findings()
     for name, ids in planned.items():
         if len(ids := ids[~np.isin(ids, rejected)]):
-            yield Finding("error", name, f"should be there: the source puts {len(ids):,} galaxies into it, first {ids[0]}")
+            yield Finding("error", name, f"is missing: the source has {len(ids):,} galaxies for it, first {ids[0]}")
 
 
 def _source_tasks(
     data: Dataset, crop: CropSettings, contents: list[Contents], survey: Survey, shards: list[plan.ShardPlan]
 ) -> Iterator[SourceTask]:
-    """A comparison for every shard that was found intact: of a damaged one there is nothing to compare."""
+    """Yield a comparison for every intact shard; damaged ones cannot be compared."""
     rejected = _rejected_ids(data)
     rows_of = {shard.name: shard.rows for shard in shards}
     ids = survey.images.galaxy_id
@@ -65,14 +65,14 @@ def _source_tasks(
 
 
 def _check_listed(data: Dataset, survey: Survey, shards: list[plan.ShardPlan]) -> Iterator[Finding]:
-    """Names and rejected images must be those of the source."""
+    """Check that names and rejected images are those of the source."""
     images = survey.images
     rows = plan.planned_rows(shards)
     for name, listed, expected in (
         (dataset.NAMES, data.names, rows[images.named[rows] == 1]),
         (dataset.REJECTED, data.rejected, rows[np.isin(images.galaxy_id[rows], _rejected_ids(data))]),
     ):
-        with suppress(DatasetError):  # damaged: a finding of its own
+        with suppress(DatasetError):  # damaged: a separate finding
             if listed() != {int(images.galaxy_id[row]): images.path(row) for row in expected}:
                 yield Finding("error", name, "does not agree with the source")
 
@@ -80,17 +80,17 @@ def _check_listed(data: Dataset, survey: Survey, shards: list[plan.ShardPlan]) -
 def _check_provenance(
     data: Dataset, survey: Survey, shards: list[plan.ShardPlan], compared: list[Compared]
 ) -> Iterator[Finding]:
-    """What the manifest says of the source must be what it is."""
+    """Check the manifest's entries about the source."""
     expected = surveys.summarise(survey)
     ids = np.concatenate([result.ids for result in compared]) if compared else np.zeros(0, np.int64)
     planned = survey.images.galaxy_id[plan.planned_rows(shards)]
     order = np.argsort(ids)
-    if np.array_equal(ids[order], planned):  # else galaxies are missing, which is a finding of its own
+    if np.array_equal(ids[order], planned):  # else galaxies are missing, which is a separate finding
         crcs = np.concatenate([result.crcs for result in compared])[order]
         expected["fingerprint"] = surveys.fingerprint(expected["listing"], crcs)
     for name, value in expected.items():
         if data.source.get(name) != value:
-            what = f"says of the source that {name} is {data.source.get(name)}, where it is {value}"
+            what = f"states {name} of the source as {data.source.get(name)} instead of {value}"
             yield Finding("error", dataset.MANIFEST, what)
 
 
@@ -103,15 +103,15 @@ def compare(
     solutions: Path | None,
     workers: int,
 ) -> Iterator[Finding]:
-    """Whether `data`, whose shards were found to hold `contents`, is what `src` gives with these settings.
+    """Yield the differences between `data`, whose shards hold `contents`, and what `src` gives with these settings.
 
-    solutions: the table of votes, where it is not in the source. Raises SourceError where the source cannot be read.
+    solutions: the table of votes, if it is not in the source. Raises SourceError if the source cannot be read.
     """
     with TemporaryDirectory(prefix="preprocess-verify-") as scratch:
         survey = surveys.survey_of(src, Path(scratch), solutions)
         if data.source.get("votes") and not survey.votes.sha256:
             raise SourceError(
-                f"{src}: the dataset was built with a table of votes that is not in it: name it with --solutions FILE"
+                f"{src}: has no table of votes, but the dataset was built with one: give it with --solutions FILE"
             )
         shards = plan.make(survey.galaxies, settings)
         yield from _check_members(data, contents, survey, shards)

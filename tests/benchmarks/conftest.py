@@ -1,4 +1,4 @@
-"""The benchmarks belong to the checkout alone: no install puts them on the path."""
+"""The benchmarks exist only in the checkout and are never installed, so the checkout is put on the path."""
 
 import sys
 from pathlib import Path

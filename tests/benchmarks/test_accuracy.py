@@ -1,4 +1,4 @@
-"""What is measured is what is shipped, and verdicts follow from the numbers."""
+"""The measured recipes are the shipped ones, and verdicts follow from the numbers."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ from trainer.config import RECIPES, TrainConfig
 
 @pytest.fixture(scope="module")
 def prepared(make_survey: SurveyMaker, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A `Work` on 60 galaxies, its survey in `survey`, a file of no weights in `weights`. Read-only."""
+    """A `Work` on 60 galaxies, with its survey in `survey` and a dummy weights file in `weights`. Read-only."""
     folder = tmp_path_factory.mktemp("accuracy")
     make_survey(folder / "survey", labelled=60, side=128, seed=2)
     (folder / "weights").write_bytes(b"none")
@@ -51,12 +51,12 @@ def test_a_folder_takes_runs_from_the_same_galaxies_and_weights_alone(prepared: 
         prepared.prepare(folder / "survey", tmp_path / "other")
     with pytest.raises(SystemExit, match="missing: no such file: give --weights"):
         prepared.prepare(folder / "survey", tmp_path / "missing")
-    with pytest.raises(SystemExit, match="holds no training_solutions_rev1"):
+    with pytest.raises(SystemExit, match="contains no training_solutions_rev1"):
         prepared.prepare(tmp_path, folder / "weights")
 
 
 def _run_plain(*arguments: object) -> str:
-    """What the plain loop prints, with small batches; in a process of its own, because it sets TensorFlow's global seed."""
+    """Run the plain loop with small batches; return its output. In a separate process, as it sets TensorFlow's global seed."""
     program = "from benchmarks.accuracy import plain_keras as plain; plain.WARMUP_STEPS, plain.BATCH_SIZE = 2, 8; plain.main()"
     command = [sys.executable, "-c", program, *map(str, arguments)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
@@ -119,7 +119,7 @@ def test_each_screened_change_has_its_own_name_and_is_a_valid_run() -> None:
 @pytest.mark.slow
 def test_the_interval_is_that_of_the_same_galaxies_and_holds_the_true_difference() -> None:
     generator = np.random.default_rng(0)
-    galaxies = generator.gamma(2.0, 0.006, 800)  # far more spread over galaxies than between models
+    galaxies = generator.gamma(2.0, 0.006, 800)  # far more spread between galaxies than between models
     assert tables.difference(galaxies, galaxies) == (0.0, 0.0, 0.0)
     found, low, high = tables.difference(1.1 * galaxies + generator.normal(0, 1e-4, 800), galaxies)
     assert found == pytest.approx((1.1**0.5 - 1) * galaxies.mean() ** 0.5, rel=0.02)
@@ -130,7 +130,7 @@ def test_the_interval_is_that_of_the_same_galaxies_and_holds_the_true_difference
         drawn = generator.choice(galaxies, 400)
         _, low, high = tables.difference(np.abs(drawn + noise), np.abs(drawn - noise))
         hits += low <= 0 <= high
-    assert 34 <= hits <= 40  # 95 % of intervals hold no difference where there is none
+    assert 34 <= hits <= 40  # 95 % of the intervals contain zero if there is no difference
 
 
 @pytest.mark.parametrize(
@@ -169,8 +169,8 @@ def test_finished_runs_are_kept_and_test_waits_for_all_of_them(
 
     for trial in CONFIRM[:-1]:
         finish(trial, 0.10 if trial.label == "best" else 0.12)
-        work.run(trial, tmp_path)  # nothing is left to do
-    with pytest.raises(SystemExit, match=r"1 are not \(article, batch 1, seed 0\)"):
+        work.run(trial, tmp_path)  # returns at once: the run is finished
+    with pytest.raises(SystemExit, match=r"1 missing \(article, batch 1, seed 0\)"):
         work.score_test()
     assert not (tmp_path / "test.json").exists()
     finish(CONFIRM[-1], 0.12)
@@ -185,4 +185,4 @@ def test_finished_runs_are_kept_and_test_waits_for_all_of_them(
     path = work.predictions_path(CONFIRM[0], "test", 8)
     path.write_text(path.read_text().replace("0.1", "0.2"))
     work.score_test()
-    assert "these were chosen after test was seen" in capsys.readouterr().out
+    assert "these were chosen after test was scored" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The GPU check starts everywhere: its modules import without GPU, PyTorch or network, and a small step runs on a CPU."""
+"""The GPU check runs on any machine: its modules import without GPU, PyTorch or network; small steps run on a CPU."""
 
 import importlib
 import json
@@ -81,5 +81,5 @@ def test_the_summary_holds_our_step_beside_that_of_pytorch() -> None:
     theirs = {"batch_size": 64, "precision": "bfloat16", "compiled": False, "images_per_second": 1000.0}
     lines = [{"step": "benchmark", "status": "measured", "figures": ours}, {"step": "torch", "status": "measured", **theirs}]
     assert summary(json.loads(json.dumps(lines))).endswith(
-        "step in batches of 64: 1,500 images/s, PyTorch eager 1,000: 1.50 times"
+        "step, batch size 64: 1,500 images/s, PyTorch eager 1,000: ratio 1.50"
     )

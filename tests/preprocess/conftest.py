@@ -1,4 +1,4 @@
-"""The program as its users run it, the processes it starts, and images that no program can use."""
+"""The program as its users run it, the processes it starts, and images that cannot be used."""
 
 import re
 import struct
@@ -22,13 +22,13 @@ _PROGRESS = re.compile(r"[a-z ]+: +\d+%\|")
 
 @pytest.fixture(scope="session")
 def command() -> list[str]:
-    """`preprocess`, by this Python."""
+    """The command `preprocess`, run by this Python."""
     return [sys.executable, "-m", "preprocess"]
 
 
 @pytest.fixture
 def run(command: list[str], tmp_path: Path) -> Run:
-    """A function that runs `preprocess` with arguments in a folder of its own, and gives status, stdout and stderr."""
+    """A function that runs `preprocess` with arguments in a folder of its own, and returns status, stdout and stderr."""
 
     def run(*arguments: Any, before: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -40,7 +40,7 @@ def run(command: list[str], tmp_path: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def said() -> Callable[[str], list[str]]:
-    """A function that gives the lines of a job's stderr, without its progress bars."""
+    """A function that returns the lines of a job's stderr, without its progress bars."""
 
     def said(stderr: str) -> list[str]:
         lines = stderr.replace("\r", "\n").splitlines()
@@ -51,7 +51,7 @@ def said() -> Callable[[str], list[str]]:
 
 @pytest.fixture(scope="session")
 def contents() -> Callable[[Path], dict[str, bytes]]:
-    """A function that gives every file below a folder, hidden ones too: relative path -> bytes."""
+    """A function that returns every file below a folder, hidden ones too: relative path -> bytes."""
 
     def contents(folder: Path) -> dict[str, bytes]:
         return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -61,7 +61,7 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
 
 @pytest.fixture(scope="session")
 def examples() -> Callable[[Dataset], dict[int, tuple[str, schema.Example]]]:
-    """A function that gives all that a dataset holds: galaxy -> its split and its example."""
+    """A function that returns all that a dataset holds: galaxy -> its split and its example."""
 
     def examples(dataset: Dataset) -> dict[int, tuple[str, schema.Example]]:
         found = {}
@@ -76,7 +76,7 @@ def examples() -> Callable[[Dataset], dict[int, tuple[str, schema.Example]]]:
 
 @pytest.fixture(scope="session")
 def children() -> Callable[[int], list[int]]:
-    """A function that gives the processes that a process has started; none where it is gone."""
+    """A function that returns the processes that a process has started; none if it has gone."""
 
     def children(pid: int) -> list[int]:
         try:
@@ -88,7 +88,7 @@ def children() -> Callable[[int], list[int]]:
 
 
 def _state(pid: int) -> str:
-    """A process' letter in /proc, X where it is gone."""
+    """The state of a process as its letter in /proc; X if it has gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -97,7 +97,7 @@ def _state(pid: int) -> str:
 
 @pytest.fixture(scope="session")
 def assert_all_end() -> Callable[[list[int]], None]:
-    """A function that fails where one of these processes is still there after ten seconds."""
+    """A function that fails if one of these processes is still running after ten seconds."""
 
     def assert_all_end(pids: list[int]) -> None:
         until = time.monotonic() + 10
@@ -109,7 +109,7 @@ def assert_all_end() -> Callable[[list[int]], None]:
 
 
 def _png(width: int, height: int, bits: int, rows: bytes) -> bytes:
-    """A PNG of RGB pixels with as many bits per channel, whose header may promise more than `rows` holds."""
+    """A PNG of RGB pixels with `bits` bits per channel, whose header may promise more than `rows` holds."""
     chunks = (
         (b"IHDR", struct.pack(">2I5B", width, height, bits, 2, 0, 0, 0)),
         (b"IDAT", zlib.compress(rows)),

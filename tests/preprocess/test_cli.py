@@ -1,10 +1,12 @@
-"""What the command line says and the status it ends with, as a user and a script see them."""
+"""What the command line prints and its exit status, as users and scripts see them."""
 
 import csv
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +27,7 @@ SMALL = ("--size=32", "--encoding=png", "--workers=1")
 
 @pytest.fixture
 def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Main:
-    """A function that runs main() in this process and gives its exit status, stdout and stderr."""
+    """A function that runs main() in this process and returns its exit status, stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["preprocess", *map(str, arguments)])
@@ -36,6 +38,31 @@ def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
         return ended.value.code, output.out, output.err
 
     return run
+
+
+def test_the_next_commands_of_the_demo_work_in_a_shell_whatever_its_folder_is_called(run: Run, tmp_path: Path) -> None:
+    """In a folder whose name needs quotes: build what `next:` names, and read `then:` as `trainer` reads it."""
+    name = "my demo's $galaxies"
+    lines = run("demo", "--out", name, "--galaxies=12").stdout.splitlines()
+    [following], [last] = (
+        [line.removeprefix(word) for line in lines if line.startswith(word)] for word in ("next: ", "then: ")
+    )
+    command = f"{shlex.join([sys.executable, '-m', 'preprocess'])} {following.removeprefix('preprocess ')}"
+    built = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path, check=True)
+    dataset = open_dataset(tmp_path / "data" / name)
+    assert dataset.size == 32 and sum(dataset.galaxies(split) for split in ("train", "validation", "test")) == 12
+    program, *flags = shlex.split(last)
+    assert (program, flags[flags.index("--tfrecords") + 1]) == ("trainer", f"data/{name}")
+    assert shlex.split(built.stdout.splitlines()[-1]) == ["next:", "trainer", "--tfrecords", f"data/{name}"]
+
+
+def test_a_dataset_without_votes_is_for_prediction_and_the_last_line_says_so(
+    run_main: Main, survey: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    code, said, _ = run_main("--src", survey / "images_test_rev1", "--out", out, *SMALL)
+    assert code == 0 and "next:" not in said
+    assert said.splitlines()[-1].endswith(f"to predict these: trainer predict --run RUN --tfrecords {out} --out FILE.csv")
 
 
 def test_a_job_ends_with_status_0_and_what_it_made(run_main: Main, survey: Path, tmp_path: Path) -> None:
@@ -64,7 +91,7 @@ def test_what_was_left_out_or_kept_is_told(
     assert [line for line in said.splitlines() if line.startswith("  ") and " MB" not in line] == [
         f"  6 images could not be used: see {tmp_path}/out/rejected.csv",
         "  10 images have no votes",
-        "  2 rows of votes have no image and were left out",
+        "  2 rows of the table of votes have no image and were ignored",
         "  22 images keep the split of their folder",
     ]
 
@@ -80,7 +107,9 @@ def test_every_flag_reaches_the_job(run_main: Main, survey: Path, tmp_path: Path
     assert run_main(f"--src={survey}", f"--out={out}", f"--solutions={votes}", "--workers=2", *flags)[0] == 0
     assert open_dataset(out).settings == values
     code, _, err = run_main(f"--src={survey}", f"--out={out}", *SMALL)
-    assert code == 1 and err.startswith(f"error: {out}: holds a dataset made differently (crop_fraction was 0.75, now 0.5; ")
+    assert code == 1 and err.startswith(
+        f"error: {out}: holds a dataset with other settings or source (crop_fraction was 0.75, now 0.5; "
+    )
     assert run_main(f"--src={survey}", f"--out={out}", "--overwrite", *SMALL)[0] == 0
     assert open_dataset(out).size == 32
 
@@ -98,7 +127,7 @@ def test_the_defaults_are_the_articles(run: Run, survey: Path, tmp_path: Path) -
     ("arguments", "line"),
     [
         ([], "preprocess: error: the following arguments are required: --src"),
-        (["bild"], "preprocess: no command 'bild': choose from "),
+        (["bild"], "preprocess: unknown command 'bild': choose from "),
         (["--src=.", "--size=0"], "preprocess: error: argument --size: 0 is not a whole number from 1 to 10000"),
         (["--src=.", "--crop_fraction=1.5"], "preprocess: error: argument --crop_fraction: 1.5 is not a number from 0 to 1"),
         (["--src=.", "--jpeg_quality=101"], "preprocess: error: argument --jpeg_quality: 101 is not a whole number"),
@@ -111,12 +140,12 @@ def test_the_defaults_are_the_articles(run: Run, survey: Path, tmp_path: Path) -
         (["verify"], "preprocess verify: error: the following arguments are required: --tfrecords"),
         (
             ["verify", "--tfrecords=.", "--solutions=votes.csv"],
-            "error: --solutions is the table of votes of a source: give --src",
+            "error: --solutions is compared only together with its source: give --src",
         ),
         (["demo"], "preprocess demo: error: the following arguments are required: --out"),
         (
             ["demo", "--out=x", "--galaxies=0"],
-            "preprocess demo: error: argument --galaxies: 0 is not a whole number from 10 up",
+            "preprocess demo: error: argument --galaxies: 0 is not a whole number of at least 10",
         ),
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else "",
@@ -156,12 +185,12 @@ GIVE = "give --src the folder or zip that holds"
     [
         ("kagle", lambda path: None, f"no such folder or zip: {GIVE} the images and the table of votes"),
         ("kagle.zip", lambda path: None, f"no such folder or zip: {GIVE} the images and the table of votes"),
-        ("kaggle.tar", _text, f"no folder and no zip: {GIVE} the images and the table of votes"),
-        ("kaggle.zip", _text, "no zip, or one that is cut off: copy or download it again"),
-        ("kaggle.zip", _cut_off, "no zip, or one that is cut off: copy or download it again"),
-        ("kaggle.zip", _empty_zip, f"no JPEG or PNG images in it: {GIVE} them"),
-        ("kaggle", Path.mkdir, f"no JPEG or PNG images in it: {GIVE} them"),
-        ("kaggle", _broken_inside, "no zip, or one that is cut off: copy or download it again"),
+        ("kaggle.tar", _text, f"not a folder or zip: {GIVE} the images and the table of votes"),
+        ("kaggle.zip", _text, "not a zip, or cut off: copy or download it again"),
+        ("kaggle.zip", _cut_off, "not a zip, or cut off: copy or download it again"),
+        ("kaggle.zip", _empty_zip, f"holds no JPEG or PNG images: {GIVE} them"),
+        ("kaggle", Path.mkdir, f"holds no JPEG or PNG images: {GIVE} them"),
+        ("kaggle", _broken_inside, "not a zip, or cut off: copy or download it again"),
     ],
 )
 def test_a_source_that_cannot_be_used_is_status_1_and_exactly_one_line_that_names_it(
@@ -202,12 +231,12 @@ def test_fractions_that_add_up_to_more_than_1_fail_with_one_line(run: Run, surve
         (
             ["--max_bad_fraction=0.03"],
             "1 of 28 images could not be used, above --max_bad_fraction 0.03; first images_training_rev1/100007.jpg: "
-            "the file is empty: replace these images and run again with --overwrite, or allow for more of them",
+            "the file is empty: replace these images and run again with --overwrite, or allow more bad images",
         ),
         (
             ["--on_bad_image=fail"],
             "{galaxy}: the file is empty: replace or remove this image, then run again with --overwrite, "
-            "or leave such images out with --on_bad_image skip",
+            "or omit such images with --on_bad_image skip",
         ),
     ],
 )
@@ -258,8 +287,8 @@ def test_a_damaged_dataset_is_verified_with_status_1_a_table_and_a_line(run_main
     assert code == 1
     assert table.splitlines() == [
         "level    where                                         what",
-        f"error    {shard.name} has {len(whole) - 1:,} bytes where {len(whole):,} were written",
-        f"error    {shard.name} its SHA-256 is not that of the manifest",
+        f"error    {shard.name} has {len(whole) - 1:,} bytes instead of {len(whole):,}",
+        f"error    {shard.name} its SHA-256 differs from that in the manifest",
         f"error    {shard.name} record 3 is cut off",
         "error    rejected.csv                                  is missing",
     ]
@@ -291,8 +320,8 @@ def test_an_address_in_place_of_a_path_is_refused_with_what_to_do(
     code, out, err = run_main(*(argument.format(survey=survey, address=address) for argument in arguments))
     assert (code, out) == (1, "")
     assert err == (
-        f"error: {address}: is an address, and this program reads and writes files of this machine alone: "
-        "copy or mount it (gcsfuse, s3fs, rclone) and give the path here\n"
+        f"error: {address}: is an address, but this program reads and writes only local files: "
+        "copy or mount it (gcsfuse, s3fs, rclone) and give the local path\n"
     )
     assert not [*tmp_path.iterdir()]
 

@@ -1,4 +1,4 @@
-"""A Dask cluster writes the same bytes as this machine, and what is wrong with it is said in one line."""
+"""A Dask cluster writes the same bytes as this machine, and its faults are reported in one line."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def test_a_bad_image_is_refused_as_on_this_machine(
 
 
 def test_workers_that_see_something_else_are_refused(cluster: str) -> None:
-    with pytest.raises(ConfigError, match=r"Dask worker tcp://\S+ has \d+ where this process has \d+: make both the same"):
+    with pytest.raises(ConfigError, match=r"Dask worker tcp://\S+ has \d+, but this process has \d+: make both the same"):
         list(run_dask(_twice, [1], cluster, _process, lambda images: None))
 
 
@@ -95,7 +95,7 @@ def test_workers_that_see_something_else_are_refused(cluster: str) -> None:
 def test_a_worker_of_another_version_that_joins_late_ends_the_job_before_its_shard_counts(
     make_survey: Callable[..., Path], build_settings: Callable[..., BuildSettings], tmp_path: Path
 ) -> None:
-    """Whoever joins after the first look at all workers is asked with every shard that it writes."""
+    """A worker that joins after the first check of all workers is checked with every shard that it writes."""
     root = Path(__file__).parents[2]
     for name in ("preprocess", "tfrecords"):
         shutil.copytree(root / name, tmp_path / "other" / name)
@@ -125,8 +125,8 @@ def test_a_worker_of_another_version_that_joins_late_ends_the_job_before_its_sha
             late[0].kill()
             late[0].wait()
     message = str(caught.value)
-    assert f"has galaxy-zoo-vgg16 9.9.9 and not {__version__}, so galaxy_zoo-" in message
-    assert message.endswith("is left out: make all workers the same and run the same command again")
+    assert f"has galaxy-zoo-vgg16 9.9.9 instead of {__version__}, so galaxy_zoo-" in message
+    assert message.endswith("is discarded: install the same versions on all workers and run the same command again")
     receipts = [json.loads(path.read_text()) for path in out.glob(".preprocess/receipts/*.json")]
     assert receipts and {receipt["tool"]["galaxy-zoo-vgg16"] for receipt in receipts} == {__version__}
 
@@ -157,6 +157,6 @@ def _die(task: int, on_image: Callable[[], None]) -> int:
 def test_workers_that_die_end_the_job_with_one_line() -> None:
     with (
         distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
-        pytest.raises(GalaxyZooError, match="lost its workers or its scheduler: look at their logs"),
+        pytest.raises(GalaxyZooError, match="lost its workers or its scheduler: check their logs"),
     ):
         list(run_dask(_die, [1], cluster.scheduler_address, _nothing, lambda images: None))

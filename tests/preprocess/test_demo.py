@@ -1,4 +1,4 @@
-"""The synthetic survey: reproducible, in Kaggle's layout, with votes that obey the tree and say what was drawn."""
+"""The synthetic survey: reproducible, in Kaggle's layout, with votes that obey the tree and match what was drawn."""
 
 import csv
 from dataclasses import replace
@@ -32,7 +32,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def population() -> tuple[list[Galaxy], np.ndarray]:
-    """400 galaxies and the votes on them; nothing is drawn, so that it is quick."""
+    """400 galaxies and the votes on them; no image is drawn, which saves time."""
     galaxies, votes = [], []
     for index in range(400):
         generator = np.random.default_rng([0, 0, index])
@@ -46,7 +46,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def mean_votes(galaxy: Galaxy, column: str) -> float:
-    """What 100 groups of volunteers say on average."""
+    """The mean votes of 100 groups of volunteers."""
     generator = np.random.default_rng(0)
     return float(np.mean([demo.draw_votes(galaxy, generator)[COLUMN_INDEX[column]] for _ in range(100)]))
 
@@ -208,7 +208,7 @@ def test_refuses_what_is_already_there_and_leaves_it_alone(tmp_path: Path, is_fi
     mine = out if is_file else out / "mine.txt"
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("keep me")
-    with pytest.raises(ConfigError, match=r"kaggle: already there .* choose another --out"):
+    with pytest.raises(ConfigError, match=r"kaggle: already exists .* choose another --out"):
         demo.make_demo(out, galaxies=10, seed=0, workers=1)
     assert contents(tmp_path) == {str(mine.relative_to(tmp_path)): b"keep me"}
 

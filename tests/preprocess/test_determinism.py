@@ -1,4 +1,4 @@
-"""The bytes of a dataset follow from its source's content and the settings: not from who reads it, where, or how packed."""
+"""The bytes of a dataset follow from its source's content and the settings, not from the machine, place or packing."""
 
 import hashlib
 import os
@@ -23,12 +23,12 @@ BAD = BadImages(max_fraction=0.3)
 
 
 def _zip(folder: Path, target: Path) -> Path:
-    """The files of a folder, below its name, as Kaggle's zips have them; or a single file."""
+    """Zip a folder, under its name as in Kaggle's zips, or a single file."""
     return Path(shutil.make_archive(str(target / folder.stem), "zip", folder.parent, folder.name))
 
 
 def _pack(src: Path, form: str, target: Path) -> Path:
-    """The source in another form, in a new folder `target`."""
+    """Put the source in another form into a new folder `target`."""
     if form == "folder":
         return src
     target.mkdir()
@@ -80,7 +80,7 @@ def forms(spoiled: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 def _runs(forms: dict[str, Path], encoding: str) -> Iterator[tuple[str, Path, int]]:
     for form, src in forms.items():
-        if encoding == "jpeg" or form in FORMS[:4]:  # the bytes are found before they are encoded
+        if encoding == "jpeg" or form in FORMS[:4]:  # how bytes are read does not depend on the encoding
             yield form, src, 1
     for workers in (2, 5):
         yield f"{workers} workers", forms["folder"], workers

@@ -1,6 +1,6 @@
-"""Shards are written by processes that count what they do, stop when told, and never outlive the job.
+"""Worker processes count their images, stop when told, and never outlive the job.
 
-No task is made before one of them is about to be free for it.
+A task is made only when one of them is about to be free for it.
 """
 
 import itertools
@@ -22,14 +22,14 @@ from preprocess.shard import Receipt, ShardTask, write_shard
 from tfrecords.errors import GalaxyZooError, SourceError
 from tfrecords.images import CropSettings
 
-# 24 crops enlarged to this take a second or more: far longer than a worker goes on before it looks for a word to stop.
+# Enlarging 24 crops to this takes a second or more: far longer than a worker runs between checks for a stop.
 SLOW = 1500
 Make = Callable[..., Iterator[ShardTask]]
 
 
 @pytest.fixture
 def make_tasks(survey: Path, tmp_path: Path) -> Make:
-    """A function that gives tasks without an end: make_tasks(galaxies=(1, 2, 3), size=32) has 1, 2, 3, 1, 2, ... galaxies."""
+    """A function that yields endless tasks: make_tasks(galaxies=(1, 2, 3), size=32) has 1, 2, 3, 1, 2, ... galaxies."""
     for name in ("out", "work", "scratch"):
         (tmp_path / name).mkdir()
 
@@ -47,7 +47,7 @@ def make_tasks(survey: Path, tmp_path: Path) -> Make:
 
 @pytest.fixture
 def unreadable(tmp_path: Path) -> Path:
-    """A survey whose one image is none."""
+    """A survey whose only file is not an image."""
     folder = tmp_path / "unreadable"
     folder.mkdir()
     (folder / "100000.jpg").write_bytes(b"GalaxyID,Class1.1\n")
@@ -56,7 +56,7 @@ def unreadable(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def as_worker() -> Iterator[Callable[[int], Any]]:
-    """A function that makes this process a worker, told to stop or not, and gives its counter of images."""
+    """A function that makes this process a worker, told to stop or not, and returns its counter of images."""
     before = signal.getsignal(signal.SIGINT)
 
     def start(stop: int) -> Any:
@@ -124,7 +124,7 @@ def test_a_task_is_made_only_when_a_worker_is_about_to_be_free(make_tasks: Make,
     received: list[Receipt] = []
 
     def tasks() -> Iterator[ShardTask]:
-        for task in make_tasks():  # without an end
+        for task in make_tasks():  # endless
             made.append(len(received))
             assert len(made) - len(received) <= workers + 1
             yield task
@@ -153,7 +153,7 @@ def test_what_the_tasks_iterator_raises_reaches_the_caller_and_ends_the_workers(
 def test_what_a_worker_raises_reaches_the_caller_and_stops_the_others(
     make_tasks: Make, unreadable: Path, tmp_path: Path
 ) -> None:
-    """Tasks without an end, and long ones: without an error this would never return."""
+    """The tasks are long and endless: without an error this would never return."""
     bad = replace(next(make_tasks(source=unreadable)), name="bad")
     tasks = itertools.chain(itertools.islice(make_tasks((24,), SLOW), 1), [bad], make_tasks((24,), SLOW))
     with pytest.raises(SourceError, match=r"100000\.jpg: not a readable JPEG or PNG"):
@@ -220,7 +220,7 @@ def test_a_worker_leaves_ctrl_c_to_its_parent(as_worker: Callable[[int], Any]) -
 def test_ctrl_c_while_workers_start_reaches_the_caller_afterwards() -> None:
     reached = False
     with pytest.raises(KeyboardInterrupt), engines.starting_workers():
-        # As the terminal's comes to a process of one thread; pytest-xdist has others, and the system may choose any.
+        # To the main thread, as in a process of one thread: pytest-xdist has others, and the system may choose any.
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         reached = True
     assert reached

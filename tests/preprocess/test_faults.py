@@ -1,4 +1,4 @@
-"""A fault of the machine costs time, never a byte; a fault of an image costs that image, and is said."""
+"""A fault of the machine costs time but never a byte; a bad image costs only that image, and is reported."""
 
 import csv
 import os
@@ -30,8 +30,8 @@ Said = Callable[[str], list[str]]
 Ready = Callable[[list[int]], bool]
 Killed = Callable[[list[str], Ready], bool]
 MOMENTS = 12
-# Runs a job again and again, each time in a new folder, and kills it before its first, second, third ... change of
-# the file system, until one run was not killed, or got so far that it begins anew. Python tells an audit hook of each.
+# Runs a job again and again, each time in a new folder, and kills it before its first, second, third ... change of the
+# file system, which Python reports to an audit hook. Ends when a run is not killed, or has removed the old dataset.
 KILLER = """
 import itertools, os, shutil, signal, sys
 from pathlib import Path
@@ -66,7 +66,7 @@ for step in itertools.count():
 
 
 def _seconds(job: list[str]) -> float:
-    """Run a job; the seconds of processor time it took, its workers' too: unlike the clock's they know no busy machine."""
+    """Run a job; return the processor time of all its processes in seconds, which unlike clock time depends little on load."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(job, check=True, capture_output=True, timeout=120)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -74,7 +74,7 @@ def _seconds(job: list[str]) -> float:
 
 
 def _used(pid: int) -> float:
-    """The processor time of a process so far in seconds; 0 where it is gone."""
+    """The processor time of a process so far in seconds; 0 if it has gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -84,13 +84,13 @@ def _used(pid: int) -> float:
 
 @pytest.fixture
 def killed(children: Children, assert_all_end: AllEnd) -> Killed:
-    """A function that starts a job, kills it as soon as `ready` says so of its processes, and tells whether it ever did."""
+    """A function that starts a job, kills it as soon as `ready` is true of its processes, and returns whether it was killed."""
 
     def killed(job: list[str], ready: Ready) -> bool:
         process = subprocess.Popen(job, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 120
         while process.poll() is None:
-            assert time.monotonic() < until, f"the job (process {process.pid}) neither ends nor gets anywhere"
+            assert time.monotonic() < until, f"the job (process {process.pid}) does not end"
             workers = children(process.pid)
             if ready([process.pid, *workers]):
                 process.kill()
@@ -105,36 +105,36 @@ def killed(children: Children, assert_all_end: AllEnd) -> Killed:
 
 
 def _has_used(seconds: float) -> Ready:
-    """Whether a job's processes have used so much processor time."""
+    """A function that tests whether a job's processes have used this much processor time."""
     return lambda pids: sum(map(_used, pids)) >= seconds
 
 
 def _receipts(out: Path) -> int:
-    """How many shards of an unfinished job are finished."""
+    """The number of finished shards of an unfinished job."""
     return len(list(out.glob(".preprocess/receipts/*.json")))
 
 
 def _has_finished(out: Path, shards: int) -> Ready:
-    """Whether a job has finished so many shards."""
+    """A function that tests whether a job has finished this many shards."""
     return lambda pids: _receipts(out) >= shards
 
 
 @pytest.fixture(scope="module")
 def job(command: list[str], survey: Path) -> list[str]:
-    """A job of 15 shards, enlarged so that it takes its time, without its --out."""
+    """A job of 15 shards, without its --out; enlarging the crops makes it slow enough to be killed."""
     flags = "--size=600 --encoding=png --examples_per_shard=2 --validation_fraction=0.2 --test_fraction=0.2 --workers=2"
     return [*command, f"--src={survey}", *flags.split()]
 
 
 @pytest.fixture(scope="module")
 def settings(build_settings: Settings) -> BuildSettings:
-    """Those of `job`."""
+    """The settings of `job`."""
     return build_settings(size=600, examples_per_shard=2)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(job: list[str], contents: Contents, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], float]:
-    """The bytes of the dataset of `job` when nobody disturbs it, and its seconds of processor time."""
+    """The bytes of the dataset of `job` when it is not disturbed, and its processor time in seconds."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     seconds = _seconds([*job, f"--out={out}"])
     return contents(out), seconds
@@ -209,7 +209,7 @@ def test_a_job_killed_before_any_single_change_of_the_file_system_comes_to_the_s
         unfinished += "manifest.json" not in there and not there.keys() <= {"galaxy_zoo-unlabelled.tfrecord-00000-of-00001"}
         build_dataset(src, out, settings, overwrite=overwrite)
         assert contents(out) == expected, out.name
-    assert unfinished >= 7  # amid the commit, or amid the removal of the old dataset
+    assert unfinished >= 7  # during the commit, or during the removal of the old dataset
 
 
 @pytest.mark.slow
@@ -287,12 +287,12 @@ def test_of_two_jobs_at_once_one_makes_the_dataset_and_the_other_says_that_it_is
 def test_a_job_stopped_by_a_full_disk_leaves_no_partial_file_and_goes_on_when_there_is_room(
     job: list[str], undisturbed: tuple[dict[str, bytes], float], contents: Contents, said: Said, tmp_path: Path
 ) -> None:
-    # A file system of 1 MB for these processes alone, in a user namespace where those are allowed.
+    # A file system of 1 MB for these processes alone, in a user namespace if those are allowed.
     disk = tmp_path / "disk"
     disk.mkdir()
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     if not shutil.which("unshare") or subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no user namespaces here to mount a small disk in")
+        pytest.skip("no user namespace to mount a small disk in")
     script = """
         disk=$0; mount -t tmpfs -o size=1m none "$disk" || exit 99
         "$@"; echo status $?; find "$disk" -name "*.partial"; ls "$disk/out" | grep -c tfrecord
@@ -355,7 +355,7 @@ def test_more_bad_images_than_allowed_end_the_job_without_a_dataset(
         build_dataset(src, out, build_settings(examples_per_shard=40), workers=workers, bad=bad)
     said = "6 of 34 images could not be used, above --max_bad_fraction 0.17; first images_test_rev1/80000"
     assert str(caught.value).startswith(said if bad.skip else f"{src}/images_test_rev1/80000")
-    assert bad.skip or "or leave such images out with --on_bad_image skip" in str(caught.value)
+    assert bad.skip or "or omit such images with --on_bad_image skip" in str(caught.value)
     assert not {"manifest.json", "dataset_info.json", "features.json", "rejected.csv"} & set(contents(out))
     assert not list(out.rglob("*.partial"))
 
@@ -380,5 +380,5 @@ def test_a_source_without_one_usable_image_is_refused(build_settings: Settings, 
         (tmp_path / "galaxies" / name).write_bytes(b"")
     with pytest.raises(SourceError) as caught:
         build_dataset(tmp_path / "galaxies", tmp_path / "out", build_settings(), bad=BadImages(max_fraction=1))
-    assert str(caught.value) == f"{tmp_path}/galaxies: not one image could be used; first 1.jpg: the file is empty"
+    assert str(caught.value) == f"{tmp_path}/galaxies: no image could be used; first 1.jpg: the file is empty"
     assert not (tmp_path / "out" / "manifest.json").exists()

@@ -1,4 +1,4 @@
-"""A job needs few and light libraries, and little memory, in every one of its processes."""
+"""A job needs only a few light libraries and little memory in each of its processes."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import pytest
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 HEAVY = ("tensorflow", "tensorflow_datasets", "keras", "jax", "torch", "pandas", "matplotlib", "h5py")
-# A job whose worker, after it has written a shard, tells what it has imported.
+# A job whose worker lists the modules that it has imported after writing a shard.
 SPY = """
 import sys
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_a_worker_loads_no_heavy_library(survey: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_job_and_its_check_import_neither_tensorflow_nor_matplotlib(run: Run, survey: Path, tmp_path: Path) -> None:
-    # One that cannot be imported lies before the real one: a process that tried would fail the job.
+    # Modules that cannot be imported hide the real ones: a process that tried to import one would fail the job.
     for name in ("tensorflow", "tensorflow_datasets", "keras", "matplotlib"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
     built = run("--src", survey, "--out", "data", "--size=32", "--workers=2", "--examples_per_shard=4")
@@ -82,7 +82,7 @@ def test_a_job_and_its_check_import_neither_tensorflow_nor_matplotlib(run: Run, 
 
 
 def _resident_megabytes(pid: int) -> float:
-    """The memory that a process holds, its libraries in full; 0 where it is gone."""
+    """The memory that a process holds, including all its libraries; 0 if it has gone."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""A dataset follows from its source and settings alone, and what lies in --out is never lost unasked."""
+"""A dataset follows from its source and settings alone, and nothing in --out is lost unless the user asks for it."""
 
 import csv
 import hashlib
@@ -25,7 +25,7 @@ Contents = Callable[[Path], dict[str, bytes]]
 Examples = Callable[[Dataset], dict[int, tuple[str, Example]]]
 NO_TABLE = (
     "no table of votes (training_solutions_rev1.csv or target_data/targets.csv): all {} galaxies are unlabelled; "
-    "name one with --solutions FILE if there is one"
+    "if you have one, give it with --solutions FILE"
 )
 
 
@@ -37,7 +37,7 @@ def own_survey(survey: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """A function that gives what was warned about so far."""
+    """A function that returns the warnings so far."""
     caplog.set_level(logging.WARNING)
     return lambda: [record.getMessage() for record in caplog.records]
 
@@ -107,7 +107,7 @@ def test_other_settings_are_refused_with_what_differs_and_nothing_is_touched(
     with pytest.raises(ConfigError) as caught:
         build_dataset(survey, out, build_settings(**changes))
     advice = "choose another --out, or replace it with --overwrite"
-    assert str(caught.value) == f"{out}: holds a dataset made differently ({difference}): {advice}"
+    assert str(caught.value) == f"{out}: holds a dataset with other settings or source ({difference}): {advice}"
     assert contents(out) == before
 
 
@@ -148,7 +148,7 @@ def test_a_folder_with_other_files_is_refused_and_untouched(
 def test_no_name_of_ours_makes_a_users_file_ours(
     survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path, name: str, before: str
 ) -> None:
-    """Ownership is what a manifest or a job under way lists, and never a guess from a name."""
+    """A file is ours only if a manifest or a job in progress lists it, never because of its name."""
     out = tmp_path / "out"
     if before == "a dataset":
         build_dataset(survey, out, build_settings())
@@ -167,7 +167,7 @@ def test_no_name_of_ours_makes_a_users_file_ours(
 def test_a_dataset_of_another_builder_is_left_alone(
     survey: Path, build_settings: Settings, contents: Contents, tmp_path: Path
 ) -> None:
-    """As TFDS itself lays out a dataset of this name: the same file names, and no manifest of ours."""
+    """As TFDS lays out a dataset of this name: with the same file names, but without our manifest."""
     out = tmp_path / "galaxy_zoo" / "1.0.0"
     out.mkdir(parents=True)
     for name in ("dataset_info.json", "features.json", "galaxy_zoo-train.tfrecord-00000-of-00001"):
@@ -186,7 +186,7 @@ def test_a_file_of_the_dataset_that_its_user_changed_is_refused_by_name(
     out = build_dataset(survey, tmp_path / "out", build_settings()).dataset.folder
     (out / "rejected.csv").write_text("galaxy_id,source path,reason,my notes\n")
     before = contents(out)
-    with pytest.raises(ConfigError, match=r"rejected\.csv: was changed since it was written: move it elsewhere"):
+    with pytest.raises(ConfigError, match=r"rejected\.csv: has changed since it was written: move it elsewhere"):
         build_dataset(survey, out, build_settings(size=16), overwrite=True)
     assert contents(out) == before
     (out / "rejected.csv").unlink()
@@ -202,7 +202,7 @@ def test_a_finished_dataset_with_a_damaged_shard_is_not_complete(
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match=f"{path.name}: holds other bytes than preprocess wrote"):
+    with pytest.raises(DatasetError, match=f"{path.name}: differs from the shard that preprocess wrote"):
         build_dataset(survey, out, build_settings())
     build_dataset(survey, out, build_settings(), overwrite=True)
     assert contents(out) == before
@@ -216,7 +216,7 @@ def test_a_link_in_the_work_folder_is_not_followed(
     elsewhere.mkdir()
     (out / ".preprocess").mkdir(parents=True)
     (out / ".preprocess" / "lock").symlink_to(thesis)
-    with pytest.raises(ConfigError, match=r"\.preprocess: is not a folder of this program"):
+    with pytest.raises(ConfigError, match=r"\.preprocess: was not created by this program"):
         build_dataset(survey, out, build_settings())
     (out / ".preprocess" / "lock").unlink()
     (out / ".preprocess" / "lock").write_text("galaxy-zoo-vgg16\n")
@@ -322,8 +322,8 @@ def test_names_that_are_no_numbers_are_refused_beside_a_table_of_votes(
         build_dataset(own_survey, tmp_path / "out", build_settings())
     table = own_survey / "training_solutions_rev1.csv"
     assert str(caught.value) == (
-        f"{image}: the name is no GalaxyID, and there is a table of votes ({table}): "
-        "name each image by its number, like 100008.jpg"
+        f"{image}: the name is not a GalaxyID, but there is a table of votes ({table}): "
+        "name each image by its GalaxyID, like 100008.jpg"
     )
     assert not (tmp_path / "out").exists()
 
@@ -352,7 +352,7 @@ def test_images_and_votes_that_do_not_belong_together_are_refused(
     own_survey: Path, build_settings: Settings, tmp_path: Path
 ) -> None:
     shutil.rmtree(own_survey / "images_training_rev1")
-    with pytest.raises(SourceError, match=r"no image has a row in .*/training_solutions_rev1\.csv: check that both belong"):
+    with pytest.raises(SourceError, match=r"no image has a row in .*/training_solutions_rev1\.csv: check that they belong"):
         build_dataset(own_survey, tmp_path / "out", build_settings())
     assert not (tmp_path / "out").exists()
 
@@ -427,7 +427,7 @@ def test_another_source_of_the_same_names_and_sizes_is_refused(survey: Path, bui
     content = bytearray(image.read_bytes())
     content[len(content) // 2] ^= 1
     image.write_bytes(content)
-    build_dataset(survey, tmp_path / "out", build_settings())  # younger than every file of the other source
+    build_dataset(survey, tmp_path / "out", build_settings())  # newer than every file of the other source
     with pytest.raises(ConfigError, match="an image of the source has changed"):
         build_dataset(other, tmp_path / "out", build_settings())
 

@@ -72,7 +72,7 @@ def test_the_split_is_the_hash_of_seed_and_galaxy_as_a_fraction(
 
 
 def test_the_split_of_known_galaxies_never_changes() -> None:
-    # u = 0.074, 0.604, 0.338, 0.153: worked out once from sha256("0:GalaxyID"). A change would mix test into train.
+    # u = 0.074, 0.604, 0.338, 0.153: computed once from sha256("0:GalaxyID"). A change would mix test into train.
     expected = {100008: "test", 100023: "train", 100053: "train", 100113: "validation"}
     assert {galaxy_id: _split_of(galaxy_id, _settings()) for galaxy_id in expected} == expected
     assert _place(_galaxies(expected, expected), _settings()) == expected
@@ -178,7 +178,7 @@ def test_a_limit_leaves_the_splits_of_the_galaxies_it_takes_as_they_are(limit: i
     galaxies = _galaxies(range(60), range(0, 60, 2), kept)
     everything, some = _place(galaxies, _settings()), _place(galaxies, _settings(limit=limit))
     assert some.items() <= everything.items()
-    # Which folder a galaxy lies in says nothing about whether it is taken.
+    # The folder of a galaxy has no influence on whether it is chosen.
     assert {*some} == _chosen(_galaxies(range(60), range(0, 60, 2)), limit)
 
 
@@ -186,7 +186,7 @@ def test_a_limit_takes_galaxies_without_votes_only_where_none_has_votes() -> Non
     assert _chosen(_galaxies(range(10), {1, 2, 3}), 8) == {1, 2, 3}
     assert len(_chosen(_galaxies(range(10), ()), 8)) == 8
     assert {*_place(_galaxies(range(10), ()), _settings(limit=8)).values()} == {"unlabelled"}
-    # In a training folder they are without votes all the same.
+    # In a training folder they still have no votes.
     assert _chosen(_galaxies(range(10), {1, 2, 3}, dict.fromkeys(range(10), "train")), 8) == {1, 2, 3}
 
 
@@ -200,7 +200,7 @@ def test_the_order_is_a_shuffle_by_the_seed() -> None:
     assert order(1) == order(1) != order(2)
     assert sorted(order(1)) == sorted(order(2)) == list(range(500)) != order(1)
     assert order(1) == sorted(range(500), key=lambda number: hashlib.sha256(f"order:1:{number}".encode()).digest())
-    # A shuffle over the whole split: each shard holds galaxies of the whole range.
+    # A shuffle over the whole split: each shard holds galaxies from the whole range.
     shards = _shards(galaxies, _settings(examples_per_shard=100))
     assert all(min(ids) < 50 and max(ids) > 450 for _, _, ids in shards)
 

@@ -1,4 +1,4 @@
-"""However a job is ended, the same command goes on from there and leaves the same bytes; a change of source is noticed."""
+"""However a job ends, the same command resumes it and gives the same bytes; a change of the source is noticed."""
 
 import io
 import json
@@ -28,7 +28,7 @@ Contents = Callable[[Path], dict[str, bytes]]
 Start = Callable[..., "subprocess.Popen[str]"]
 Children = Callable[[int], list[int]]
 AllEnd = Callable[[list[int]], None]
-# Enlarged to 424 pixels a galaxy takes some 30 ms: the job lasts long enough to be stopped after its first shard.
+# Enlarging a galaxy to 424 pixels takes some 30 ms: the job lasts long enough to be stopped after its first shard.
 SIZE, PER_SHARD = 424, 2
 ADVICE = "choose another --out, or replace it with --overwrite"
 
@@ -42,7 +42,7 @@ def long_settings(build_settings: Settings) -> BuildSettings:
 def undisturbed(
     survey: Path, long_settings: BuildSettings, contents: Contents, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
-    """The bytes of the dataset of a job that nobody stopped."""
+    """The bytes of the dataset of a job that was not stopped."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     return contents(build_dataset(survey, out, long_settings, workers=2).dataset.folder)
 
@@ -54,14 +54,14 @@ def own_survey(survey: Path, tmp_path: Path) -> Path:
 
 
 def _committed(out: Path) -> dict[str, tuple[int, int]]:
-    """Name -> inode and time of the shards that have a receipt."""
+    """Name -> inode and modification time of the shards that have a receipt."""
     names = [path.name.removesuffix(".json") for path in (out / ".preprocess" / "receipts").glob("*.json")]
     return {name: ((out / name).stat().st_ino, (out / name).stat().st_mtime_ns) for name in names}
 
 
 @pytest.fixture(scope="module")
 def start(command: list[str], survey: Path, children: Children) -> Iterator[Start]:
-    """A function that starts the same job as a process; it returns after so many shards, or when two workers start."""
+    """A function that starts the same job as a process; it returns after `shards` shards or, for 0, once two workers start."""
     started: list[subprocess.Popen[str]] = []
 
     def start(out: Path, src: Path = survey, shards: int = 1) -> "subprocess.Popen[str]":
@@ -96,19 +96,19 @@ def killed(start: Start, children: Children, assert_all_end: AllEnd, tmp_path_fa
 
 @pytest.fixture
 def unfinished(killed: Path, tmp_path: Path) -> Path:
-    """A copy of it to change."""
+    """A copy of `killed` to change."""
     return Path(shutil.copytree(killed, tmp_path / "out"))
 
 
 def _image_of(survey: Path, shard: Path) -> Path:
-    """The source of a galaxy in a finished shard."""
+    """The source image of the first galaxy in a finished shard."""
     galaxy_id = schema.parse(next(framing.read_records(shard))).galaxy_id
     (path,) = survey.glob(f"*/{galaxy_id}.jpg")
     return path
 
 
 def _change(path: Path) -> None:
-    """Another image in as many bytes."""
+    """Replace an image by another of the same size in bytes."""
     image, buffer = Image.new("RGB", (64, 64), "navy"), io.BytesIO()
     image.save(buffer, "JPEG")
     size = path.stat().st_size
@@ -142,7 +142,7 @@ def test_an_interrupted_job_leaves_no_process_and_resumes_to_identical_bytes(
     _, err = process.communicate(timeout=30)
     assert process.returncode == status
     assert_all_end(workers)
-    if line:  # after a SIGKILL only Python's resource tracker is left to speak
+    if line:  # after a SIGKILL only Python's resource tracker may print
         assert said(err) == [line]
     with pytest.raises(DatasetError, match="not a finished dataset"):
         open_dataset(out)
@@ -204,8 +204,8 @@ def test_a_folder_is_never_two_jobs_at_once_and_none_stumbles_over_another_that_
                     if inside != [number]:
                         faults.append("two at once")
                     inside.remove(number)
-                    state.remove_work(work)  # as a job that is complete
-            except ConfigError:  # another one is at work
+                    state.remove_work(work)  # like a complete job
+            except ConfigError:  # another one is running
                 pass
             except OSError as error:
                 faults.append(repr(error))
@@ -236,7 +236,7 @@ def test_an_unfinished_job_refuses_other_settings_and_another_source_and_stays_r
     begun = json.loads(before[".preprocess/job.json"])
     assert begun["settings"] == long_settings.flat()
     with pytest.raises(
-        ConfigError, match=r"an unfinished job with other settings or source \(seed was 0, now 5\): choose another --out"
+        ConfigError, match=r"an unfinished build with other settings or source \(seed was 0, now 5\): choose another --out"
     ):
         build_dataset(own_survey, unfinished, build_settings(size=SIZE, examples_per_shard=PER_SHARD, seed=5))
     other = Path(shutil.copytree(own_survey, tmp_path / "other"))
@@ -257,7 +257,10 @@ def test_an_image_that_changed_after_its_shard_was_written_is_named_until_overwr
     finished = {name: (unfinished / name).read_bytes() for name in _committed(unfinished)}
     with pytest.raises(ConfigError) as caught:
         build_dataset(own_survey, unfinished, long_settings, workers=2)
-    assert str(caught.value) == f"{unfinished}: holds an unfinished job ({image} has changed since it was written): {ADVICE}"
+    assert (
+        str(caught.value)
+        == f"{unfinished}: holds an unfinished build ({image} has changed since its shard was written): {ADVICE}"
+    )
     assert {name: (unfinished / name).read_bytes() for name in _committed(unfinished)} == finished
     build_dataset(own_survey, unfinished, long_settings, workers=2, overwrite=True)
     assert contents(unfinished) == contents(build_dataset(own_survey, tmp_path / "2", long_settings, workers=2).dataset.folder)
@@ -266,13 +269,13 @@ def test_an_image_that_changed_after_its_shard_was_written_is_named_until_overwr
 def test_a_source_whose_clock_is_behind_ours_hides_no_change(
     unfinished: Path, own_survey: Path, long_settings: BuildSettings
 ) -> None:
-    """As a network file system's may be: what is changed now gets a time before the one at which the job began here."""
+    """As on a network file system: a file that is changed now gets a time before the start of the job."""
     later = time.time() + 600
     for path in (unfinished / ".preprocess").rglob("*"):
         os.utime(path, (later, later))
     image = _image_of(own_survey, unfinished / max(_committed(unfinished)))
     _change(image)
-    with pytest.raises(ConfigError, match=f"{image} has changed since it was written"):
+    with pytest.raises(ConfigError, match=f"{image} has changed since its shard was written"):
         build_dataset(own_survey, unfinished, long_settings, workers=2)
 
 
@@ -356,7 +359,7 @@ def test_a_source_that_changed_since_the_dataset_was_made_is_refused_with_what_c
     before = contents(out)
     with pytest.raises(ConfigError) as caught:
         build_dataset(src, out, build_settings())
-    assert str(caught.value) == f"{out}: holds a dataset made differently ({difference}): {ADVICE}"
+    assert str(caught.value) == f"{out}: holds a dataset with other settings or source ({difference}): {ADVICE}"
     assert contents(out) == before
 
 

@@ -1,4 +1,4 @@
-"""One shard: exactly the galaxies of its task, in order, or nothing; and a receipt of what went into it."""
+"""A shard holds exactly the galaxies of its task, in order, or is not written; its receipt states what went into it."""
 
 import io
 import zipfile
@@ -27,7 +27,7 @@ Make = Callable[..., ShardTask]
 
 
 def _listing(source: Path, scratch: Path, galaxy_ids: tuple[int, ...] = IDS) -> Listing:
-    """These galaxies of a folder or zip, in this order, as a worker is handed them."""
+    """These galaxies of a folder or zip, in this order, as a worker receives them."""
     scratch.mkdir(exist_ok=True)
     found = sources.find_source(source, scratch).images
     rows = np.searchsorted(found.galaxy_id, galaxy_ids)
@@ -37,7 +37,7 @@ def _listing(source: Path, scratch: Path, galaxy_ids: tuple[int, ...] = IDS) -> 
 
 @pytest.fixture
 def make_task(survey: Path, tmp_path: Path) -> Make:
-    """A function that gives a task of three galaxies: make_task(source=survey, size=32, encoding="png", skip_bad=True)."""
+    """A function that returns a task of three galaxies: make_task(source=survey, size=32, encoding="png", skip_bad=True)."""
 
     def make(source: Path = survey, size: int = 32, encoding: str = "png", skip_bad: bool = True) -> ShardTask:
         folder, work = tmp_path / "out", tmp_path / "work"
@@ -123,7 +123,7 @@ def test_the_receipt_says_no_shape_where_stored_images_differ(make_task: Make, o
 
 
 def _damage(survey: Path, *numbers: int) -> None:
-    """No image at all, or one that was cut off: two of the ways in which a file can be bad."""
+    """Replace the second image by text, and cut the others off: two ways in which a file can be bad."""
     for number in numbers:
         path = survey / PATHS[number]
         path.write_bytes(b"GalaxyID,Class1.1\n" if number == 1 else path.read_bytes()[:700])
@@ -202,7 +202,7 @@ def test_a_shard_from_a_zip_has_the_bytes_of_one_from_its_folder(
     (task.folder / "shard").unlink()
     from_zip = _write(make_task(_zipped(own_survey, tmp_path / "kaggle.zip", method), encoding=encoding))
     assert (task.folder / "shard").read_bytes() == content
-    # the paths of rejected images and the sources' CRCs too; in a zip alone files have no time of change
+    # also the paths of rejected images and the sources' CRCs; files in a zip have no change time
     assert replace(from_zip, changed=from_folder.changed) == from_folder
     assert not from_zip.times().any() and from_folder.times().all()
 
@@ -231,7 +231,7 @@ def test_an_image_that_vanished_is_named_and_no_file_is_left(make_task: Make, ow
     gone.unlink()
     with pytest.raises(SourceError) as caught:
         _write(task)
-    assert str(caught.value) == f"{gone}: has gone since the job began: run the same command again"
+    assert str(caught.value) == f"{gone}: has disappeared since the command started: run the same command again"
     _assert_nothing_left(task)
 
 
@@ -244,7 +244,7 @@ def test_an_image_of_another_length_than_was_listed_is_named_and_no_file_is_left
     path = own_survey / PATHS[1]
     content = path.read_bytes()
     path.write_bytes(content[:-1] if change < 0 else content + b"\0")
-    with pytest.raises(SourceError, match="has changed since the job began: run the same command again") as caught:
+    with pytest.raises(SourceError, match="has changed since the command started: run the same command again") as caught:
         _write(task)
     assert str(caught.value).startswith(f"{path}: ")
     _assert_nothing_left(task)

@@ -1,4 +1,4 @@
-"""The table of votes is taken to the last bit, and refused as a whole where it cannot be right."""
+"""The table of votes is read exactly to the last bit, and refused as a whole if it cannot be right."""
 
 import csv
 import hashlib
@@ -69,7 +69,7 @@ def test_every_target_is_the_float32_nearest_to_its_text(kaggle: Path) -> None:
 
 
 def test_even_texts_halfway_between_two_float32_give_the_nearest(table: Table, write: Write) -> None:
-    # The hardest texts: the last digit of the float64 in between decides.
+    # The hardest case: the last digit of the float64 in between decides.
     for row in table:
         for name in COLUMNS:
             below = np.float32(row[name])
@@ -122,7 +122,7 @@ def test_a_value_outside_0_to_1_is_refused_with_galaxy_and_column(table: Table, 
 
 
 def _add(row: dict[str, str], column: str, change: float) -> None:
-    """Change a column, the other way round where it is too close to 1."""
+    """Add `change` to a column, or subtract it if the value is close to 1."""
     value = float(row[column])
     row[column] = repr(value + change if value < 0.9 else value - change)
 
@@ -150,12 +150,12 @@ def test_sums_that_are_slightly_off_are_taken_with_a_warning(table: Table, write
 @pytest.mark.parametrize("text", ["100014.5", "spiral", "", "1e5", "True"])
 def test_an_id_that_is_no_whole_number_is_refused(table: Table, write: Write, text: str) -> None:
     table[2]["GalaxyID"] = text
-    assert _refused(write(table)) == "GalaxyID holds values that are no whole numbers below 2^63: correct them"
+    assert _refused(write(table)) == "GalaxyID holds values that are not whole numbers below 2^63: correct them"
 
 
 def test_an_id_beyond_64_bits_is_refused(table: Table, write: Write) -> None:
     table[2]["GalaxyID"] = str(2**64)
-    assert _refused(write(table)) == "GalaxyID holds values that are no whole numbers below 2^63: correct them"
+    assert _refused(write(table)) == "GalaxyID holds values that are not whole numbers below 2^63: correct them"
 
 
 @pytest.mark.parametrize("number", [2**63, 2**64 - 1])
@@ -165,7 +165,7 @@ def test_an_id_beyond_63_bits_never_gives_votes_to_an_image(table: Table, write:
         votes = _read(write(table[:1]))
     except SourceError:
         return
-    assert (votes.galaxy_ids < 0).all()  # images have none below 0
+    assert (votes.galaxy_ids < 0).all()  # no image has an id below 0
 
 
 @pytest.mark.parametrize(

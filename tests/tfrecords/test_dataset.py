@@ -1,4 +1,4 @@
-"""The dataset folder is one that TFDS reads, and open_dataset takes no other for a finished one."""
+"""TFDS reads the dataset folder, and open_dataset accepts only a finished dataset."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ SurveyMaker = Callable[..., Path]
 
 @pytest.fixture
 def copy(small_dataset: Dataset, tmp_path: Path) -> Path:
-    """A copy of the small dataset to damage, under the path that TFDS wants."""
+    """A copy of the small dataset to damage, under the path that TFDS expects."""
     folder = tmp_path / "data" / "galaxy_zoo" / "1.0.0"
     shutil.copytree(small_dataset.folder, folder)
     return folder
@@ -31,7 +31,7 @@ def _examples(opened: Dataset, split: str) -> list[schema.Example]:
 
 
 def _sliced(galaxy: dict[str, np.ndarray]) -> np.ndarray:
-    """The crop of 32 x 32 pixels, as README tells users of TFDS to take it."""
+    """The crop of 32 x 32 pixels, sliced as the README describes for TFDS."""
     row, column = galaxy["crop_offset"]
     return galaxy["image"][row : row + 32, column : column + 32]
 
@@ -50,7 +50,7 @@ def test_tfds_reads_the_same_galaxies_in_the_same_order(
     loaded, info = tfds.load("galaxy_zoo", data_dir=tmp_path / "data", with_info=True)
     assert info.full_name == builder.info.full_name == "galaxy_zoo/1.0.0"
     assert set(loaded) == set(builder.info.splits) == {"train", "validation", "test", "unlabelled"}
-    # A JPEG is cut losslessly with the blocks around the crop: here all of the 64 x 64 pixels.
+    # A lossless crop is stored with the blocks around it: here all 64 x 64 pixels.
     side, offset = (64, (16, 16)) if encoding == "jpeg" else (32, (0, 0))
     assert info.features["image"].shape == (side, side, 3)
     assert info.supervised_keys == ("image", "targets")
@@ -68,7 +68,7 @@ def test_tfds_reads_the_same_galaxies_in_the_same_order(
             crop = _sliced(galaxy)
             pixels = images.decode_stored(example.image, encoding, 32, offset)
             if encoding == "jpeg":
-                # TFDS takes TensorFlow's default decoder, which is quick and not exact (noise shows it most).
+                # TFDS uses TensorFlow's default decoder, which is fast but not exact (most visible in noise).
                 assert np.abs(crop.astype(int) - pixels).mean() < 3
                 np.testing.assert_array_equal(galaxy["image"], tf.io.decode_jpeg(example.image).numpy())
             else:
@@ -99,7 +99,7 @@ def test_tfds_reads_stored_images_of_differing_shapes(
     shapes = {}
     for path in source.glob("images_training_rev1/*.jpg"):
         shapes[int(path.stem)] = (64, 64, 3)
-        if int(path.stem) % 2:  # an odd number in two: its crop is resized, and is stored as it is
+        if int(path.stem) % 2:  # every second galaxy: its crop is resized, so stored without a margin
             Image.open(path).resize((80, 70)).save(path)
             shapes[int(path.stem)] = (32, 32, 3)
     assert len(set(shapes.values())) == 2
@@ -119,7 +119,7 @@ def test_tfds_reads_stored_images_of_differing_shapes(
 def test_tfds_reads_a_split_in_which_a_shard_is_empty(
     make_survey: SurveyMaker, build_settings: Callable[..., BuildSettings], tmp_path: Path, bad: tuple[int, ...]
 ) -> None:
-    """One galaxy a shard, some of them unreadable: their shards are there, without a record."""
+    """One galaxy per shard, some of them unreadable: their shards exist, but hold no record."""
     import tensorflow_datasets as tfds
 
     source = make_survey(tmp_path / "kaggle", labelled=6, unlabelled=0)
@@ -175,7 +175,7 @@ def test_a_finished_dataset_opens_with_what_it_was_made_of(small_dataset: Datase
 
 def test_an_absent_split_is_refused_with_those_there_are(small_dataset: Dataset) -> None:
     assert small_dataset.galaxies("all") == 0
-    with pytest.raises(DatasetError, match="no galaxies in split 'all': it has train, validation, test, unlabelled"):
+    with pytest.raises(DatasetError, match="no galaxies in split 'all': choose from train, validation, test, unlabelled"):
         small_dataset.paths("all")
 
 
@@ -204,7 +204,7 @@ def test_an_edited_manifest_is_refused(copy: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
-    with pytest.raises(DatasetError, match=r"manifest\.json: (edited|not a whole).*build the dataset again"):
+    with pytest.raises(DatasetError, match=r"manifest\.json: (has been edited|not a complete).*build the dataset again"):
         open_dataset(copy)
 
 
@@ -213,13 +213,13 @@ def test_an_edited_manifest_is_refused(copy: Path, old: str, new: str) -> None:
 )
 def test_a_damaged_manifest_is_refused(copy: Path, content: str) -> None:
     (copy / "manifest.json").write_text(content)
-    with pytest.raises(DatasetError, match=r"manifest\.json: not a whole manifest of preprocess"):
+    with pytest.raises(DatasetError, match=r"manifest\.json: not a complete manifest of preprocess"):
         open_dataset(copy)
 
 
 def test_a_manifest_that_is_no_text_is_refused(copy: Path) -> None:
     (copy / "manifest.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DatasetError, match=r"manifest\.json: not a whole manifest of preprocess"):
+    with pytest.raises(DatasetError, match=r"manifest\.json: not a complete manifest of preprocess"):
         open_dataset(copy)
 
 
@@ -235,7 +235,7 @@ def test_a_shard_of_another_length_is_refused_by_name(copy: Path, change: int) -
     shard = sorted(copy.glob("*train*"))[1]
     content = shard.read_bytes()
     shard.write_bytes(content[:-1] if change < 0 else content + b"\0")
-    with pytest.raises(DatasetError, match=rf"{shard.name}: {len(content) + change} bytes where {len(content)} were written"):
+    with pytest.raises(DatasetError, match=rf"{shard.name}: has {len(content) + change} bytes instead of {len(content)}:"):
         open_dataset(copy)
 
 

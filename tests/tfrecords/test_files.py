@@ -14,7 +14,7 @@ from tfrecords.errors import ConfigError, one_line
 
 
 class Killed(BaseException):
-    """Like KeyboardInterrupt: no Exception."""
+    """Like KeyboardInterrupt: not an Exception."""
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, Killed, OSError])
@@ -54,7 +54,7 @@ def test_the_unfinished_file_lies_in_the_folder_beside(tmp_path: Path) -> None:
 
 
 def test_no_two_attempts_at_a_file_share_an_unfinished_one(tmp_path: Path) -> None:
-    """Not even while the first of them is still at work: the last to end wins, and nothing is mixed."""
+    """Even if they overlap: the last to finish wins, and the contents are not mixed."""
     path = tmp_path / "shard"
     with files.atomic_file(path) as first, files.atomic_file(path) as second:
         first.write(b"first")
@@ -64,7 +64,7 @@ def test_no_two_attempts_at_a_file_share_an_unfinished_one(tmp_path: Path) -> No
 
 
 def test_a_link_in_place_of_an_unfinished_file_is_never_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither under the names of earlier versions, nor where somebody guesses today's."""
+    """Neither under the names of earlier versions, nor under a correctly guessed new name."""
     thesis = tmp_path / "thesis.tex"
     thesis.write_text("years of work")
     (tmp_path / "shard.partial").symlink_to(thesis)
@@ -90,7 +90,7 @@ def test_a_folder_that_is_a_link_or_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "file").touch()
-    for name, what in (("link", "is a link to another folder: remove the link"), ("file", "is a file where a folder belongs")):
+    for name, what in (("link", "is a link to another folder: remove the link"), ("file", "is a file, not a folder")):
         with pytest.raises(ConfigError, match=f"{name}: {what}"):
             files.real_folder(tmp_path / name)
     files.real_folder(tmp_path / "new")
@@ -154,7 +154,7 @@ def test_a_folder_named_like_the_beginning_of_an_address_can_be_reached(
 
 def test_a_full_disk_is_told_with_the_file_and_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "shard"
-    # A device of Linux that answers every write as a full disk does, with no name of a file.
+    # A Linux device on which every write fails as on a full disk; the error names no file.
     full = Path("/dev/full")
     with pytest.raises(OSError) as caught, files.atomic_file(path), full.open("wb", buffering=0) as file:
         file.write(b"spiral")
@@ -169,9 +169,9 @@ def test_a_full_disk_is_told_with_the_file_and_the_way_out(tmp_path: Path) -> No
 def test_a_disk_that_is_full_before_the_last_bytes_are_out_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """Small writes wait in memory: a full disk may show when they are flushed, and not before."""
+    """Small writes are buffered: a full disk may not be noticed until they are flushed."""
     path = tmp_path / "shard"
-    # The unfinished file opens the device of Linux that answers every write as a full disk does.
+    # In place of the unfinished file, open a Linux device on which every write fails as on a full disk.
     create, opened = os.open, os.open
     monkeypatch.setattr(os, "open", lambda name, flags, mode=0o777: create("/dev/full", os.O_WRONLY) if flags & os.O_CREAT
                         else opened(name, flags, mode))  # fmt: skip
@@ -213,7 +213,7 @@ def test_a_files_hash_is_that_of_its_bytes(tmp_path: Path) -> None:
         ),
         (
             PermissionError(errno.EACCES, "Permission denied", "/data/x"),
-            "no permission for /data/x: choose a path you may use, or change its permissions",
+            "no permission for /data/x: choose another path, or change its permissions",
         ),
         (OSError(errno.EIO, "Input/output error", "/data/x"), "/data/x: Input/output error: check the path and try again"),
         (OSError("no name"), "no name"),

@@ -1,4 +1,4 @@
-"""Our TFRecord files are TensorFlow's, both ways, and no damage goes unnoticed."""
+"""We read TensorFlow's TFRecord files, TensorFlow reads ours, and no damage goes unnoticed."""
 
 import tempfile
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_every_cut_within_a_record_is_noticed_and_the_records_before_it_still_co
         whole = sum(end <= length for end in ends[1:])
         got = []
         if length in ends:
-            # A file of whole records is valid: that some are missing shows in the manifest's bytes and SHA-256.
+            # A file of whole records is valid; only the size and the SHA-256 in the manifest reveal missing ones.
             assert list(framing.read_records(cut)) == records[:whole]
             continue
         with pytest.raises(RecordError, match=f"cut: record {whole} is cut off"):

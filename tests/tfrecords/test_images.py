@@ -1,4 +1,4 @@
-"""Pixels are Pillow's, cut by one formula; what cannot be read exactly is refused with its reason."""
+"""Pixels equal Pillow's, cropped by one formula; an image that cannot be read exactly is refused with the reason."""
 
 import io
 import struct
@@ -30,7 +30,7 @@ def _file(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def _png(width: int, height: int, depth: int, colour_type: int, rows: bytes = b"") -> bytes:
-    """A PNG by hand: Pillow writes no 16-bit colour, and no header without its pixels."""
+    """A PNG made by hand: Pillow can write neither 16-bit colour nor a header without its pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -132,13 +132,13 @@ def test_a_stored_image_is_cut_out_at_its_offset() -> None:
 @pytest.mark.parametrize("encoding", ["jpeg", "png"])
 @pytest.mark.parametrize("offset", [(30, 0), (0, 16), (61, 47)])
 def test_a_stored_image_that_ends_before_its_crop_does_is_refused(encoding: str, offset: tuple[int, int]) -> None:
-    with pytest.raises(ImageError, match=rf"holds no crop of 32 x 32 at {offset[0]}, {offset[1]}"):
+    with pytest.raises(ImageError, match=rf"too small for a crop of 32 x 32 at {offset[0]}, {offset[1]}"):
         images.decode_stored(images.encode(NOISE, encoding), encoding, 32, offset)
 
 
 @pytest.mark.parametrize("change", [-1, 1])
 def test_raw_bytes_of_another_length_are_refused(change: int) -> None:
-    with pytest.raises(ImageError, match=f"{3072 + change} bytes are no raw image of 32 x 32 x 3"):
+    with pytest.raises(ImageError, match=f"{3072 + change} bytes are not a raw image of 32 x 32 x 3"):
         images.decode_stored(bytes(3072 + change), "raw", 32)
 
 
@@ -158,7 +158,7 @@ def _assert_decoded_as_pillow_does(data: bytes) -> None:
 
 
 def _turbo(**options: Any) -> bytes:
-    """A JPEG by libjpeg-turbo itself: Pillow writes neither these kinds of colour sampling nor arithmetic coding."""
+    """A JPEG written by libjpeg-turbo: Pillow can write neither these colour samplings nor arithmetic coding."""
     return turbojpeg.compress(NOISE, options.pop("quality", 90), pixelformat=turbojpeg.PF.RGB, **options)
 
 
@@ -194,7 +194,7 @@ def test_any_kind_of_jpeg_decodes_as_pillow_decodes_it(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_exif_orientation_is_ignored(kind: str) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees
+    exif[0x0112] = 6  # to be shown rotated by 90 degrees
     turned = _file(Image.fromarray(NOISE), kind, exif=exif)
     assert Image.open(io.BytesIO(turned)).getexif()[0x0112] == 6
     plain = _file(Image.fromarray(NOISE), kind)
@@ -210,7 +210,7 @@ JPEG = _file(Image.fromarray(NOISE), "JPEG")
 
 
 def _jpeg_that_says(at: int, value: bytes) -> bytes:
-    """JPEG with other bytes `at` a place of its frame header: 4 precision, 5 height, 7 width."""
+    """JPEG with `value` written into its frame header `at` an offset: 4 precision, 5 height, 7 width."""
     begin = JPEG.index(b"\xff\xc0") + at
     return JPEG[:begin] + value + JPEG[begin + len(value) :]
 
@@ -269,7 +269,7 @@ def test_the_reason_is_the_same_every_time() -> None:
 
 
 def test_the_16_bit_pngs_made_here_are_whole_images() -> None:
-    # Else the test above would see them refused for another reason.
+    # Otherwise the test above might refuse them for another reason.
     assert Image.open(io.BytesIO(_png(4, 4, 16, 2, _rows(3)))).convert("RGB").getpixel((0, 0)) == (0x12, 0x12, 0x12)
 
 
@@ -289,7 +289,7 @@ def test_without_the_codec_jpeg_is_refused_with_the_ways_out(monkeypatch: pytest
 
 
 def test_another_package_of_the_codecs_name_counts_as_none(tmp_path: Path) -> None:
-    # PyTurboJPEG installs a module of the same name that holds a class.
+    # PyTurboJPEG installs a module of the same name, which contains a class.
     (tmp_path / "turbojpeg.py").write_text("class TurboJPEG: pass\n")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from tfrecords import images; print(images.turbojpeg)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "None\n"

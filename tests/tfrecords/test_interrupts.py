@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM wait for a good moment once, and only within the block that asked for it."""
+"""Ctrl-C and SIGTERM are deferred once, and only within the block."""
 
 import signal
 import subprocess
@@ -11,9 +11,9 @@ import pytest
 
 from tfrecords.interrupts import Interruption, Terminated, deferred_interrupts
 
-NOTICE = "ends after this step; once more to stop at once"
+NOTICE = "stops after this step; press again to stop at once"
 
-# Within the block it says "step", waits for a signal, or if it is patient for ever, and says what came of it.
+# Within the block it prints "step" and waits: for a signal, or for ever if it is patient. Then it prints what was raised.
 CHILD = f"""
 import signal, sys, time
 from tfrecords.interrupts import Terminated, deferred_interrupts
@@ -27,7 +27,7 @@ try:
     with deferred_interrupts({NOTICE!r}) as interruption:
         assert interruption.signal is None
         print("step", flush=True)
-        while interruption.signal is None:  # not signal.pause(), which would miss a signal that came before it
+        while interruption.signal is None:  # not signal.pause(), which would miss a signal that arrived before it
             time.sleep(0.01)
         print("woken", flush=True)
         while patient:
@@ -44,7 +44,7 @@ print("restored", signal.getsignal(signal.SIGTERM) is terminated, signal.getsign
 
 @contextmanager
 def _child(kind: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that is within the block."""
+    """A process inside the block."""
     command = [sys.executable, "-c", CHILD, kind]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -112,6 +112,6 @@ def test_outside_the_main_thread_no_handler_changes() -> None:
 
 
 def test_a_stop_that_another_process_asked_for_ends_as_sigterm_does() -> None:
-    """On several hosts the signal came elsewhere, and `signal` is None here."""
+    """In a run of several processes, another one may receive the signal; `signal` is None here."""
     with pytest.raises(Terminated):
         Interruption().raise_now()

@@ -1,4 +1,4 @@
-"""A folder is one process' at a time, on every file system; and a folder of somebody else is never taken for ours."""
+"""A folder is used by one process at a time, and somebody else's folder is never mistaken for ours."""
 
 import errno
 import fcntl
@@ -13,7 +13,7 @@ import pytest
 from tfrecords import files, locks
 from tfrecords.errors import ConfigError
 
-BUSY = "somebody is at work: wait"
+BUSY = "another process is at work: wait"
 KNOWN = re.compile(r"job\.json|half")
 HOLD = """
 import re, sys, time
@@ -72,7 +72,7 @@ def test_a_lock_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
     thesis.write_text("years of work")
     work.mkdir()
     (work / "lock").symlink_to(thesis)
-    with pytest.raises(ConfigError, match=r"\.work: is not a folder of this program"), locks.locked(work, BUSY, KNOWN):
+    with pytest.raises(ConfigError, match=r"\.work: was not created by this program"), locks.locked(work, BUSY, KNOWN):
         pass
     assert thesis.read_text() == "years of work"
 
@@ -83,7 +83,7 @@ def test_a_lock_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
         {"notes.txt": b"mine"},
         {"lock": b"of a bicycle"},
         {"lock": b"x" * 100, "a": b""},
-        {"lock": b"", "notes.txt": b"mine"},  # most programs make empty ones
+        {"lock": b"", "notes.txt": b"mine"},  # many programs create empty lock files
     ],
 )
 def test_a_folder_of_somebody_else_is_refused_and_left_alone(tmp_path: Path, files_in_it: dict[str, bytes]) -> None:
@@ -92,7 +92,7 @@ def test_a_folder_of_somebody_else_is_refused_and_left_alone(tmp_path: Path, fil
     for name, content in files_in_it.items():
         (work / name).write_bytes(content)
     with (
-        pytest.raises(ConfigError, match="is not a folder of this program: move it elsewhere"),
+        pytest.raises(ConfigError, match="was not created by this program: move it elsewhere"),
         locks.locked(work, BUSY, KNOWN),
     ):
         pass
@@ -106,7 +106,7 @@ def test_leftovers_of_a_killed_removal_go_and_folders_that_only_look_like_them_s
         folder.mkdir()
         (folder / "lock").write_bytes(b"galaxy-zoo-vgg16\n" if ours else b"of a bicycle")
         (folder / "half").write_bytes(b"content")
-    (tmp_path / f".work-{'3' * 16}").mkdir()  # empty: nothing is lost with it
+    (tmp_path / f".work-{'3' * 16}").mkdir()  # empty: removing it loses nothing
     (tmp_path / f".work-{'4' * 16}").symlink_to(tmp_path / ".work-mine")
     with locks.locked(work, BUSY, KNOWN):
         pass

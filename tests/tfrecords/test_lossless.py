@@ -1,6 +1,6 @@
-"""A JPEG that is only cut loses nothing: its stored crop is that of Pillow's decode of the whole, in every pixel.
+"""A lossless crop of a JPEG has exactly the pixels that Pillow decodes from the whole JPEG.
 
-What cannot be cut so is encoded again from exactly those pixels; what is damaged is refused, never stored half grey.
+An image that cannot be cropped losslessly is encoded again from those pixels. A damaged one is refused, never stored half grey.
 """
 
 import io
@@ -22,7 +22,7 @@ from tfrecords.images import CropSettings, StoredImage
 
 SHAPES = ((424, 424), (101, 87), (63, 200), (425, 423), (17, 33), (8, 8), (40, 41))
 FRACTIONS = (0.37, 0.5, 0.9, 1.0)
-# Pixels per colour sample, down and across, and how Pillow is asked for it.
+# Pixels per colour sample, down and across, and Pillow's value of `subsampling`.
 SAMPLINGS: dict[str, tuple[tuple[int, int], int]] = {
     "4:2:0": ((2, 2), 2),
     "4:2:2": ((1, 2), 1),
@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @cache
 def _picture(height: int, width: int, seed: int = 0) -> Image.Image:
-    """Strong colours that change every few pixels: a wrong sample of colour shows."""
+    """Strong colours that change every few pixels: a wrong colour sample makes a difference."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 256, (height // 5 + 2, width // 5 + 2, 3), np.uint8)
     pixels = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
@@ -73,13 +73,13 @@ def _crop_as_pillow_sees(data: bytes, fraction: float) -> np.ndarray:
 
 
 def _store(data: bytes, fraction: float, encoding: str = "jpeg", quality: int = 95) -> StoredImage:
-    """Stored as it is cut: the size is the crop's side."""
+    """Store without resizing: the size is the side of the crop."""
     height, width = _as_pillow_sees(data).shape[:2]
     return images.store(data, CropSettings(fraction, images.crop_box(height, width, fraction)[2], encoding, quality))
 
 
 def _assert_same_pixels(data: bytes, fraction: float, stored: StoredImage) -> None:
-    """The crop, as this package and as Pillow decode what was stored, is that of Pillow's decode of the whole."""
+    """The stored crop, decoded by this package and by Pillow, equals the crop of the whole JPEG decoded by Pillow."""
     expected = _crop_as_pillow_sees(data, fraction)
     side = len(expected)
     np.testing.assert_array_equal(images.decode_stored(stored.data, "jpeg", side, stored.offset), expected)
@@ -90,7 +90,7 @@ def _assert_same_pixels(data: bytes, fraction: float, stored: StoredImage) -> No
 
 
 def _assert_fewest_blocks(start: int, side: int, length: int, sample: int, offset: int, stored: int) -> None:
-    """Along one axis: whole blocks, no more than cover the crop and one colour sample around it."""
+    """Along one axis: whole blocks, as few as cover the crop and one colour sample around it."""
     block, around = 8 * sample, sample if sample > 1 else 0
     first, stop = start - offset, start - offset + stored
     assert first % block == 0 and (stop % block == 0 or stop == length)
@@ -99,7 +99,7 @@ def _assert_fewest_blocks(start: int, side: int, length: int, sample: int, offse
 
 
 def _encoded_again(data: bytes, fraction: float, size: int | None = None, quality: int = 95) -> StoredImage:
-    """Pillow's JPEG of the crop of Pillow's decode: nothing more is lost than the codec loses."""
+    """The crop of the image as Pillow decodes it, encoded by Pillow: only the codec loses anything."""
     crop = Image.fromarray(_crop_as_pillow_sees(data, fraction))
     side = crop.width
     if size is not None:
@@ -157,7 +157,7 @@ def test_every_real_galaxy_is_stored_without_loss_in_a_third_of_its_bytes(kaggle
 
 def test_what_is_stored_carries_nothing_but_the_picture() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees
+    exif[0x0112] = 6  # to be shown rotated by 90 degrees
     exif[0x010E] = "a spiral"
     data = _jpeg(101, 87, exif=exif, icc_profile=b"profile" * 50, comment=b"seen by a volunteer")
     assert Image.open(io.BytesIO(data)).getexif()[0x0112] == 6
@@ -181,7 +181,7 @@ def test_the_same_jpeg_gives_the_same_bytes() -> None:
 
 
 def _turbo(**options: Any) -> bytes:
-    """A JPEG by libjpeg-turbo itself: Pillow writes neither these samplings nor arithmetic coding."""
+    """A JPEG written by libjpeg-turbo: Pillow can write neither these samplings nor arithmetic coding."""
     return turbojpeg.compress(np.asarray(_picture(101, 87)), 90, pixelformat=turbojpeg.PF.RGB, **options)
 
 
@@ -226,10 +226,10 @@ def _segment(marker: int, content: bytes) -> bytes:
 
 
 def _sampled(height: int, width: int, factors: list[tuple[int, int]]) -> bytes:
-    """A JPEG whose frame header holds these sampling factors (across, down), one pair for each component.
+    """A JPEG whose frame header has these sampling factors (across, down), one pair for each component.
 
-    A scan of one component is the same whatever its factors are: so that three greyscale JPEGs, one scan of each,
-    make one of any sampling.
+    A scan of one component does not depend on the component's factors. So the scans of greyscale JPEGs can be joined into
+    one JPEG of any sampling.
     """
     most_across, most_down = np.max(factors, axis=0)
     frame, scans, tables = b"", b"", b""
@@ -251,13 +251,13 @@ def test_each_component_in_a_scan_of_its_own_is_cut_as_if_in_one(factors: str) -
         for fraction in FRACTIONS:
             stored = _store(data, fraction)
             _assert_same_pixels(data, fraction, stored)
-            assert stored.offset != (0, 0)  # cut, not encoded again
+            assert stored.offset != (0, 0)  # cropped losslessly, not encoded again
 
 
 @pytest.mark.parametrize(
     "factors",
     [
-        "22 12 12",  # 4:2:2, but in blocks as high as those of 4:2:0: some cameras write it so
+        "22 12 12",  # 4:2:2, but in blocks as high as those of 4:2:0: some cameras write this
         "12 12 12", "21 21 21", "31 31 31", "22 22 22",  # 4:4:4
         "22 21 21",  # 4:4:0
         "42 21 21", "22 11 21", "11 22 22", "11 11 22", "44 22 22", "41 11 11", "14 11 11",
@@ -272,7 +272,7 @@ def test_unusual_sampling_factors_cost_no_more_than_encoding_again(factors: str)
 
 
 def _scans(data: bytes) -> list[tuple[int, int]]:
-    """First byte of each scan's header, and the byte after its last."""
+    """Positions of the first byte of each scan's header, and of the byte after the scan."""
     scans, at = [], 2
     while data[at + 1] != 0xD9:
         marker, begin = data[at + 1], at
@@ -303,7 +303,7 @@ def test_an_incomplete_progressive_jpeg_is_stored_as_smooth_as_pillow_shows_it(
             again = _as_pillow_sees(_file(Image.fromarray(expected), quality=95))
             lost = np.abs(again.astype(int) - expected).mean()
             decoded = images.decode_stored(stored.data, encoding, len(expected), stored.offset)
-            assert np.abs(decoded.astype(int) - expected).mean() <= lost + 1  # unsmoothed, blocks alone differ by 10
+            assert np.abs(decoded.astype(int) - expected).mean() <= lost + 1  # without smoothing, the blocks alone differ by 10
 
 
 @pytest.mark.parametrize(("sampling", "missing"), INCOMPLETE)
@@ -329,7 +329,7 @@ WHOLE = {
 def test_a_jpeg_that_was_cut_off_is_never_stored(
     kind: str, length: float, end_mark: bool, encoding: str, fraction: float
 ) -> None:
-    """With an end mark put behind it too, unless that makes a whole number of scans: then it is an incomplete one."""
+    """Nor with an end mark appended, unless whole scans are left: that is an incomplete JPEG, not one cut off."""
     data = WHOLE[kind]
     kept = int(length * (len(data) - 2))
     between = {place for begin, stop in _scans(data) for place in (begin, begin + 1, stop, stop + 1)}
@@ -354,7 +354,7 @@ SEGMENTS = {"DQT": (0xDB,), "SOF": (0xC0, 0xC2), "DHT": (0xC4,), "SOS": (0xDA,)}
 
 
 def _with_extraneous(data: bytes, segment: str) -> bytes:
-    """Three bytes that belong to nothing before the first segment of a kind."""
+    """The JPEG with three stray bytes before the first segment of a kind."""
     at = max(data.find(bytes((0xFF, marker))) for marker in SEGMENTS[segment])
     assert at > 0
     return data[:at] + b"\0\0\0" + data[at:]
@@ -380,7 +380,7 @@ def test_extraneous_bytes_do_not_hide_that_a_jpeg_was_cut_off(variant: str, segm
             images.store(whole[:kept] + b"\xff\xd9", CropSettings(0.5, 44, encoding, 95))
 
 
-# A canonical Huffman code for each symbol, in the order of Annex K.3 of ITU-T T.81: so many codes of 1, 2, 3 ... bits.
+# Numbers of canonical Huffman codes of 1, 2, 3 ... bits, as in Annex K.3 of ITU-T T.81.
 _DC_COUNTS = (0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0)
 
 
@@ -395,15 +395,15 @@ def _codes(counts: tuple[int, ...], symbols: tuple[int, ...]) -> dict[int, str]:
 
 
 def _with_size(value: int) -> tuple[int, str]:
-    """A coefficient's size in bits, and these bits."""
+    """The size of a coefficient in bits, and the bits."""
     size = abs(value).bit_length()
     return size, format(value if value > 0 else value + (1 << size) - 1, f"0{size}b") if size else ""
 
 
 def _grey_jpeg(blocks: list[list[int]], ac_symbols: tuple[int, ...]) -> bytes:
-    """64 x 64 pixels in grey: of each of the 64 blocks the difference of its DC to the block before, and its first AC values.
+    """A grey JPEG of 64 x 64 pixels. blocks: for each of the 64, the step in DC from the block before, and the first AC values.
 
-    ac_symbols: the two symbols that the table for AC knows beside "end of block".
+    ac_symbols: the two symbols in the AC table besides "end of block".
     """
     symbols = (0x00, *ac_symbols)
     dc, ac = _codes(_DC_COUNTS, tuple(range(12))), _codes((0, 3, *(0,) * 14), symbols)
@@ -437,20 +437,20 @@ def _flat(**changes: list[int]) -> list[list[int]]:
 
 
 def test_values_that_no_8_bit_image_has_are_never_cut_to_others() -> None:
-    """A value of 11 bits: decoders take it, and libjpeg-turbo has no code to write it with, so it would write nonsense."""
+    """A value of 11 bits: decoders accept it, but libjpeg-turbo has no code for it, and would write nonsense."""
     usual = _grey_jpeg(_flat(at27=[100, 900]), (10, 9))
     assert _store(usual, 0.5).lossless
     _assert_same_pixels(usual, 0.5, _store(usual, 0.5))
     damaged = _grey_jpeg(_flat(at27=[100, 1500]), (11, 9))
     _as_pillow_sees(damaged)  # without a warning
     assert _store(damaged, 0.5) == _encoded_again(damaged, 0.5)
-    unused = _grey_jpeg(_flat(at27=[100, 300]), (11, 9))  # a table that could
+    unused = _grey_jpeg(_flat(at27=[100, 300]), (11, 9))  # a table with an unused code for 11 bits
     assert _store(unused, 0.5).lossless
     _assert_same_pixels(unused, 0.5, _store(unused, 0.5))
 
 
 def test_a_step_between_neighbours_of_the_cut_alone_that_no_code_can_write_is_noticed() -> None:
-    """Each step of the brightness is small enough in the whole; those that a cut leaves side by side are two of them apart."""
+    """In the whole image each step in brightness has a code. The crop makes blocks neighbours that are two such steps apart."""
     damaged = _grey_jpeg(_flat(at22=[1500], at23=[1500]), (10, 9))
     _as_pillow_sees(damaged)
     assert _store(damaged, 0.5) == _encoded_again(damaged, 0.5)
@@ -459,7 +459,7 @@ def test_a_step_between_neighbours_of_the_cut_alone_that_no_code_can_write_is_no
 def test_the_damaged_jpeg_that_both_decoders_accept_is_encoded_again_from_its_pixels() -> None:
     path = Path(__file__).parents[3] / "shared" / "cases" / "cut-differs.jpg"
     if not path.exists():
-        pytest.skip(f"{path} is not at hand")
+        pytest.skip(f"{path} is missing")
     data = path.read_bytes()
     for fraction in (0.25, 0.5, 0.75, 1.0):
         assert _store(data, fraction) == _encoded_again(data, fraction)

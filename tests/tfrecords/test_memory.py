@@ -1,4 +1,4 @@
-"""A lack of memory is a fault of the machine: it ends the work, and never counts against an image."""
+"""A lack of memory is the fault of the machine: it ends the build, and no image is rejected for it."""
 
 import subprocess
 import sys
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of address space are Linux'")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits on address space need Linux")
 SIDE = 4000
-# Stores an image with only so many more bytes of address space than it has by then, and says how that ended.
+# Stores an image with a limit on how much the address space may grow, and prints the outcome.
 STORE = """
 import resource, sys
 from pathlib import Path
@@ -38,7 +38,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A large picture as a file of each kind. Read-only."""
+    """A large image as a file of each kind. Read-only."""
     folder = tmp_path_factory.mktemp("large")
     coarse = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
     picture = Image.fromarray(coarse).resize((SIDE, SIDE))
@@ -82,7 +82,7 @@ def test_the_job_ends_in_one_line_that_names_the_image_and_resumes_where_there_i
     )
     job = ["--src", str(source), "--out", str(tmp_path / "out"), "--size=64", "--encoding=png", "--workers=1"]
     environment = {"PATH": "/usr/bin:/bin", "OPENBLAS_NUM_THREADS": "1"}
-    for megabytes in (400, 500, 600, 800):  # what Python and numpy take by themselves differs from machine to machine
+    for megabytes in (400, 500, 600, 800):  # what Python and NumPy need differs between machines
         command = [sys.executable, "-c", limited, str(megabytes * 2**20), *job]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
         line = done.stderr.strip().splitlines()[-1].split("\r")[-1]

@@ -1,4 +1,4 @@
-"""Only what a marker lists is ever overwritten or removed, and only as we wrote it."""
+"""Only files that a marker lists are ever overwritten or removed, and only if unchanged since we wrote them."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from tfrecords.errors import ConfigError, RunError
 from tfrecords.outputs import Output
 
-BUSY = "another one is writing here: wait"
+BUSY = "another process is writing here: wait"
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
@@ -47,10 +47,10 @@ def test_a_file_that_was_changed_is_neither_overwritten_nor_removed(tmp_path: Pa
     output.write({"README.md": b"card", "history.csv": b"1"})
     (tmp_path / "README.md").write_bytes(b"card, with my notes")
     for change in (lambda: output.write({"README.md": b"card"}), lambda: output.remove(["history.csv", "README.md"])):
-        with pytest.raises(ConfigError, match=r"README\.md: was changed since it was written: move it elsewhere"):
+        with pytest.raises(ConfigError, match=r"README\.md: has changed since it was written: move it elsewhere"):
             change()
     assert _mine(tmp_path) == {"README.md": b"card, with my notes", "history.csv": b"1"}
-    with pytest.raises(RunError, match=r"README\.md: was changed since it was written: do this"):
+    with pytest.raises(RunError, match=r"README\.md: has changed since it was written: do this"):
         output.check("README.md", "do this")
     output.check("history.csv", "do this")
 
@@ -113,7 +113,7 @@ def test_a_listed_folder_that_became_a_link_is_not_followed_when_files_are_remov
 
 
 def test_every_file_is_listed_before_it_is_there(tmp_path: Path) -> None:
-    """So a kill at any moment leaves nothing that is ours and not listed."""
+    """So a process that is killed at any moment leaves no file of ours unlisted."""
     output = Output(tmp_path, "page")
     output.claim("index.html")
     assert json.loads((tmp_path / ".galaxy-zoo" / "marker.json").read_text())["files"] == {"index.html": ""}

@@ -1,4 +1,4 @@
-"""Progress in a terminal and in a log file."""
+"""Progress is a bar in a terminal, and whole lines in a log file."""
 
 import subprocess
 import sys

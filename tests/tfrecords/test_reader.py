@@ -1,4 +1,4 @@
-"""The reader gives every galaxy once, and its pixels exactly as Pillow decodes them."""
+"""The reader returns every galaxy once, with exactly the pixels that Pillow decodes."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ VOTES = np.linspace(0, 1, 37, dtype=np.float32)
 
 
 def _stored(dataset: Dataset, split: str) -> list[schema.Example]:
-    """The records of a split without TensorFlow, in the order of the shards."""
+    """The records of a split in the order of the shards, read without TensorFlow."""
     return [schema.parse(data) for path in dataset.paths(split) for data in framing.read_records(path)]
 
 
@@ -76,7 +76,7 @@ def test_decoded_pixels_are_pillows_in_every_pixel(
         pixels = decoded[example.galaxy_id]
         assert pixels.dtype == np.uint8 and pixels.shape == (size, size, 3)
         np.testing.assert_array_equal(pixels, _as_pillow_sees(example, encoding, size))
-        if size in (32, 212):  # nothing was resized, and so nothing was lost: the source's own pixels
+        if size in (32, 212):  # not resized, so lossless: the pixels of the source
             original = folder / "images_training_rev1" / f"{example.galaxy_id}.jpg"
             np.testing.assert_array_equal(pixels, _centre(original, size))
 
@@ -189,7 +189,7 @@ def test_pieces_of_any_range_cover_exactly_its_examples_in_order(
 def test_the_records_of_pieces_are_those_of_the_shards_byte_for_byte(
     small_dataset: Dataset, start: int, stop: int, encoding: str
 ) -> None:
-    """Whichever way they are read: those of raw images without a buffer."""
+    """With and without a buffer: raw images are read without one."""
     from tfrecords import reader
 
     stored = [data for path in small_dataset.paths("train") for data in framing.read_records(path)]
@@ -265,5 +265,5 @@ def test_a_split_that_is_absent_is_refused_by_name(
     from tfrecords import reader
 
     dataset = build_dataset(survey, tmp_path / "data", build_settings(validation_fraction=0.0), workers=1).dataset
-    with pytest.raises(DatasetError, match="no galaxies in split 'validation': it has train, test, unlabelled"):
+    with pytest.raises(DatasetError, match="no galaxies in split 'validation': choose from train, test, unlabelled"):
         reader.in_order(dataset, "validation")

@@ -1,4 +1,4 @@
-"""A record is a tf.train.Example, to TensorFlow's own parser as well as to ours."""
+"""A record is a tf.train.Example, for TensorFlow's own parser as well as for ours."""
 
 import numpy as np
 import pytest
@@ -71,13 +71,13 @@ def test_we_parse_tensorflows_bytes_to_the_same_fields(example: schema.Example) 
 
 def test_bytes_that_are_no_message_are_refused() -> None:
     for data in (b"GalaxyID,Class1.1", b"\xff\xff\xff", schema.serialize(GALAXY)[:-1]):
-        with pytest.raises(RecordError, match=r"no tf\.train\.Example: build the dataset again"):
+        with pytest.raises(RecordError, match=r"is not a tf\.train\.Example: build the dataset again"):
             schema.parse(data)
 
 
 @pytest.mark.parametrize("missing", ["galaxy_id", "image", "crop_offset", "targets"])
 def test_a_record_without_one_of_its_fields_is_refused(missing: str) -> None:
-    # Renaming the field in the bytes is the same as leaving it out, and adds one that nobody knows.
+    # Renaming the field in the bytes removes it, and adds an unknown one.
     data = schema.serialize(GALAXY).replace(missing.encode(), missing.upper().encode())
     with pytest.raises(RecordError, match="lacks"):
         schema.parse(data)

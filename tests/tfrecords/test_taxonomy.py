@@ -55,7 +55,7 @@ def test_real_votes_deviate_from_the_tree_by_no_more_than_their_rounding(kaggle:
 def test_all_real_votes_at_hand_obey_the_tree(kaggle: Path) -> None:
     tail = kaggle.parent / "solutions_tail.csv"
     if not tail.exists():
-        pytest.skip(f"{tail} is not at hand")
+        pytest.skip(f"{tail} is missing")
     assert taxonomy.tree_deviation(_rows(tail)).max() <= 2e-6
 
 
@@ -70,7 +70,7 @@ def test_a_vote_too_many_shows_in_its_own_question(small_dataset, number: int) -
     votes[0, question.stop - 1] += 0.25
     deviation = taxonomy.tree_deviation(votes)
     np.testing.assert_allclose(deviation[0, number - 1], 0.25, atol=1e-6)
-    # The last answer of no question leads anywhere but those of question 2 (edge-on: no), the parent of 3, 4 and 5.
+    # Of the last answers only that of question 2 (edge-on: no) leads on: it is the parent of 3, 4 and 5.
     wrong = {2: [2, 3, 4, 5]}.get(number, [number])
     assert (np.flatnonzero(deviation[0] > 1e-6) + 1).tolist() == wrong
     assert deviation[1:].max() < 1e-6
@@ -106,14 +106,14 @@ def test_a_galaxy_is_in_a_hubble_class_when_all_its_columns_reach_the_threshold(
     }
 
 
-# Projection onto the tree, and what those asked answered
+# Projection onto the tree, and fractions of those asked
 
 OUTPUTS = arrays(np.float64, (4, 37), elements=st.floats(-1, 2, allow_subnormal=False))
 SEEDS = st.integers(0, 2**32 - 1)
 
 
 def _votes(seed: int) -> np.ndarray:
-    """Votes (10, 37) that obey the tree, some answers given by nobody."""
+    """Votes (10, 37) that obey the tree; some answers have no votes."""
     generator = np.random.default_rng(seed)
     votes = np.zeros((10, 37))
     for start, stop, parent in TREE.values():
@@ -153,7 +153,7 @@ def test_projection_leaves_votes_that_obey_the_tree_as_they_are(seed: int) -> No
 
 def test_projection_leaves_real_votes_as_they_are_but_for_their_rounding(kaggle: Path) -> None:
     votes = _rows(kaggle / "training_solutions_rev1.csv")
-    # A fraction of 2e-6 of the votes may be off, which a question that few were asked passes on undiminished.
+    # A column may be off by 2e-6, and a question passes such an error on in full, even if few were asked.
     np.testing.assert_allclose(taxonomy.project(votes), votes, atol=5e-6)
 
 

@@ -1,4 +1,4 @@
-"""Text from outside breaks no line, table, terminal or page."""
+"""Text from outside cannot break a line, a table, a terminal or a page."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What tests run in processes of their own: other backends, several devices, several hosts. `children.py NAME ARGUMENTS`."""
+"""Code that tests run in separate processes: other backends, several devices, several hosts. `children.py NAME ARGUMENTS`."""
 
 import functools
 import os
@@ -12,7 +12,7 @@ BATCH_SIZE = 8
 
 
 def _two_devices_on_tensorflow() -> None:
-    """Split the CPU in two. JAX takes the same from XLA_FLAGS."""
+    """Split the CPU into two devices. On JAX, XLA_FLAGS does the same."""
     import tensorflow as tf
 
     [cpu] = tf.config.list_physical_devices("CPU")
@@ -32,7 +32,7 @@ def _training(dataset: Any, devices: Any, make_optimizer: Any, dropout: float, k
             model.Design(dataset.size, small.SMALL, scaling="random"), "none", means, devices.precision, seed=3
         )
         network.get_layer("dropout").rate = dropout
-        kernel = network.get_layer("vote_fractions").kernel  # zeros would let no gradient through to the layers below
+        kernel = network.get_layer("vote_fractions").kernel  # zeros would block the gradient of the layers below
         kernel.assign(np.random.default_rng(0).normal(0, 0.03, kernel.shape))
         return devices.steps(network, make_optimizer(network.trainable_variables), objective(kind))
 
@@ -49,9 +49,9 @@ def _save(path: Path, arrays: list[np.ndarray]) -> None:
 
 
 def gradient(folder: str, out: str, dropout: str) -> None:
-    """The test split: OUT/predicted.npz; one step of plain gradient descent with rate 1: OUT/before.npz, OUT/after.npz.
+    """Write OUT/predicted.npz for the test split, OUT/before.npz and OUT/after.npz for one step of gradient descent at rate 1.
 
-    Taken once more from the state before it, the step must end with the same bits.
+    Repeated from the state before it, the step must end with the same bits.
     """
     import keras
 
@@ -83,7 +83,7 @@ def gradient(folder: str, out: str, dropout: str) -> None:
 
 
 def host(folder: str, out: str, hosts: str, index: str) -> None:
-    """Three steps as one of several processes; its end state, its galaxies, and the files it read go to OUT/INDEX.npz."""
+    """Train three steps as one of several processes; write its images, predictions and final state to OUT/INDEX.npz."""
     from tfrecords.dataset import open_dataset
     from trainer.backends.choose import choose
     from trainer.backends.hosts import joined
@@ -113,7 +113,7 @@ def host(folder: str, out: str, hosts: str, index: str) -> None:
 
 
 def statistics() -> None:
-    """Batch statistics after a step shared by two devices are those of the whole batch on one."""
+    """Assert that batch statistics after a step on two devices are those of the whole batch on one."""
     import keras
     import tensorflow as tf
 
@@ -133,7 +133,7 @@ def statistics() -> None:
     found = [layer for layer in resnet._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
     assert len(found) == 53 and all(layer.synchronized for layer in found)
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
-    images[4:] //= 8  # each device would see other galaxies
+    images[4:] //= 8  # so that the two devices get different statistics
     batches = tf.data.Dataset.from_tensors((images, np.full((8, 37), 0.3, np.float32), np.zeros((8, 7), np.float32)))
     training.train(next(iter(training.ready(batches.unbatch().batch(8)))))
     training.error_sum()

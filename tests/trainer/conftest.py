@@ -1,4 +1,4 @@
-"""One small trained run that many tests look at, and the program as its users run it."""
+"""One small trained run that many tests share, and the program as users run it."""
 
 import json
 import os
@@ -23,7 +23,7 @@ Main = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def loaded_backend() -> Iterator[None]:
-    """Keras' backend, loaded quietly; its models are forgotten after the module."""
+    """Keras' backend, loaded quietly; its models are released after the module."""
     from trainer.backends.startup import load_backend
 
     load_backend()
@@ -35,7 +35,7 @@ def loaded_backend() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Processes on JAX share what they compile: a third of their time. The programs are the same with and without."""
+    """Processes on JAX share compiled programs: compiling is a third of their time. The results are the same without."""
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
@@ -53,7 +53,7 @@ def _votes(smooth: bool, generator: np.random.Generator) -> np.ndarray:
 
 
 def _picture(smooth: bool, generator: np.random.Generator) -> Image.Image:
-    """32 x 32 pixels: a large bright disk where smooth, a faint dot where not, on a noisy sky."""
+    """An image of 32 x 32 pixels: a large bright disk if smooth, else a faint dot, on a noisy sky."""
     y, x = np.mgrid[:32, :32] - 15.5
     light = np.where(np.hypot(x, y) < (13 if smooth else 3), 220.0 if smooth else 60.0, 10.0)
     return Image.fromarray((light[..., None] + generator.normal(0, 6, (32, 32, 3))).clip(0, 255).astype(np.uint8))
@@ -61,7 +61,7 @@ def _picture(smooth: bool, generator: np.random.Generator) -> Image.Image:
 
 @pytest.fixture(scope="session")
 def plain_survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """80 galaxies of two kinds that anyone can tell apart, votes accordingly, and 5 without votes. Read-only."""
+    """80 galaxies of two clearly different kinds with matching votes, and 5 without votes. Read-only."""
     folder = tmp_path_factory.mktemp("plain") / "kaggle"
     generator = np.random.default_rng(0)
     rows = [",".join(["GalaxyID", *COLUMNS])]
@@ -87,7 +87,7 @@ def plain_dataset(
 
 
 small.register()
-# Spelt out, so that another recipe does not make another run of it.
+# Spelt out, so that this run does not change with a recipe.
 TINY = {
     **RECIPES["article"](),
     **{
@@ -129,11 +129,11 @@ def tiny_metrics(tiny_run: Run) -> dict[str, Any]:
 
 @pytest.fixture
 def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Main:
-    """A function that runs `trainer` in this process and gives its exit status, stdout and stderr."""
+    """A function that runs `trainer` in this process and returns its exit status, stdout and stderr."""
     from trainer.backends.startup import load_backend
     from trainer.cli import main
 
-    # Where TensorFlow was imported before `main`, it looks for GPUs as absl starts the program, and says so on stderr.
+    # If TensorFlow is imported before `main`, it searches for GPUs while absl starts the program, and reports on stderr.
     load_backend()
 
     def run(*arguments: object) -> tuple[int, str, str]:
@@ -150,11 +150,11 @@ def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
 
 @pytest.fixture(scope="session")
 def look() -> Any:
-    """The function that opens a page in headless Chromium and gives what is wrong with it: see browser.py."""
+    """The function that opens a page in headless Chromium and returns what is wrong with it: see browser.py."""
     from tests.trainer.analysis import browser
 
     if browser.CHROMIUM is None:
-        pytest.skip("chromium is not at hand: on Debian, apt-get install chromium")
+        pytest.skip("chromium is not installed: on Debian, apt-get install chromium")
     return browser.look
 
 
@@ -173,6 +173,6 @@ def make_dataset(
 
 @pytest.fixture(scope="session")
 def unmeasured_dataset(make_dataset: Any) -> Dataset:
-    """The plain survey without a test split: for runs whose training matters alone. Read-only."""
+    """The plain survey without a test split, for tests of training only. Read-only."""
     dataset: Dataset = make_dataset(test_fraction=0.0, validation_fraction=0.3, examples_per_shard=16)
     return dataset

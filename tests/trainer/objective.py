@@ -1,4 +1,4 @@
-"""What the steps of the tests minimise."""
+"""The objective that training steps minimise in tests."""
 
 import functools
 

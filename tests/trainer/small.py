@@ -1,7 +1,7 @@
-"""A base of a few layers, for tests of everything but the base: a run with it takes a tenth of the time of VGG16.
+"""A backbone of a few layers, for tests of everything but the backbone: its runs take a tenth of the time of VGG16.
 
-It is registered here alone. Programs that tests start get it by `python small.py ARGUMENTS` in place of `python -m trainer`;
-where a signal must come between two steps, STEP_SECONDS in the environment makes each step take as long.
+It is registered only here. To use it in a separate process, tests run `python small.py ARGUMENTS` instead of
+`python -m trainer`. If a signal must arrive between two steps, the environment variable STEP_SECONDS delays each step.
 """
 
 import os

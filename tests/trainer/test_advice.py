@@ -1,4 +1,4 @@
-"""What a run warns of, with what to change: constant predictions, and what is too long for it."""
+"""Warnings of a run, with what to change: constant predictions, and settings that are too long for the run."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.advice import CONSTANT_SPREAD, collapse_warning, spread, time_to_end, too_long, what_to_change
+from trainer.advice import CONSTANT_SPREAD, collapse_warning, guarded_epoch, spread, time_to_end, too_long, what_to_change
 from trainer.config import RECIPES, TrainConfig
 
 SETTINGS = {**RECIPES["best"](), "weights": "imagenet"}
@@ -29,6 +29,16 @@ def test_predictions_that_vary_are_no_reason_for_words() -> None:
     assert "a smaller --batch_size" in said
 
 
+@pytest.mark.parametrize(
+    ("warmup_steps", "steps", "epochs", "expected"),
+    [(0, 10, 5, 1), (10, 10, 5, 1), (11, 10, 5, 2), (60, 10, 9, 6), (60, 10, 5, 5), (60, 1000, 5, 1)],
+)
+def test_predictions_are_checked_after_the_first_epoch_past_the_warm_up_or_the_last(
+    warmup_steps: int, steps: int, epochs: int, expected: int
+) -> None:
+    assert guarded_epoch(TrainConfig(Path(), warmup_steps=warmup_steps, epochs=epochs), steps) == expected
+
+
 def test_the_advice_is_what_the_settings_do_not_have_yet() -> None:
     bad = {**RECIPES["article"](), "weights": "none", "batch_size": 64}
     assert what_to_change(bad) == (
@@ -44,19 +54,19 @@ def test_the_advice_is_what_the_settings_do_not_have_yet() -> None:
     ("changes", "steps", "expected"),
     [
         ({"warmup_steps": 60, "epochs": 2}, 31, ""),
-        ({"warmup_steps": 60, "epochs": 2}, 30, "--warmup_steps 60: there are 60 steps in all, .* take 6 or fewer, or more"),
+        ({"warmup_steps": 60, "epochs": 2}, 30, "--warmup_steps 60: the run has 60 steps in total, .* use 6 or fewer, or more"),
         (
             {"warmup_steps": 60, "epochs": 1},
             3,
-            "--warmup_steps 60: there are 3 steps in all, .* never reaches 0.0001: take 0,",
+            "--warmup_steps 60: the run has 3 steps in total, .* never reaches 0.0001: use 0,",
         ),
         ({"warmup_steps": 0, "ema": 0.999, "epochs": 10}, 300, ""),
         (
             {"warmup_steps": 0, "ema": 0.999, "epochs": 10},
             77,
-            r"--ema 0.999: there are 770 steps in all, so 46% of the average is still the model as it began: take 0.99 or less",
+            r"--ema 0.999: the run has 770 steps in total, so 46% .* is still the initial weights: use 0.99 or less",
         ),
-        ({"warmup_steps": 0, "ema": 0.99, "epochs": 1}, 3, "there are 3 steps in all, so 98% .* take 0, which is none, or"),
+        ({"warmup_steps": 0, "ema": 0.99, "epochs": 1}, 3, r"the run has 3 steps in total, so 98% .* use 0 \(no average\), or"),
         ({"warmup_steps": 0, "ema": 0.99, "epochs": 1}, 1, ""),
     ],
 )
@@ -74,16 +84,16 @@ def test_a_warm_up_or_an_average_longer_than_the_run_is_told_with_what_fits(
 )
 def test_the_expected_time_is_in_seconds_minutes_or_hours(seconds: float, text: str) -> None:
     assert time_to_end(seconds / 100, 100, 212, has_gpu=False) == (
-        f"expected time to the end: {text} ({seconds / 100:.2f} s a step, 100 steps to go at most)"
+        f"expected time to the end: {text} ({seconds / 100:.2f} s per step, at most 100 steps left)"
     )
 
 
 def test_above_12_hours_the_advice_fits_the_hardware_and_the_images() -> None:
     first, advice = time_to_end(23.0, 87_500, 212, has_gpu=False).splitlines()
-    assert first == "expected time to the end: 559.0 h (23.00 s a step, 87,500 steps to go at most)"
+    assert first == "expected time to the end: 559.0 h (23.00 s per step, at most 87,500 steps left)"
     assert advice == (
-        "that is more than 12 hours: use a machine with a GPU, smaller images (`preprocess --size 70` takes about a ninth), "
-        "fewer --epochs, or --limit"
+        "that is more than 12 hours: use a machine with a GPU, smaller images (`preprocess --size 70`: about a ninth of "
+        "the time), fewer --epochs, or --limit"
     )
     small = time_to_end(1.0, 87_500, 64, has_gpu=True).splitlines()[1]
     assert small == "that is more than 12 hours: use a faster GPU, fewer --epochs, or --limit"

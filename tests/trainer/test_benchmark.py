@@ -1,4 +1,4 @@
-"""The benchmark measures what it says, and says what follows from it."""
+"""The benchmark measures what it claims to, and its verdict follows from the measurements."""
 
 import dataclasses
 import json
@@ -81,4 +81,4 @@ def test_a_place_for_the_json_that_is_not_there_is_said_before_anything_is_measu
     run_main: Main, plain_dataset: Dataset, tmp_path: Path
 ) -> None:
     code, out, err = run_main("benchmark", "--tfrecords", plain_dataset.folder, "--json", tmp_path / "no" / "speed.json")
-    assert (code, out) == (1, "") and err.startswith("error: ") and "there is no folder" in err
+    assert (code, out) == (1, "") and err.startswith("error: ") and "does not exist: create it first" in err

@@ -1,4 +1,4 @@
-"""What the command line says and the status it ends with, as a user and a script see them."""
+"""Output and exit status of the command line, as users and scripts see them."""
 
 import os
 import runpy
@@ -122,7 +122,7 @@ def test_a_folder_that_is_no_run_is_one_line(
     command: list[str], run_main: Main, small_dataset: Dataset, tmp_path: Path
 ) -> None:
     answer = run_main(*command, "--run", tmp_path, "--tfrecords", small_dataset.folder)
-    _assert_one_line(answer, tmp_path, "not a run folder", "give --run the --out of a trainer command")
+    _assert_one_line(answer, tmp_path, "not a run folder", "set --run to the --out folder of a trainer command")
     assert not list(tmp_path.iterdir())
 
 
@@ -163,7 +163,7 @@ def test_a_required_gpu_that_is_missing_is_one_line(run_main: Main, small_datase
     if choose("float32", require_gpu=False).gpus:
         pytest.skip("this machine has a GPU")
     answer = run_main("--tfrecords", small_dataset.folder, "--out", tmp_path / "run", "--require_gpu")
-    _assert_one_line(answer, "no GPU found", "--require_gpu", "leave the flag out")
+    _assert_one_line(answer, "no GPU found", "--require_gpu", "omit the flag")
 
 
 def test_every_flag_reaches_the_run(

@@ -1,4 +1,4 @@
-"""A run's settings are checked before anything slow begins, and recipes are what they say."""
+"""Settings are checked before anything slow starts, and recipes are as documented."""
 
 import subprocess
 import sys
@@ -111,7 +111,7 @@ def test_every_field_is_described_and_its_default_is_legal() -> None:
     _config()
 
 
-def test_the_table_in_readme_is_that_of_the_fields() -> None:
-    script = Path(__file__).parents[2] / ".ci" / "readme_settings.py"
+def test_the_documented_table_of_settings_is_that_of_the_fields() -> None:
+    script = Path(__file__).parents[2] / ".ci" / "settings_table.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

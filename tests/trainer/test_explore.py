@@ -1,4 +1,4 @@
-"""The page about the data says what the data say."""
+"""The page about a dataset agrees with its data."""
 
 import csv
 from collections.abc import Callable
@@ -24,7 +24,7 @@ WHERE = "Class1.1 > 0.3 and not Class6.1 >= 0.9"
 
 @pytest.fixture(scope="module")
 def explored(plain_dataset: Dataset, plain_survey: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a page about the plain dataset, with everything that can be asked for."""
+    """The folder of a page about the plain dataset, with all options."""
     return explore_dataset(plain_dataset, tmp_path_factory.mktemp("explored") / "deep", plain_survey, WHERE).parent
 
 
@@ -116,8 +116,8 @@ def test_readings_give_medians_and_quartiles() -> None:
     votes[:, COLUMNS.index("Class6.2")] = [0.1, 0.4, 0.6, 0.8, 1.0]
     first, *_ = readings(votes)
     assert first == (
-        "In 60% of galaxies more than half of the volunteers find nothing odd: Class6.2 (odd: no) has a median of 0.60 "
-        "(quartiles 0.40 to 0.80), Class6.1 (odd: yes) has a median of 0.00 (quartiles 0.00 to 0.00)."
+        "In 60% of galaxies, more than half of the volunteers find nothing odd: Class6.2 (odd: no) has a median of 0.60 "
+        "(quartiles 0.40 to 0.80) and Class6.1 (odd: yes) has a median of 0.00 (quartiles 0.00 to 0.00)."
     )
     assert len(readings(votes)) == 4
 
@@ -129,7 +129,9 @@ def test_a_split_that_is_not_alike_is_named(plain_dataset: Dataset, monkeypatch:
     votes[60:, 5] += 0.3
     survey = LabelledGalaxies(plain_dataset, ("train", "test"), np.repeat([0, 1], [60, 30]), np.arange(90), votes)
     section = exploring._splits(survey)
-    assert section.paragraphs[0].startswith("More than 4 standard errors from train: Class3.1 in test (0.6")
+    assert section.paragraphs[0].startswith(
+        "More than 4 standard errors from train, which is hardly chance: Class3.1 in test (0.6"
+    )
     assert section.paragraphs[0].count("Class") == 1
 
 
@@ -140,7 +142,7 @@ def test_without_the_source_the_page_says_how_to_see_what_the_crop_keeps(
     code, out, _ = run_main("explore", "--tfrecords", plain_dataset.folder, "--out", tmp_path / "page")
     assert (code, out) == (0, f"page: {tmp_path / 'page' / 'index.html'}\n")
     text = Read((tmp_path / "page" / "index.html").read_text("utf-8")).text
-    assert "Give --src the folder or zip that was preprocessed" in text
+    assert "give --src the folder or zip that was preprocessed" in text
     assert not (tmp_path / "page" / "figures" / "crop.jpg").exists()
 
 
@@ -206,7 +208,7 @@ def test_an_earlier_page_leaves_nothing_and_files_of_somebody_else_stay(plain_da
     assert not list(out.rglob("where.*"))
     assert [path.read_text() for path in mine] == ["mine"] * 3
     (out / "index.html").write_text("my own home page")
-    with pytest.raises(ConfigError, match=r"index\.html: was changed since it was written: move it elsewhere"):
+    with pytest.raises(ConfigError, match=r"index\.html: has changed since it was written: move it elsewhere"):
         explore_dataset(plain_dataset, out)
     assert (out / "index.html").read_text() == "my own home page"
 

@@ -1,4 +1,4 @@
-"""A run's model serves other programs as it serves us, in every format, whichever backend and precision trained it."""
+"""An exported model predicts like the original, in every format, whichever backend and precision trained it."""
 
 import io
 import os
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 
 def _trainer(*arguments: object, **environment: str) -> str:
-    """The stdout of `trainer` in a process of its own."""
+    """The stdout of `trainer` in a separate process."""
     command = [*small.PROGRAM, *map(str, arguments)]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -41,7 +41,7 @@ def _trainer(*arguments: object, **environment: str) -> str:
 def mixed_run(
     small_survey: Path, build_settings: Callable[..., BuildSettings], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Run]:
-    """Trained on JAX in mixed precision for one step, on crops of half of 64 pixels. Read-only."""
+    """A run trained on JAX in mixed precision for one step, on crops of half of 64 pixels. Read-only."""
     folder = tmp_path_factory.mktemp("mixed")
     all_for_training = build_settings(validation_fraction=0.0, test_fraction=0.0, limit=8)
     data = build_dataset(small_survey, folder / "data", all_for_training, workers=1).dataset.folder
@@ -62,7 +62,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 @pytest.fixture(scope="module")
 def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder, new as well, with the run's model in every format, each written by one command. Read-only."""
+    """A folder with the run's model in every format; each command may create the folder. Read-only."""
     folder = tmp_path_factory.mktemp("exported") / "new"
 
     def command(kind: str) -> str:
@@ -81,13 +81,13 @@ def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
 
 @pytest.fixture(scope="module")
 def keras_model(run: Run) -> Any:
-    """What the exports are measured against."""
+    """The model that the exports are compared with."""
     return run.load_model()
 
 
 @pytest.fixture(scope="module")
 def serve_jpeg(exported: Path) -> Callable[[list[bytes]], np.ndarray]:
-    """The vote fractions of whole JPEG files, by the SavedModel alone."""
+    """A function that returns the vote fractions of whole JPEG files, using only the SavedModel."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(exported / "model"))  # it must outlive its signature
@@ -115,7 +115,7 @@ def _our_way(run: Run, keras_model: Any, files: list[bytes]) -> np.ndarray:
 
 
 def _assert_same_votes(votes: np.ndarray, expected: np.ndarray, atol: float) -> None:
-    """As close as promised, and far closer than the votes of different images are to each other."""
+    """Assert that votes agree as closely as promised, and far more closely than those of different images."""
     assert votes.dtype == np.float32 and votes.shape == (len(votes), 37)
     spread = expected.std(axis=0).max()
     np.testing.assert_allclose(votes, expected[: len(votes)], rtol=0, atol=min(atol, spread / 10))
@@ -183,7 +183,7 @@ def test_jpegs_whose_crop_is_not_resized_give_the_votes_of_our_own_path(
 ) -> None:
     side = round(SIZE / run.config["dataset"]["crop_fraction"])
     rotated = Image.Exif()
-    rotated[0x0112] = 6  # the orientation that viewers would turn it to
+    rotated[0x0112] = 6  # an orientation that viewers would apply
     files = [
         _jpeg(side, side), _jpeg(side, side + 9), _jpeg(side + 50, side, quality=95, subsampling=0),
         _jpeg(side, side, "L"), _jpeg(side, side, progressive=True), _jpeg(side, side, exif=rotated),
@@ -245,7 +245,7 @@ def test_a_path_that_exists_is_refused_and_left_as_it_is(name: str, tiny_run: Ru
         out.mkdir()
     else:
         out.write_text("someone's")
-    with pytest.raises(ConfigError, match="exists already: choose another --out"):
+    with pytest.raises(ConfigError, match="already exists: choose another --out"):
         export_model(tiny_run, out, "onnx")
     assert list(tmp_path.iterdir()) == [out]
     assert name == "folder" or out.read_text() == "someone's"
@@ -254,7 +254,8 @@ def test_a_path_that_exists_is_refused_and_left_as_it_is(name: str, tiny_run: Ru
 def test_a_litert_file_of_another_ending_is_one_line_with_the_right_one(tiny_run: Run, run_main: Main, tmp_path: Path) -> None:
     code, out, err = run_main("export", "--run", tiny_run.folder, "--format=litert", "--out", tmp_path / "model.lite")
     assert (code, out) == (1, "")
-    assert err == (f"error: {tmp_path / 'model.lite'}: a LiteRT file ends in .tflite: give --out {tmp_path / 'model.tflite'}\n")
+    right = tmp_path / "model.tflite"
+    assert err == f"error: {tmp_path / 'model.lite'}: a LiteRT file must end in .tflite: use --out {right}\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -264,7 +265,10 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     code, out, err = run_main("export", "--run", tiny_run.folder, "--format=onnx", "--out", tmp_path / "new" / "model.onnx")
     assert (code, out) == (1, "")
-    assert err == "error: --format onnx needs the package tf2onnx, which is not installed: pip install -e '.[export]'\n"
+    assert (
+        err
+        == "error: --format onnx needs the package tf2onnx, which is not installed: pip install 'galaxy-zoo-vgg16[export]'\n"
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -315,4 +319,4 @@ def test_help_names_the_formats_the_default_and_the_extra(run_main: Main) -> Non
     code, out, _ = run_main("export", "--help")
     words = " ".join(out.split())
     assert code == 0 and "{savedmodel,onnx,litert}" in words and "(default: savedmodel)" in words
-    assert "pip install -e '.[export]'" in words and "FILE.tflite" in words
+    assert "pip install 'galaxy-zoo-vgg16[export]'" in words and "FILE.tflite" in words

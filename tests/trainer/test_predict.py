@@ -1,4 +1,4 @@
-"""A table of predictions: every galaxy once, in Kaggle's format, whatever the batches, from shards and from image files."""
+"""Predictions list every galaxy once, whatever the batches, from shards and from image files; the command writes a table."""
 
 import csv
 import logging
@@ -76,7 +76,7 @@ def test_a_dataset_of_another_size_or_crop_is_refused(tiny_run: Run, make_datase
 
 
 def test_a_dataset_without_the_split_is_refused_with_those_it_has(tiny_run: Run, make_dataset: Any) -> None:
-    with pytest.raises(DatasetError, match="no galaxies in split 'validation': it has train, test, unlabelled"):
+    with pytest.raises(DatasetError, match="no galaxies in split 'validation': choose from train, test, unlabelled"):
         predict_split(tiny_run, make_dataset(validation_fraction=0.0), "validation")
 
 
@@ -104,7 +104,7 @@ def test_the_table_of_the_test_split_is_what_training_left(
 
 @pytest.fixture(scope="module")
 def other_run(make_dataset: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """A run of another crop and size: half of the images, enlarged to 40 x 40."""
+    """A run with another crop and size: half of the images, enlarged to 40 x 40."""
     from trainer.train import train_model
 
     folder = tmp_path_factory.mktemp("runs") / "other"
@@ -158,7 +158,7 @@ def test_real_galaxies_cut_losslessly_give_the_same_predictions_from_both(
     (tmp_path / "images_test_rev1").mkdir()
     for path in sorted((kaggle / "images_test_rev1").iterdir())[:24]:
         shutil.copy(path, tmp_path / "images_test_rev1")
-    fraction = 32 / 424  # what needs no resizing for a model of 32 x 32
+    fraction = 32 / 424  # needs no resizing for a model of 32 x 32
     settings = build_settings(crop_fraction=fraction, size=32, encoding="jpeg")
     dataset = build_dataset(tmp_path / "images_test_rev1", tmp_path / "data", settings, workers=1).dataset
     run = replace(tiny_run, config={**tiny_run.config, "dataset": {**tiny_run.config["dataset"], "crop_fraction": fraction}})
@@ -271,14 +271,15 @@ def _warnings(caplog: pytest.LogCaptureFixture, run: Run, path: Path) -> list[st
 def test_one_warning_counts_the_galaxies_at_another_scale(
     tiny_run: Run, plain_survey: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The survey has large galaxies and small ones in turn; that of a run which knew the large ones only is set here."""
+    """The survey alternates between large and small galaxies; one run here is given the range of the large ones only."""
     images = plain_survey / "images_test_rev1"
     wide = replace(tiny_run, config={**tiny_run.config, "half_light_radius": [0.0, 100.0]})
     large = replace(tiny_run, config={**tiny_run.config, "half_light_radius": [8.0, 11.0]})
     old = replace(tiny_run, config={name: value for name, value in tiny_run.config.items() if name != "half_light_radius"})
     assert _warnings(caplog, wide, images) == _warnings(caplog, old, images) == []
     (line,) = _warnings(caplog, large, images)
-    assert line.startswith("2 of 5 images (40.0 %, of the training galaxies 2 %) have a half-light radius outside 8.0 to 11.0 ")
+    assert line.startswith("2 of 5 images (40.0 %, against 2 % of the training galaxies) have a half-light radius outside 8.0 ")
+    assert "outside 8.0 to 11.0 pixels" in line
     assert "crop or resize the cutouts" in line
 
 
@@ -290,8 +291,8 @@ def test_one_warning_counts_fits_images_of_one_plane_and_one_those_of_few_pixels
         flux = np.random.default_rng(galaxy_id).exponential(0.1, shape).astype(np.float32)
         astrofits.PrimaryHDU(flux).writeto(tmp_path / f"{galaxy_id}.fits")
     grey, enlarged = _warnings(caplog, run, tmp_path)
-    assert grey.startswith("2 of 4 images are FITS of one plane, without the colours that the model learnt from")
-    assert enlarged.startswith("1 of 4 images have fewer pixels in the crop than the model sees and were enlarged")
+    assert grey.startswith("2 of 4 images are FITS images of one plane, without the colours that the model was trained on")
+    assert enlarged.startswith("1 of 4 images have fewer pixels in the crop than the model expects and were enlarged")
 
 
 # The command
@@ -313,9 +314,10 @@ def test_images_that_cannot_be_read_are_counted_listed_and_left_out(
     code, said, _ = run_main(*flags)
     listing = tmp_path / "out" / "table-rejected.csv"
     assert listing == rejected_path(out)
-    assert (code, said) == (0, f"{out}: predictions for 3 galaxies of {images}; 5 that cannot be read are in {listing}\n")
+    assert code == 0
+    assert said == f"{out}: predictions for 3 galaxies of {images}; 5 that cannot be read are listed in {listing}\n"
     (line,) = [line for line in caplog.messages if "cannot be read" in line]
-    assert line.startswith("5 of 8 images cannot be read and are left out: 11.jpg (not a readable JPEG or PNG")
+    assert line.startswith("5 of 8 images cannot be read and are skipped: 11.jpg (not a readable JPEG or PNG")
     assert line.count("(not a readable") == 3 and line.endswith(", ...")
     with listing.open(newline="") as file:
         header, *rows = csv.reader(file)
@@ -330,7 +332,7 @@ def test_images_that_cannot_be_read_are_counted_listed_and_left_out(
     assert [path.name for path in out.parent.iterdir()] == ["table.csv"]
     listing.write_text("GalaxyID,path,reason,my notes\n11,11.jpg,is empty,ask the archive\n")
     code, _, err = run_main(*flags)
-    assert code == 1 and f"{listing}: is in the way of a list of unreadable images: move it elsewhere" in err
+    assert code == 1 and f"{listing}: exists and is not a list of unreadable images: move it elsewhere" in err
     assert "ask the archive" in listing.read_text()
 
 
@@ -341,7 +343,7 @@ def test_where_no_image_can_be_read_there_is_one_line_and_no_table(tiny_run: Run
     code, said, err = run_main("predict", "--run", tiny_run.folder, "--images", tmp_path / "images", "--out", out)
     assert (code, said) == (1, "")
     assert err.splitlines()[-1].startswith(
-        f"error: {tmp_path / 'images'}: none of its 1 images can be read, the first is 7.jpg ("
+        f"error: {tmp_path / 'images'}: none of its 1 images can be read; the first is 7.jpg ("
     )
     assert not out.exists() and not rejected_path(out).exists()
     with pytest.raises(SourceError):
@@ -367,12 +369,12 @@ def test_the_command_predicts_a_single_image_with_every_column_that_can_be_added
 @pytest.mark.parametrize(
     ("flags", "what"),
     [
-        ([], "what to predict is one of --tfrecords DIR (a dataset) and --images PATH (image files)"),
-        (["--images=.", "--tfrecords=data"], "what to predict is one of --tfrecords DIR (a dataset) and --images PATH"),
-        (["--images=.", "--split=test"], "--split test: goes with --tfrecords only"),
-        (["--tfrecords=data", "--fits_q=3"], "--fits_q 3.0: goes with --images only"),
-        (["--tfrecords=data", "--fits_stretch=3"], "--fits_stretch 3.0: goes with --images only"),
-        (["--images=.", "--threshold=0.8"], "--threshold 0.8: goes with --hubble only"),
+        ([], "give either --tfrecords DIR (a dataset) or --images PATH (image files)"),
+        (["--images=.", "--tfrecords=data"], "give either --tfrecords DIR (a dataset) or --images PATH"),
+        (["--images=.", "--split=test"], "--split test: needs --tfrecords"),
+        (["--tfrecords=data", "--fits_q=3"], "--fits_q 3.0: needs --images"),
+        (["--tfrecords=data", "--fits_stretch=3"], "--fits_stretch 3.0: needs --images"),
+        (["--images=.", "--threshold=0.8"], "--threshold 0.8: needs --hubble"),
         (["--images=.", "--hubble", "--threshold=0.4"], "--threshold 0.4: must be above 0.5"),
         (["--images=.", "--hubble", "--threshold=0.5"], "--threshold 0.5: must be above 0.5"),
         (["--images=.", "--fits_stretch=0"], "--fits_stretch 0.0: must be above 0"),
@@ -395,7 +397,7 @@ def test_a_table_that_could_not_be_written_is_refused_before_anything_is_predict
     (tmp_path / "notes.txt").write_text("mine")
     flags = "predict", "--run", tiny_run.folder, "--images", plain_survey, "--out"
     for out, what in (
-        (tmp_path, f"{tmp_path}: is a folder: give --out a file, like {tmp_path / 'submission.csv'}"),
+        (tmp_path, f"{tmp_path}: is a folder: set --out to a file, such as {tmp_path / 'submission.csv'}"),
         (tmp_path / "notes.txt" / "a" / "table.csv", f"{tmp_path / 'notes.txt'}: is a file: choose another folder for --out"),
     ):
         assert run_main(*flags, out) == (1, "", f"error: {what}\n")
@@ -407,11 +409,11 @@ def test_a_folder_where_one_may_not_write_is_refused_before_anything_is_predicte
 ) -> None:
     tmp_path.chmod(0o500)
     code, _, err = run_main("predict", "--run", tiny_run.folder, "--images", plain_survey, "--out", tmp_path / "table.csv")
-    assert code == 1 and "you may not write there" in err and err.count("\n") == 1
+    assert code == 1 and "is not writable" in err and err.count("\n") == 1
 
 
 def test_what_can_be_refused_is_refused_before_tensorflow_is_loaded(tiny_run: Run, tmp_path: Path) -> None:
-    """Its import takes seconds, and its notes are held back only where `choose` loads it."""
+    """Importing it takes seconds, and its notes are suppressed only if `choose` loads it."""
     script = (
         "import sys; from pathlib import Path; from trainer.predict import predict_images; from trainer.run import open_run\n"
         "try: predict_images(open_run(Path(sys.argv[1])), Path(sys.argv[2]))\n"

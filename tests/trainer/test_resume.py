@@ -1,4 +1,4 @@
-"""A run that was stopped, in whatever way, ends as if nothing had happened."""
+"""A run that was stopped, in whatever way, resumes and ends like an undisturbed run."""
 
 import os
 import random
@@ -26,14 +26,14 @@ from trainer.run import Run, open_run
 from trainer.train import _Training, train_model
 
 Main = Callable[..., tuple[int, str, str]]
-NOTICE = "saving a checkpoint after this step; once more to stop at once"
+NOTICE = "saving a checkpoint after this step; interrupt again to stop at once"
 GO_ON = "run the same command again (without --overwrite) to resume from the last checkpoint"
 BAR = re.compile(r"epoch (\d+)/\d+: .*?(\d+)/6 \[")
 
 
 @dataclass(frozen=True)
 class Stop:
-    """A signal to send so many seconds after stderr has shown something."""
+    """A signal to send `delay` seconds after the pattern `shown` has appeared on stderr."""
 
     shown: str
     number: signal.Signals
@@ -42,7 +42,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Stopped:
-    """How a process ended, what it had said until then, and the checkpoints that it left."""
+    """The exit status of a process, its stdout (`said`) and stderr (`complained`), and the checkpoints that it left."""
 
     status: int
     said: str
@@ -51,7 +51,7 @@ class Stopped:
 
     @property
     def first_bar(self) -> tuple[int, int]:
-        """The epoch and the step with which its progress began."""
+        """The epoch and the step at which its progress bar started."""
         found = BAR.search(self.complained)
         assert found is not None
         return int(found[1]), int(found[2])
@@ -89,7 +89,7 @@ def _trainer(backend: str, dataset: Dataset, out: Path, settings: dict[str, Any]
 
 @dataclass(frozen=True)
 class Disturbed:
-    """A run that was terminated in the midst of its first epoch, stopped by Ctrl-C in its second, and killed at some moment."""
+    """A run that was terminated in its first epoch, stopped by Ctrl-C in its second, and later killed at a random moment."""
 
     run: Run
     undisturbed: Run
@@ -98,7 +98,7 @@ class Disturbed:
     killed: Stopped
 
 
-# Seconds after the first progress at which a process is killed: while it compiles, trains or saves, long before its end.
+# Seconds from the first progress bar to the kill: while the process compiles, trains or saves, long before its end.
 KILLED_AFTER = round(random.Random(0).uniform(0, 1.5), 2)
 
 
@@ -111,7 +111,7 @@ def disturbed(
 ) -> Iterator[Disturbed]:
     folder, backend = tmp_path_factory.mktemp("disturbed"), request.param
     settings = tiny_settings
-    if backend == "jax":  # as many steps, of fewer galaxies: a step takes six times as long as on TensorFlow
+    if backend == "jax":  # as many steps of fewer galaxies: a step takes six times as long as on TensorFlow
         settings = {**tiny_settings, "epochs": 2, "batch_size": 4, "limit": 24, "ema": 0.9, "head": "tree"}
         assert _trainer(backend, plain_dataset, folder / "undisturbed", settings).status == 0
         undisturbed = open_run(folder / "undisturbed")
@@ -240,7 +240,7 @@ def test_sigterm_in_validation_loses_no_training_step(
 def test_a_disturbed_run_stops_early_in_the_same_epoch(
     unmeasured_dataset: Dataset, tiny_settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    """With full augmentation, whose numbers follow from the epoch too, and a rate so high that validation gets worse."""
+    """With full augmentation, whose random numbers depend on the epoch too, and a rate so high that validation gets worse."""
     settings = {
         **tiny_settings,
         "epochs": 8,
@@ -281,7 +281,7 @@ def test_a_finished_run_prints_its_metrics_again_and_changes_no_file(
 def test_a_run_that_was_stopped_before_its_metrics_evaluates_without_training(
     disturbed: Disturbed, plain_dataset: Dataset, run_main: Main
 ) -> None:
-    """This process is on TensorFlow: what was trained there gives the same metrics to the last digit."""
+    """This process uses TensorFlow: a run that was trained on it has the same metrics to the last digit."""
     folder, settings = disturbed.run.folder, disturbed.run.settings
     before = (folder / "metrics.json").read_bytes()
     (folder / "metrics.json").unlink()

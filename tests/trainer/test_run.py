@@ -1,4 +1,4 @@
-"""The run folder: what is kept, what it is restored to, and that no run is mixed up with another."""
+"""The run folder: what is saved and restored, and that runs are never mixed up."""
 
 import dataclasses
 import itertools
@@ -24,7 +24,7 @@ from trainer.run import NOTHING_YET, Progress, Run, open_run
 
 SETTINGS = {"epochs": 3, "learning_rate": 1e-5, "weights": "none"}
 NUMBERS = st.floats(allow_nan=True, allow_infinity=False)
-MSE = st.integers(0, 5).map(lambda level: level / 64)  # few levels: equals must occur
+MSE = st.integers(0, 5).map(lambda level: level / 64)  # few levels, so that equal values occur
 
 
 def _history(validation: list[float]) -> list[Epoch]:
@@ -102,7 +102,7 @@ def test_only_the_latest_checkpoint_is_kept_and_an_unfinished_one_counts_for_not
 
 
 def test_of_two_checkpoints_the_later_one_counts(tmp_path: Path) -> None:
-    """As a kill between the commit of a checkpoint and the removal of the one before leaves them."""
+    """A kill between committing a checkpoint and removing the previous one leaves both."""
     a_run = Run(tmp_path, {})
     states = [_progress([0.5]), _progress([0.5], 9), _progress([0.5], 10), _progress([0.5, 0.4])]
     for earlier, later in itertools.pairwise(states):
@@ -137,20 +137,20 @@ def test_a_checkpoint_that_was_edited_or_is_another_runs_is_an_error(tmp_path: P
     whole = path.read_text()
     assert _edited(whole) != whole
     path.write_text(_edited(whole))
-    with pytest.raises(RunError, match=r"epoch-00001: damaged \(it was changed since it was written\): start again"):
+    with pytest.raises(RunError, match=r"epoch-00001: damaged \(it has changed since it was written\): start again"):
         a_run.progress()
     path.write_text(whole)
-    with pytest.raises(RunError, match=r"epoch-00001: damaged \(it is of another run\): start again"):
+    with pytest.raises(RunError, match=r"epoch-00001: damaged \(it belongs to another run\): start again"):
         Run(a_run.folder, {"settings": {**SETTINGS, "epochs": 2}, "dataset": {"fingerprint": "a"}}).progress()
     other = Run(tmp_path / "other", a_run.config)
     other.save_checkpoint([ARRAYS[0] + 1, *ARRAYS[1:]], _progress([0.5]))
     shutil.copy(other.folder / "checkpoint" / "epoch-00001" / "arrays.npz", path.parent)
-    with pytest.raises(RunError, match=r"epoch-00001: damaged \(it was changed since it was written\): start again"):
+    with pytest.raises(RunError, match=r"epoch-00001: damaged \(it has changed since it was written\): start again"):
         a_run.checkpoint_arrays()
 
 
 def _start(folder: Path, dataset: Dataset, overwrite: bool = False, **changes: Any) -> Run:
-    """The run in `folder`, made where it is new."""
+    """The run in `folder`, created if it is new."""
     started, is_new = run.start(folder, {**SETTINGS, **changes}, dataset, overwrite)
     if is_new:
         run.create(started)
@@ -190,7 +190,7 @@ def test_other_settings_are_refused_with_what_differs_and_the_run_stays_as_it_is
 
 def test_another_dataset_is_refused(small_dataset: Dataset, plain_dataset: Dataset, tmp_path: Path) -> None:
     _start(tmp_path, small_dataset)
-    with pytest.raises(ConfigError, match=r"holds another run \(the dataset is another one\)"):
+    with pytest.raises(ConfigError, match=r"holds another run \(the dataset is a different one\)"):
         _start(tmp_path, plain_dataset)
 
 
@@ -293,7 +293,7 @@ def test_the_event_files_of_tensorboard_are_listed_as_ours(small_dataset: Datase
 def test_a_damaged_config_is_an_error_that_names_it(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(content, errors="surrogateescape")
     with pytest.raises(
-        RunError, match=r"config\.json: not the intact config\.json of a run .*: give --run the --out"
+        RunError, match=r"config\.json: not the intact config\.json of a run .*: restore it, or set --run to the --out"
     ) as caught:
         run.open_run(tmp_path)
     assert "--overwrite" not in str(caught.value)
@@ -302,7 +302,7 @@ def test_a_damaged_config_is_an_error_that_names_it(content: str, tmp_path: Path
 def test_a_folder_that_is_no_run_and_a_run_without_model_are_told_apart(small_dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"not a run folder \(config\.json is missing\)"):
         run.open_run(tmp_path)
-    with pytest.raises(RunError, match=r"has no model\.keras yet: train it first"):
+    with pytest.raises(RunError, match=r"has no model\.keras yet: resume its training first"):
         _start(tmp_path, small_dataset).load_model()
 
 
@@ -343,7 +343,7 @@ def test_a_run_begun_with_head_epochs_is_refused_in_one_line_and_can_be_replaced
     with pytest.raises(ConfigError) as caught:
         _start(tmp_path, small_dataset)
     assert str(caught.value) == (
-        f"{tmp_path}: holds another run (it was begun with --head_epochs 2, which this version no longer has): "
+        f"{tmp_path}: holds another run (it was started with --head_epochs 2, which this version no longer has): "
         "choose another --out, or replace it with --overwrite"
     )
     assert _contents(tmp_path) == before
@@ -363,7 +363,7 @@ def test_a_model_that_is_gone_is_told_with_the_ways_out(small_dataset: Dataset, 
     a_run = _start(tmp_path, small_dataset)
     for spoil in (lambda: None, lambda: a_run.model_path.write_bytes(b"another")):
         spoil()
-        with pytest.raises(RunError, match=r"model\.keras: is missing or was changed since it was written: restore it"):
+        with pytest.raises(RunError, match=r"model\.keras: is missing or has changed since it was written: restore it"):
             a_run.check_model()
     a_run.model_path.unlink()
     a_run.output.write({"model.keras": b"a model"})

@@ -1,4 +1,4 @@
-"""Tables of predictions: in Kaggle's format, never in place of a file of somebody else, with the columns that may be added."""
+"""Tables of predictions have Kaggle's format and optional columns, and never replace somebody else's file."""
 
 import csv
 import errno
@@ -45,7 +45,7 @@ def _votes(**columns: float) -> np.ndarray:
 
 
 def _on_the_tree(seed: int) -> np.ndarray:
-    """20 galaxies whose votes obey the tree, decided answers among them."""
+    """20 galaxies whose votes obey the tree, including clear answers."""
     generator = np.random.default_rng(seed)
     votes = np.zeros((20, 37))
     for question in QUESTIONS:
@@ -202,7 +202,7 @@ def test_a_table_that_predict_did_not_write_is_never_replaced(tmp_path: Path, na
 
 
 def test_a_table_that_a_run_keeps_for_itself_is_never_replaced(tiny_run: Run) -> None:
-    with pytest.raises(ConfigError, match=r"predictions-test\.csv: is a file of .*/tiny itself: choose another --out"):
+    with pytest.raises(ConfigError, match=r"predictions-test\.csv: belongs to .*/tiny: choose another --out"):
         refuse_other_table(tiny_run.folder / "predictions-test.csv")
 
 

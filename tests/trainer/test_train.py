@@ -1,4 +1,4 @@
-"""Training learns, keeps what its contract names, and says what it does."""
+"""Training learns, writes exactly the promised files, and reports what it does."""
 
 import contextlib
 import dataclasses
@@ -30,7 +30,7 @@ MakeDataset = Callable[..., Dataset]
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Iterator[Path]:
-    """A place for a run of this test alone; a checkpoint of VGG16 has 200 MB, so it goes at the end."""
+    """A run folder for one test, removed afterwards: a checkpoint of VGG16 has 200 MB."""
     yield tmp_path / "run"
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
 
@@ -69,7 +69,7 @@ def test_a_second_trainer_and_evaluate_are_refused_while_a_run_is_under_way(
         for use in uses:
             with pytest.raises(ConfigError, match=f"{tiny_run.folder}: another trainer command is writing here: wait for it"):
                 use()
-        predict_split(tiny_run, plain_dataset, "test")  # who reads alone is welcome
+        predict_split(tiny_run, plain_dataset, "test")  # commands that only read are allowed
     assert {path: path.stat().st_mtime_ns for path in tiny_run.folder.rglob("*")} == before
 
 
@@ -107,7 +107,7 @@ def test_the_kept_model_is_that_of_the_best_epoch(tiny_run: Run, plain_dataset: 
 
 @dataclasses.dataclass(frozen=True)
 class Bare:
-    """A run of 2 epochs of 12 steps on a dataset that has neither validation nor test, and what was said."""
+    """A run of 2 epochs of 12 steps on a dataset without validation and test splits, and its stdout."""
 
     run: Run
     said: str
@@ -158,7 +158,7 @@ def test_whether_predictions_vary_is_told_by_the_weights_as_they_are_not_by_thei
 @pytest.mark.slow
 def test_the_expected_time_counts_the_steps_that_are_really_left(bare: Bare) -> None:
     line = next(line for line in bare.said.splitlines() if line.startswith("expected time to the end:"))
-    assert line.endswith(" s a step, 4 steps to go at most)")  # said after 20 of 24 steps
+    assert line.endswith(" s per step, at most 4 steps left)")  # printed after 20 of 24 steps
 
 
 @pytest.mark.slow
@@ -201,14 +201,14 @@ def test_training_stops_after_patience_epochs_without_progress(
 def test_a_loss_that_is_no_number_ends_the_run_with_the_way_out(
     make_dataset: MakeDataset, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.train.check_shards", lambda *_: {})  # which would refuse what is broken here
+    monkeypatch.setattr("trainer.train.check_shards", lambda *_: {})  # it would refuse the shards that are broken here
     dataset = make_dataset(validation_fraction=0.0, test_fraction=0.0)
     for path in dataset.paths("train"):
         examples = map(schema.parse, list(framing.read_records(path)))
         broken = (dataclasses.replace(example, targets=example.targets * np.float32(np.nan)) for example in examples)
         path.write_bytes(b"".join(framing.frame(schema.serialize(example)) for example in broken))
     config = TrainConfig(dataset.folder, run_folder, epochs=2, limit=8, weights="none", backbone=small.SMALL)
-    with pytest.raises(RunError, match="loss not finite in epoch 1: lower --learning_rate and start with --overwrite"):
+    with pytest.raises(RunError, match="loss is not finite in epoch 1: lower --learning_rate and start again with --overwrite"):
         train_model(config)
     assert [path.name for path in run_folder.iterdir() if path.name[0] != "."] == ["config.json"]
 

@@ -1,4 +1,4 @@
-"""What a run says is true of its present model, and what TensorFlow raises becomes a line."""
+"""What a run reports is true of its current model, and exceptions of TensorFlow become one line."""
 
 import hashlib
 import itertools
@@ -25,7 +25,7 @@ from trainer.train import train_model
 
 @pytest.fixture
 def copied(tiny_run: Run, tmp_path: Path) -> Run:
-    """A copy of the tiny run without its checkpoint, to be changed."""
+    """A copy of the tiny run without its checkpoint, for tests that change it."""
     shutil.copytree(tiny_run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint", "tensorboard"))
     return Run(tmp_path / "run", tiny_run.config)
 
@@ -53,7 +53,7 @@ def test_another_model_in_place_of_the_runs_own_is_refused(copied: Run, plain_da
     model[len(model) // 2] ^= 1
     copied.model_path.write_bytes(model)
     for use in (lambda: predict_split(copied, plain_dataset, "test"), lambda: evaluate_run(copied, plain_dataset, "train")):
-        with pytest.raises(RunError, match=r"model\.keras: was changed since it was written: it is not the model of this run"):
+        with pytest.raises(RunError, match=r"model\.keras: has changed since it was written: restore the model of this run"):
             use()
 
 
@@ -63,12 +63,12 @@ def test_a_config_that_was_edited_is_refused(copied: Run, name: str) -> None:
     content = json.loads(path.read_text())
     content[name] |= {"head": "tree"} if name == "settings" else {"crop_fraction": 0.25}
     path.write_text(to_json(content))
-    with pytest.raises(RunError, match=r"config\.json: not the intact config\.json of a run \(it was changed since"):
+    with pytest.raises(RunError, match=r"config\.json: not the intact config\.json of a run \(it has changed since"):
         open_run(copied.folder)
 
 
 def _swap(dataset: Dataset, split: str) -> Path:
-    """Exchange two shards of a split that have the same size; gives the first."""
+    """Swap two shards of a split that have the same size; return the first."""
     shards = [shard for shard in dataset.shards if shard.split == split]
     first, second = next(
         (one, other)
@@ -95,7 +95,7 @@ def test_shards_of_equal_size_that_were_swapped_are_noticed(
         "evaluate": lambda: evaluate_run(copied, dataset, split),
         "explore": lambda: explore_dataset(dataset, tmp_path / "page"),
     }
-    with pytest.raises(DatasetError, match=f"{swapped.name}: holds other bytes than preprocess wrote: move it elsewhere"):
+    with pytest.raises(DatasetError, match=f"{swapped.name}: differs from the shard that preprocess wrote: move it elsewhere"):
         uses[command]()
     assert not (tmp_path / "new").exists() and not (tmp_path / "page").exists()
 
@@ -109,7 +109,7 @@ def test_whatever_the_manifest_hashes_is_checked_before_it_is_used(
     folder = build_dataset(images, tmp_path / "data", build_settings()).dataset.folder
     text = (folder / name).read_text()
     (folder / name).write_text(text.replace("NGC 4321", "NGC 1234").replace("900011", "900012") + "\n")
-    with pytest.raises(DatasetError, match=f"{name}: was changed since it was written: move it elsewhere, and build"):
+    with pytest.raises(DatasetError, match=f"{name}: has changed since it was written: move it elsewhere, and build"):
         open_dataset(folder)
     (folder / name).unlink()
     with pytest.raises(DatasetError, match=rf"{name}: is missing: build the dataset again|not a finished .*{name} is missing"):
@@ -134,7 +134,7 @@ def test_a_shard_is_hashed_again_only_when_it_has_changed(
     path = dataset.folder / shards[0].name
     content = path.read_bytes()
     path.unlink()
-    path.write_bytes(content)  # the same again, but who could tell
+    path.write_bytes(content)  # the same bytes, but only a hash can tell
     integrity.check_shards(dataset, shards, checked)
     assert hashed[len(shards) :] == [shards[0].name]
 
@@ -156,13 +156,13 @@ def test_a_limit_hashes_no_more_shards_than_are_read(make_dataset: Callable[...,
 def test_a_damaged_shard_is_one_error_with_the_way_out(
     tiny_run: Run, make_dataset: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that is damaged after it was hashed, too."""
+    """Also if it is damaged after it was hashed."""
     dataset = make_dataset()
     shard = dataset.paths("test")[0]
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(DatasetError, match=r"holds other bytes than preprocess wrote: move it elsewhere, and build the"):
+    with pytest.raises(DatasetError, match=r"differs from the shard that preprocess wrote: move it elsewhere, and build the"):
         predict_split(tiny_run, dataset, "test")
     monkeypatch.setattr("trainer.predict.check_shards", lambda *_: None)
     with pytest.raises(DatasetError, match=r"a shard is damaged .*: build the dataset again with --overwrite"):

@@ -1,1 +1,1 @@
-"""Looking at predictions: metrics, figures, and the report that holds both."""
+"""Analysis of votes and predictions: metrics, figures, and the pages that contain both."""

@@ -1,4 +1,4 @@
-"""The model card: README.md of a run folder, for whoever is handed the model."""
+"""The model card, README.md of a run folder: what a recipient of the model needs to know."""
 
 import shlex
 from collections.abc import Sequence
@@ -8,24 +8,29 @@ from tfrecords import __version__
 from tfrecords.dataset import SPLITS
 from tfrecords.text import markdown, markdown_code, printable
 from trainer.analysis.metrics import RESAMPLES
-from trainer.config import SETTINGS
+from trainer.config import DEFAULTS, SETTINGS
 from trainer.run import CARD, Record, Run
 
 
 def command(run: Run) -> str:
-    """The `trainer` command that makes this run, with every setting spelt out."""
+    """The `trainer` command that reproduces this run, with every setting spelt out."""
     words = ["trainer", "--tfrecords", run.config["dataset"]["folder"], "--out", str(run.folder)]
     for name, value in sorted(run.settings.items()):
-        is_flag = name in SETTINGS and (name, value) != ("limit", 0)  # --head_epochs, of earlier versions, is none
+        is_flag = name in SETTINGS and (name, value) != ("limit", 0)  # head_epochs, of earlier versions, is no longer a flag
         if is_flag:
             words += [f"--{name}", str(value)]
     return printable(shlex.join(words))
 
 
+def _shown(name: str, value: Any) -> Any:
+    """A setting as `--help` shows its default: a limit of 0 means all."""
+    return (SETTINGS[name].none or value) if name in SETTINGS and value == DEFAULTS[name] else value
+
+
 def write_card(run: Run, metrics: dict[str, Any] | None, evaluations: Sequence[tuple[Record, dict[str, Any]]]) -> None:
     """Write README.md into the run folder: data, recipe, metrics of the test split, limits, credits.
 
-    metrics: the run's own, as metrics.json holds them, None where there is no test split; evaluations: the others.
+    metrics: the run's own, as in metrics.json; None without a test split. evaluations: later measurements.
     """
     import jinja2
 
@@ -44,6 +49,7 @@ def write_card(run: Run, metrics: dict[str, Any] | None, evaluations: Sequence[t
         evaluations=evaluations,
         dataset=run.config["dataset"],
         run=run,
+        settings={name: _shown(name, value) for name, value in run.settings.items()},
         splits=SPLITS,
         questions=questions,
         resamples=f"{RESAMPLES:,}",

@@ -13,13 +13,13 @@ from trainer.analysis import style
 from trainer.analysis.style import INK, PREDICTED, QUIET, VOTED
 from trainer.history import Epoch, best_epoch
 
-# Below so many galaxies a share is mostly chance.
+# Shares of fewer galaxies than this are mostly chance.
 FEW = 20
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A score on the ladder: who, the RMSE, and whether it was published for another test set and not measured here."""
+    """A score on the ladder: its label, its RMSE, and whether it was published for another test set, not measured here."""
 
     label: str
     rmse: float
@@ -27,7 +27,7 @@ class Rung:
 
 
 def draw_ladder(width: float, rungs: Sequence[Rung], ours: str, interval: tuple[float, float]) -> Figure:
-    """RMSE of each rung from the worst to the best; the one labelled `ours` with its 95 % interval."""
+    """RMSE of each rung, worst first; the one labelled `ours` has its 95 % interval."""
     with style.used():
         figure = style.figure(width, 0.36 * len(rungs) + 0.6)
         axes = figure.subplots()
@@ -49,12 +49,12 @@ def draw_ladder(width: float, rungs: Sequence[Rung], ours: str, interval: tuple[
         axes.invert_yaxis()
         room = 1.65 if style.is_narrow(width) else 1.25
         axes.set_xlim(0, room * max(rung.rmse for rung in rows))
-        axes.set_xlabel("RMSE (less is better)")
+        axes.set_xlabel("RMSE (lower is better)")
     return figure
 
 
 def draw_history(width: float, epochs: Sequence[Epoch]) -> Figure:
-    """MSE per epoch on train and validation, the kept epoch marked."""
+    """MSE per epoch on train and validation, with the kept epoch marked."""
     with style.used():
         figure = style.figure(width, 3.4 if not style.is_narrow(width) else 3.0)
         axes = figure.subplots()
@@ -75,7 +75,7 @@ def draw_history(width: float, epochs: Sequence[Epoch]) -> Figure:
 def draw_per_class(
     width: float, rmse: np.ndarray, intervals: np.ndarray, mean_rmse: np.ndarray | None, galaxies: int
 ) -> Figure:
-    """RMSE (37,) of each answer with its interval (37, 2), before what the column means of train give."""
+    """RMSE (37,) of each answer with its interval (37, 2), in front of the RMSE of the column means of train."""
 
     def draw(axes: Axes, question: Question) -> None:
         places, columns = np.arange(len(question.answers)), question.columns
@@ -89,7 +89,7 @@ def draw_per_class(
 
 
 def draw_maximum_agreement(width: float, galaxies: int, voted: np.ndarray, predicted: np.ndarray | None = None) -> Figure:
-    """The largest value (37,) of each column, that of the predictions beside that of the votes."""
+    """The largest value (37,) of each column of the votes, beside that of the predictions if given."""
 
     def draw(axes: Axes, question: Question) -> None:
         places, columns = np.arange(len(question.answers)), question.columns
@@ -105,7 +105,7 @@ def draw_maximum_agreement(width: float, galaxies: int, voted: np.ndarray, predi
 
 
 def draw_error_against_mean(width: float, mse: np.ndarray, means: np.ndarray, variances: np.ndarray) -> Figure:
-    """MSE (37,) over the column's mean, the variance of its votes above it; the largest ten named."""
+    """MSE (37,) of each column against its mean, with the variance of its votes; the ten largest are labelled."""
     with style.used():
         figure = style.figure(width, 4.2 if not style.is_narrow(width) else 3.6)
         axes = figure.subplots()
@@ -125,12 +125,12 @@ def draw_error_against_mean(width: float, mse: np.ndarray, means: np.ndarray, va
 
 
 def draw_calibration(width: float, tables: Sequence[np.ndarray]) -> Figure:
-    """Mean observed over mean predicted fraction of those asked, per question and bin: (predicted, observed, count) rows."""
+    """Mean voted against mean predicted fraction of those asked, per question and bin: rows of (predicted, voted, count)."""
 
     def draw(axes: Axes, question: Question) -> None:
         table = tables[question.number - 1]
         axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, label="perfectly calibrated")
-        axes.plot(table[:, 0], table[:, 1], "o-", color=PREDICTED, ms=3.5, linewidth=1, label="a tenth of them")
+        axes.plot(table[:, 0], table[:, 1], "o-", color=PREDICTED, ms=3.5, linewidth=1, label="tenth of answers")
         axes.text(0.97, 0.04, f"n = {int(table[:, 2].sum()):,}", ha="right", fontsize=7.5, color=INK, transform=axes.transAxes)
         axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"), yticks=(0, 0.5, 1))
 
@@ -168,7 +168,7 @@ def draw_violation(width: float, table: np.ndarray) -> Figure:
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         axes.set_xlim(left=0)
-        axes.set_xlabel("distance from the parent")
+        axes.set_xlabel("distance from parent column")
         axes.legend()
     return figure
 
@@ -188,7 +188,7 @@ def draw_boxes(width: float, galaxies: int, quantiles: np.ndarray) -> Figure:
 
 
 def draw_split_differences(width: float, differences: Mapping[str, np.ndarray], limit: float) -> Figure:
-    """How far the mean of each column in a split is from that in train, in standard errors: a mark for each split (37,)."""
+    """Difference of each split's column means (37,) from those of train, in standard errors: one mark per split."""
     marks = ("o", "s", "^")
     finite = np.concatenate([values[np.isfinite(values)] for values in differences.values()])
     widest = max(limit, float(np.abs(finite).max(initial=0)))
@@ -204,7 +204,7 @@ def draw_split_differences(width: float, differences: Mapping[str, np.ndarray], 
 
 
 def draw_histograms(width: float, panels: Sequence[tuple[str, np.ndarray, tuple[float, float]]]) -> Figure:
-    """A histogram each: (label of its axis, values, marks at two quantiles)."""
+    """One histogram per panel: (axis label, values, two quantiles to mark)."""
     with style.used():
         narrow = style.is_narrow(width)
         figure = style.figure(width, 2.3 * len(panels) if narrow else 2.8)

@@ -1,4 +1,4 @@
-"""The charts of a measured run: each with what it shows in words, a caption, and its numbers."""
+"""The charts of a measured run, each with its finding in words, a caption, and its numbers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,27 +13,27 @@ from trainer.history import best_epoch
 from trainer.run import Run
 from trainer.tables import Predictions
 
-# Published for other test sets (the challenge's; the article's own): they stand beside our scores only as marks.
+# Published for other test sets (the challenge's; the article's own): only for orientation beside our scores.
 PUBLISHED = (("central pixel, Kaggle", 0.1619), ("the article", 0.0970), ("Kaggle 2014, winner", 0.0749))
 _BASELINES = {"zeros": "all zeros", "train_mean": "column means of train"}
 _OURS = "this model"
-# What a model learns from each loss, and whether each head keeps to the tree.
+# What a model learns from each loss, and whether each head obeys the tree.
 _LEARNS = {
-    "mse": "The model was trained on squared error, which is lowest at the mean of all galaxies that look alike to it",
-    "cross_entropy": "The model was trained on cross-entropy, which is lowest at the mean of all galaxies that look alike to "
-    "it, each weighted by how many volunteers were asked",
+    "mse": "The model was trained on squared error, which is minimised by the mean of all galaxies that look alike to it",
+    "cross_entropy": "The model was trained on cross-entropy, which is minimised by the mean of all galaxies that look alike "
+    "to it, each weighted by how many volunteers were asked",
 }
 _OBEYS = {
-    "sigmoid": "This model predicts each column for itself, and this is how far its sums are off.",
-    "tree": "This model's outputs are built to obey the tree, so its sums are off by rounding alone.",
+    "sigmoid": "This model predicts each column independently; the chart shows how far its sums are off.",
+    "tree": "This model's outputs obey the tree by construction, so its sums are off by rounding errors only.",
 }
-# From such a correlation on, one is said to follow the other.
+# Above this correlation, one quantity is reported to follow the other.
 _FOLLOWS = 0.7
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a report is about. means: column means of train (37,), None where there is none; content: metrics.json."""
+    """The subject of a report. means: column means of train (37,), None without train. content: that of metrics.json."""
 
     run: Run
     dataset: Dataset
@@ -52,10 +52,10 @@ def ladder(evaluation: Evaluation) -> Chart:
     beaten = [rung.label for rung in rungs if not rung.published and rung.label != _OURS and rung.rmse > interval[1]]
     return Chart(
         "ladder",
-        f"Ladder of scores: RMSE {content['rmse']:.4f}, better than {', '.join(beaten) or 'nothing else measured here'}",
-        "Root mean squared error over all galaxies and columns, the challenge's measure, with the 95 % interval of 1,000 "
-        "resamples of the galaxies. Filled bars are measured on the same galaxies; open ones were published for other test "
-        "sets of real galaxies, so they are marks and no contest.",
+        f"Ladder of scores: RMSE {content['rmse']:.4f}, better than {' and '.join(beaten) or 'none of the baselines'}",
+        "Root mean squared error over all galaxies and columns, the challenge's measure, with its 95 % interval from 1,000 "
+        "resamples of the galaxies. Filled bars were measured on the same galaxies. Open bars were published for other test "
+        "sets of real galaxies and serve only for orientation.",
         lambda width: figures.draw_ladder(width, rungs, _OURS, interval),
         Table(
             ("score", "rmse", "interval_low", "interval_high", "published_for_another_test_set"),
@@ -73,8 +73,8 @@ def tree_map(evaluation: Evaluation) -> Chart:
         "tree",
         f"Decision tree coloured by RMSE: highest for question {hardest.number}, {hardest.title} ({rmse.max():.3f}), "
         f"lowest for question {clearest.number}, {clearest.title} ({rmse.min():.3f})",
-        "Each box is a question that volunteers answered, with its answers and their columns; bright boxes have the larger "
-        "errors. A box leads to the question's own section.",
+        "Each box is a question that volunteers were asked, with its answers and their columns; brighter boxes have larger "
+        "errors. Each box links to the section of its question.",
         lambda width: tree.draw(width, notes, rmse, "RMSE of the question's columns"),
         Table(
             ("question", "title", "rmse", "interval_low", "interval_high"),
@@ -92,16 +92,16 @@ def per_class(evaluation: Evaluation) -> Chart:
         mean_rmse = np.sqrt(metrics.squared_errors(evaluation.means, targets).mean(axis=0))
     skill = np.nan_to_num(scores.skill, nan=-np.inf)
     best = int(np.argmax(skill))
-    learnt = "none of them better than by its mean"
+    learnt = "none is predicted better than by its mean"
     if skill[best] > 0:
-        learnt = f"most is learnt of {COLUMNS[best]} (skill {skill[best]:.2f})"
+        learnt = f"highest skill for {COLUMNS[best]} ({skill[best]:.2f})"
     means = ""
     if mean_rmse is not None:
-        means = " Where the blue bar fills the open one, or passes it, the model knows no more of that answer than its mean."
+        means = " If the blue bar reaches the end of the open one, the model predicts that answer no better than its mean does."
     return Chart(
         "per-class",
         f"RMSE of each answer: {learnt}",
-        f"RMSE of each answer with its 95 % interval.{means} Skill, in the sections of the questions, is 1 - MSE / variance.",
+        f"RMSE of each answer with its 95 % interval.{means} Skill, listed with each question, is 1 - MSE / variance.",
         lambda width: figures.draw_per_class(width, rmse, scores.class_intervals, mean_rmse, len(targets)),
         Table(
             ("column", "mse", "rmse", "interval_low", "interval_high", "skill", "column_means_rmse"),
@@ -121,12 +121,12 @@ def per_class(evaluation: Evaluation) -> Chart:
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Pearson's, NaN where one of them does not vary."""
+    """Pearson's correlation; NaN if either does not vary."""
     return float(np.corrcoef(first, second)[0, 1]) if np.ptp(first) > 0 and np.ptp(second) > 0 else float("nan")
 
 
 def extremes_and_errors(evaluation: Evaluation) -> tuple[Chart, Chart]:
-    """The article's two: predictions seldom reach the votes' extremes; the error of an answer grows with its mean."""
+    """The article's two findings: predictions rarely reach the extremes of the votes; an answer's error grows with its mean."""
     predicted, targets = evaluation.predictions.predicted, evaluation.predictions.targets
     largest, largest_voted = predicted.max(axis=0), targets.max(axis=0)
     loss = evaluation.run.settings["loss"]
@@ -136,22 +136,22 @@ def extremes_and_errors(evaluation: Evaluation) -> tuple[Chart, Chart]:
     both = f"correlation {with_variance:.2f} with the variance, {with_mean:.2f} with the mean"
     follows = f"The error of an answer follows the spread of its votes ({both})"
     if np.isnan(with_variance):
-        follows = "The errors, or the spreads, of all answers are alike here, so that one says nothing of the other"
+        follows = "The errors or the spreads of all answers are equal here, so they cannot be related"
     elif with_variance <= _FOLLOWS:
         follows = f"Here the error of an answer does not follow the spread of its votes closely ({both})"
     agreement = Chart(
         "maximum-agreement",
         f"Maximum agreement: lower in the predictions than in the votes for {lower} of 37 columns",
-        f"The largest value of each column, votes beside predictions; the model's is lower in {lower} of 37. {_LEARNS[loss]}, "
-        "and a mean is at most as extreme as the single galaxies behind it.",
+        f"The largest value of each column in the votes and in the predictions; the predicted one is lower for {lower} of 37. "
+        f"{_LEARNS[loss]}. A mean is never more extreme than the most extreme galaxy behind it.",
         lambda width: figures.draw_maximum_agreement(width, len(targets), largest_voted, largest),
         Table(("column", "voted", "predicted"), tuple(zip(COLUMNS, largest_voted, largest, strict=True))),
     )
     error = Chart(
         "error-against-mean",
         follows,
-        f"{follows}. A model that knew only the means of these galaxies would have the dashes for errors, and answers with "
-        "a mean near 0 or 1 have little room to spread; the line from dash to dot is what was learnt.",
+        f"{follows}. The dashes are the errors of a model that predicts only the means of these galaxies; the line from dash "
+        "to dot is what this model has learnt beyond them. Answers with a mean near 0 or 1 have little room to spread.",
         lambda width: figures.draw_error_against_mean(width, mse, means, variances),
         Table(("column", "mean", "variance", "mse"), tuple(zip(COLUMNS, means, variances, mse, strict=True))),
     )
@@ -159,7 +159,7 @@ def extremes_and_errors(evaluation: Evaluation) -> tuple[Chart, Chart]:
 
 
 def trust(evaluation: Evaluation) -> tuple[Chart, Chart, Chart]:
-    """Whether fractions mean what they say, whether clear cases are recognised, whether predictions obey the tree."""
+    """Whether fractions are calibrated, clear cases are recognised, and predictions obey the tree."""
     predicted, targets = evaluation.predictions.predicted, evaluation.predictions.targets
     tables = metrics.calibration(predicted, targets)
     gaps = [float(np.average(np.abs(t[:, 0] - t[:, 1]), weights=t[:, 2])) if len(t) else np.nan for t in tables]
@@ -168,9 +168,9 @@ def trust(evaluation: Evaluation) -> tuple[Chart, Chart, Chart]:
         "calibration",
         f"Calibration per question: furthest from the diagonal for question {furthest.number}, {furthest.title}, "
         f"by {np.nanmax(gaps):.3f}",
-        "Among answers that the model gives a certain fraction, what fraction did volunteers give? On the line, a predicted "
-        "0.7 means 0.7. Fractions of those who were asked; galaxies of which at least half of the volunteers were; each dot a "
-        "tenth of the answers.",
+        "Voted against predicted fraction: on the diagonal, answers with a predicted 0.7 have 0.7 of the votes on average. "
+        "Fractions are of the volunteers who were asked; galaxies count if at least half were. Each dot is a tenth of the "
+        "answers.",
         lambda width: figures.draw_calibration(width, tables),
         Table(
             ("question", "predicted", "voted", "answers"),
@@ -181,14 +181,14 @@ def trust(evaluation: Evaluation) -> tuple[Chart, Chart, Chart]:
     clear = bins[:, bins.shape[1] * 4 // 5 :]  # agreement of 0.8 and more
     counted = clear[..., 1].sum()
     right = float(np.nansum(clear[..., 0] * clear[..., 1]) / counted) if counted else float("nan")
-    clearly = f"Where volunteers agree by 0.8 or more, their most voted answer is predicted in {right:.0%} of cases"
+    clearly = f"At an agreement of 0.8 or more, the most voted answer is predicted in {right:.0%} of cases"
     if not counted:
-        clearly = "On no galaxy do volunteers agree by 0.8 or more"
+        clearly = "No galaxy has an agreement of 0.8 or more"
     agreement = Chart(
         "agreement",
         clearly,
-        "Where volunteers agree, their most voted answer should be easier to give. "
-        f"{clearly}. Agreement is 1 - entropy / its largest value (Dieleman et al. 2015); grey bars stand for fewer than "
+        "The more the volunteers agree, the easier their most voted answer should be to predict. "
+        f"{clearly}. Agreement is 1 - entropy / maximum entropy (Dieleman et al. 2015). Grey bars hold fewer than "
         f"{figures.FEW} galaxies.",
         lambda width: figures.draw_agreement(width, bins),
         Table(
@@ -205,10 +205,9 @@ def trust(evaluation: Evaluation) -> tuple[Chart, Chart, Chart]:
     in_votes = float(tree_deviation(targets).max())
     violation = Chart(
         "violation",
-        f"Violation of the tree: the columns of question {worst.number}, {worst.title}, miss their parent by "
-        f"{broken[:, 0].max():.3f} in the median",
-        "The columns of a question must add up to the column that leads to it. The votes do, within "
-        f"{in_votes:.1g}. {_OBEYS[evaluation.run.settings['head']]}",
+        f"Violation of the tree: largest for question {worst.number}, {worst.title}, with a median of {broken[:, 0].max():.3f}",
+        "The columns of a question must add up to the column that leads to it. Those of the votes do, to "
+        f"within {in_votes:.1g}. {_OBEYS[evaluation.run.settings['head']]}",
         lambda width: figures.draw_violation(width, broken),
         Table(
             ("question", "median", "quantile_95", "largest"),

@@ -1,4 +1,4 @@
-"""Galaxies worth a look, as the cards of a page: those of the Hubble classes, or any chosen ones."""
+"""Galleries of galaxies, as cards on a page: the Hubble classes, or any selection."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ PLURAL = {"elliptical": "ellipticals", "spiral": "spirals", "barred spiral": "ba
 
 
 def _label(column: int) -> str:
-    """A column as a card names it; short answers say nothing without their question: 'smooth (1.1)', 'bar: no (3.2)'."""
+    """The name of a column on a card, with the question if the answer is short: 'smooth (1.1)', 'bar: no (3.2)'."""
     words = describe(column)
     answer = words.partition(": ")[2]
     return f"{answer if len(answer) > 4 else words} ({COLUMNS[column].removeprefix('Class')})"
@@ -24,7 +24,7 @@ def _label(column: int) -> str:
 
 @dataclass(frozen=True)
 class Candidates:
-    """What a gallery chooses from: ids (n,) of some splits of a dataset, their votes (n, 37), and predictions or None."""
+    """The galaxies of some splits to choose from: GalaxyIDs (n,), votes (n, 37), and predictions (n, 37) or None."""
 
     dataset: Dataset
     splits: tuple[str, ...]
@@ -33,7 +33,7 @@ class Candidates:
     predicted: np.ndarray | None = None
 
     def pictures(self, rows: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
-        """The stored crops of some rows by GalaxyID, whichever of the splits they are in."""
+        """The stored crops of some rows by GalaxyID, from any of the splits."""
         from tfrecords import reader
 
         wanted = {int(galaxy_id) for part in rows for galaxy_id in self.galaxy_ids[part]}
@@ -44,7 +44,7 @@ class Candidates:
         return pictures
 
     def card(self, row: int, columns: Sequence[int], note: str, pictures: dict[int, np.ndarray]) -> Card:
-        """The galaxy of a row with bars for some columns."""
+        """The card of a row, with bars for some columns."""
         galaxy_id = int(self.galaxy_ids[row])
         bars = tuple(
             Bar(
@@ -59,7 +59,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Choice:
-    """A gallery to be made: its texts, its rows, and for a row the columns that matter and a note."""
+    """A gallery to make: its texts, its rows, and for each row the columns to show and a note."""
 
     name: str
     title: str
@@ -71,7 +71,7 @@ class Choice:
 
 
 def galleries(galaxies: Candidates, choices: Sequence[Choice]) -> tuple[Gallery, ...]:
-    """The galleries of some choices; the shards are read once."""
+    """The galleries of `choices`; the shards are read once."""
     pictures = galaxies.pictures([choice.rows for choice in choices])
     return tuple(
         Gallery(
@@ -94,10 +94,9 @@ def _score_of(scores: np.ndarray) -> Callable[[int], str]:
 
 
 def hubble_choices(galaxies: Candidates) -> list[Choice]:
-    """Each Hubble class at each of the article's thresholds, by the predictions where there are any, else by the votes.
+    """Each Hubble class at each of the article's thresholds, by the predictions or, without predictions, by the votes.
 
-    The first 12 galaxies that pass, in GalaxyID order; where fewer than 4 pass, the 12 with the highest score instead, and
-    the title says so.
+    The first 12 galaxies that pass, by GalaxyID; if fewer than 4 pass, the 12 with the highest scores, as the title states.
     """
     chosen = galaxies.voted if galaxies.predicted is None else galaxies.predicted
     said = "voted" if galaxies.predicted is None else "predicted"
@@ -110,12 +109,12 @@ def hubble_choices(galaxies: Candidates) -> list[Choice]:
             rule = " and ".join(f"{column} ≥ {threshold}" for column in names)
             plural = PLURAL[name].capitalize()
             if pick.fallback:
-                score = "value" if len(columns) == 1 else "score (the smaller of the columns)"
-                title = f"{plural} at {threshold}: {pick.passing} pass, so the {len(pick.rows)} highest scores"
-                caption = f"Fewer than 4 galaxies are {said} {rule}: these have the highest {score}."
+                score = "value" if len(columns) == 1 else "score (the smaller of the two columns)"
+                title = f"{plural} at {threshold}: {pick.passing} pass, {len(pick.rows)} highest scores shown"
+                caption = f"Fewer than 4 galaxies have {rule} ({said}). These have the highest {score}."
             else:
                 title = f"{plural} at {threshold}: {len(pick.rows)} of {pick.passing:,}"
-                caption = f"The first by GalaxyID of those that are {said} {rule}."
+                caption = f"The first galaxies by GalaxyID with {rule} ({said})."
             choices.append(
                 Choice(
                     f"{name.replace(' ', '-')}-{round(100 * threshold)}",

@@ -1,4 +1,4 @@
-"""The galaxies of a dataset that have votes, as explore looks at them."""
+"""The galaxies of a dataset that have votes, for `trainer explore`."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from trainer.analysis.galleries import Candidates
 
 @dataclass(frozen=True)
 class LabelledGalaxies:
-    """The labelled galaxies of a dataset: `split` (n,) index into `splits`, galaxy_ids (n,), voted float32 (n, 37)."""
+    """The labelled galaxies of a dataset: `split` (n,) indexes `splits`, galaxy_ids (n,), voted float32 (n, 37)."""
 
     dataset: Dataset
     splits: tuple[str, ...]
@@ -29,7 +29,7 @@ class LabelledGalaxies:
 
 
 def labelled_galaxies(dataset: Dataset) -> LabelledGalaxies:
-    """The galaxies of all splits with votes, by GalaxyID. Raises DatasetError where there are none."""
+    """The galaxies of all splits with votes, by GalaxyID. Raises DatasetError if there are none."""
     from tfrecords.reader import votes_of
 
     splits = tuple(split for split in SPLITS if split != "unlabelled" and dataset.galaxies(split))

@@ -1,4 +1,4 @@
-"""What the pictures are like: sizes and brightnesses of the galaxies, and what the crop keeps of their light."""
+"""Properties of the images: size and brightness of the galaxies, and how much of their light the crop keeps."""
 
 import tempfile
 from pathlib import Path
@@ -15,7 +15,7 @@ from trainer.analysis.page import Card, Chart, Gallery, Section, Table
 from trainer.images.photometry import Photometry, light_kept, photometry, scale_range
 
 _BATCH = 256
-# Whole images that are read to see what the crop keeps: enough for a quantile, a second or two of reading.
+# Whole images that are read to measure what the crop keeps: enough for quantiles, and read in a second or two.
 _WHOLE_IMAGES = 1000
 
 
@@ -35,9 +35,9 @@ def _measured(labelled: LabelledGalaxies) -> tuple[np.ndarray, Photometry]:
 
 
 def light(labelled: LabelledGalaxies, source: Path | None) -> Section:
-    """What the pictures of a survey are like; with `source`, the images it was made of, what the crop keeps of them."""
-    # First what can go wrong: measuring takes minutes for a large survey.
-    text = "Give --src the folder or zip that was preprocessed to see what share of a galaxy's light the crop keeps."
+    """The section on the images of a dataset; with `source`, its original images, also what the crop keeps of their light."""
+    # The source comes first, as it may be refused: measuring a large survey takes minutes.
+    text = "To see how much of a galaxy's light the crop keeps, give --src the folder or zip that was preprocessed."
     text, *gallery = (text,) if source is None else _before_and_after(labelled, source)
     ids, measured = _measured(labelled)
     low, high = scale_range(measured.half_light_radius)
@@ -50,15 +50,16 @@ def light(labelled: LabelledGalaxies, source: Path | None) -> Section:
         "light",
         f"Half-light radii: 98 % of the galaxies between {low:.1f} and {high:.1f} pixels, median "
         f"{np.median(measured.half_light_radius):.1f}",
-        "How large and how bright the galaxies are in the stored crops: the radius that holds half of a galaxy's light, the "
-        "median of the border, and the brightest pixel. Dotted: 1 and 99 %. A model trained here knows this scale.",
+        "Size and brightness of the galaxies in the stored crops: the radius that holds half of a galaxy's light, the median "
+        "of the border, and the brightest pixel. Dotted lines: 1 % and 99 % quantiles. A model trained on this dataset expects "
+        "galaxies of this size.",
         lambda width: figures.draw_histograms(width, [(label, values, scale_range(values)) for label, values in panels]),
         Table(
             ("GalaxyID", "half_light_radius", "background", "peak"),
             tuple(zip(ids.tolist(), measured.half_light_radius, measured.background, measured.peak, strict=True)),
         ),
     )
-    return Section("light", "The pictures", (text,), (chart, *gallery))
+    return Section("light", "The images", (text,), (chart, *gallery))
 
 
 def _listed(labelled: LabelledGalaxies, source: Path, scratch: Path) -> tuple[Listing, np.ndarray]:
@@ -95,9 +96,9 @@ def _before_and_after(labelled: LabelledGalaxies, source: Path) -> tuple[str, Ga
         )
     low, median, high = np.percentile(kept, (5, 50, 95))
     text = (
-        f"The crop keeps the centred {fraction:.0%} of the shorter side, and with it {median:.0%} of the light above the "
-        f"background in the median image ({low:.0%} to {high:.0%} in nine of ten; {len(kept):,} images). Neighbours and "
-        "bright sky in the rest count as light that is lost."
+        f"The crop keeps a centred square of {fraction:.0%} of the shorter side. In the median image it holds {median:.0%} of "
+        f"the light above the background ({low:.0%} to {high:.0%} in nine of ten; {len(kept):,} images). Neighbours and bright "
+        "sky outside the crop count as lost light."
     )
-    caption = "The centred square of each image, and below it what is stored: the first by GalaxyID."
+    caption = "Above, the centred square of each image; below, the stored crop. These are the first galaxies by GalaxyID."
     return text, Gallery("crop", "Before and after the crop", caption, ("before the crop", "after the crop"), tuple(cards))

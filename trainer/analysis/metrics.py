@@ -1,4 +1,4 @@
-"""Pure: how far predictions are from the votes, beside baselines, with intervals.
+"""Scores of predictions and baselines against the votes, with intervals. Pure functions.
 
 Arrays are (galaxies, 37), vote fractions in 0..1. RMSE is the challenge's measure: the root of the mean of all
 squared differences over galaxies and columns.
@@ -21,16 +21,16 @@ from trainer.analysis import votes
 
 RESAMPLES = 1000
 BINS = 10
-# Resamples at a time: their counts of galaxies take 50 x 8 bytes for each galaxy.
+# Resamples per batch: their counts take 50 x 8 bytes per galaxy.
 _TOGETHER = 50
 
 
 @dataclass(frozen=True)
 class Scores:
-    """mse: over everything; per_class: MSE per column (37,); per_question: MSE per question (11,).
+    """The errors of predictions. mse: of all galaxies and columns; per_class: per column (37,); per_question: (11,).
 
     interval, class_intervals (37, 2), question_intervals (11, 2): 95 % bootstrap intervals of the RMSE, resampling
-    galaxies. skill (37,): 1 - MSE / variance of the votes, 0 for a model that knows the mean alone; NaN without variance.
+    galaxies. skill (37,): 1 - MSE / variance of the votes, 0 for a model that predicts the mean; NaN without variance.
     """
 
     mse: float
@@ -54,7 +54,7 @@ def squared_errors(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def bootstrap_intervals(errors: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """95 % percentile intervals of sqrt(mean) of each column of `errors` (n, k), under resampling of rows: (k, 2).
 
-    A resample is how often each row was drawn, so that the means of all columns are one product of matrices.
+    A resample is stored as the count of each row, so that the means of all columns are one matrix product.
     """
     draws = np.random.default_rng(seed)
     rows = len(errors)
@@ -73,7 +73,7 @@ def score(predicted: np.ndarray, targets: np.ndarray) -> Scores:
     everything = errors.mean(axis=1, keepdims=True)
     intervals = bootstrap_intervals(np.concatenate([everything, errors, by_question], axis=1))
     per_class, variance = errors.mean(axis=0), np.asarray(targets, np.float64).var(axis=0)
-    varies = np.ptp(targets, axis=0) > 0  # of equal votes rounding leaves a variance of 1e-33
+    varies = np.ptp(targets, axis=0) > 0  # rounding gives equal votes a variance of 1e-33
     return Scores(
         mse=float(errors.mean()),
         per_class=per_class,
@@ -86,7 +86,7 @@ def score(predicted: np.ndarray, targets: np.ndarray) -> Scores:
 
 
 def baselines(targets: np.ndarray, train_means: np.ndarray | None) -> dict[str, float]:
-    """RMSE of predicting zeros, and the column means of `train` (37,), for every galaxy."""
+    """RMSE of predicting zeros, and of predicting the column means of `train` (37,), for every galaxy."""
     values = {"zeros": float(np.sqrt(squared_errors(np.zeros(len(COLUMNS)), targets).mean()))}
     if train_means is not None:
         values["train_mean"] = float(np.sqrt(squared_errors(train_means, targets).mean()))
@@ -94,16 +94,16 @@ def baselines(targets: np.ndarray, train_means: np.ndarray | None) -> dict[str, 
 
 
 def calibration(predicted: np.ndarray, targets: np.ndarray) -> list[np.ndarray]:
-    """Per question up to ten rows: mean predicted and mean voted fraction of those asked, and how many answers.
+    """Per question up to ten rows: mean predicted and mean voted fraction of those asked, and number of answers.
 
-    All answers of a question together, over galaxies of which at least half of the volunteers were asked; bins of equal
-    counts (within 1) by the predicted fraction. No rows where no galaxy counts.
+    A question's answers are pooled, over galaxies for which at least half of the volunteers were asked it, and binned by
+    predicted fraction into equal counts (within 1). No rows if no galaxy counts.
     """
     guessed, voted, counts = conditional(predicted, 0.0), conditional(targets, 0.0), votes.asked(targets)
     tables = []
     for question, rows in zip(QUESTIONS, counts.T, strict=True):
         pairs = np.stack([guessed[rows, question.columns].ravel(), voted[rows, question.columns].ravel()], axis=1)
-        pairs = pairs[~np.isnan(pairs).any(axis=1)]  # a predicted parent of exactly 0
+        pairs = pairs[~np.isnan(pairs).any(axis=1)]  # NaN if the predicted parent is exactly 0
         ordered = pairs[np.argsort(pairs[:, 0], kind="stable")]
         bins = [part for part in np.array_split(ordered, BINS) if len(part)]
         tables.append(np.array([[*part.mean(axis=0), len(part)] for part in bins]).reshape(-1, 3))
@@ -111,9 +111,9 @@ def calibration(predicted: np.ndarray, targets: np.ndarray) -> list[np.ndarray]:
 
 
 def agreement_bins(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Per question and tenth of agreement: share of galaxies whose most voted answer is predicted, and galaxies (11, 10, 2).
+    """Per question and tenth of agreement: share of galaxies whose most voted answer is predicted, and count: (11, 10, 2).
 
-    Over galaxies of which at least half of the volunteers were asked; the share is NaN where there are none.
+    A galaxy counts for a question if at least half of the volunteers were asked it. The share of an empty bin is NaN.
     """
     agreement = votes.agreement(targets)
     bins = np.full((len(QUESTIONS), BINS, 2), np.nan)
@@ -135,7 +135,7 @@ def tree_violation(predicted: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class HubbleCount:
-    """How many galaxies are predicted to be in a Hubble class at a threshold, how many were voted so, and how many both."""
+    """Numbers of galaxies in a Hubble class at a threshold: by the predictions, by the votes, and by both."""
 
     name: str
     threshold: float
@@ -145,12 +145,12 @@ class HubbleCount:
 
     @property
     def purity(self) -> float:
-        """The share of those predicted that were voted so; NaN where none is predicted."""
+        """The share of the predicted galaxies that were also voted into the class; NaN if none is predicted."""
         return self.both / self.predicted if self.predicted else float("nan")
 
     @property
     def completeness(self) -> float:
-        """The share of those voted so that are predicted; NaN where none was voted so."""
+        """The share of the galaxies voted into the class that were also predicted; NaN if there are none."""
         return self.both / self.true if self.true else float("nan")
 
 
@@ -165,7 +165,7 @@ def hubble_counts(predicted: np.ndarray, targets: np.ndarray) -> list[HubbleCoun
 
 
 def best_worst(predicted: np.ndarray, targets: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the galaxies with the lowest RMSE, best first, and with the highest, worst first; of equals the first."""
+    """Rows of the galaxies with the lowest RMSE, best first, and with the highest, worst first; ties by row."""
     errors = squared_errors(predicted, targets).mean(axis=1)
     return np.argsort(errors, kind="stable")[:count], np.argsort(-errors, kind="stable")[:count]
 

@@ -1,11 +1,11 @@
-"""A page and what lies beside it: sections of charts, galleries and tables become one self-contained HTML file.
+"""A page and the files beside it: sections of charts, galleries and tables become one self-contained HTML file.
 
-    index.html            needs nothing but itself: charts and cutouts are in it as data URIs, no JavaScript
+    index.html            self-contained: charts and images are embedded as data URIs, no JavaScript
     figures/NAME.svg      each chart, on white
-    figures/NAME.jpg      each gallery, with the credit line in the picture
-    data/NAME.csv         what each chart and gallery shows, in numbers
+    figures/NAME.jpg      each gallery, with the credit line in the image
+    data/NAME.csv         the numbers of each chart and gallery
 
-Every chart is in the page three times: for a screen, for a phone, and on white for paper.
+Every chart is embedded three times: for a screen, for a phone, and on white for paper.
 """
 
 import base64
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 _JPEG_QUALITY = 88
 GENERATOR = "galaxy-zoo-vgg16"
 CREDIT = (
-    "Credit where these are Kaggle's galaxies: images Sloan Digital Sky Survey (CC BY, sdss.org), votes the Galaxy Zoo "
+    "Credit for Kaggle's galaxies: images by the Sloan Digital Sky Survey (CC BY, sdss.org), votes by the Galaxy Zoo "
     "volunteers (Willett et al. 2013, MNRAS 435, 2835; Lintott et al. 2008, 2011)."
 )
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a header, as the page shows them or a CSV file holds them; floats are written in full in a CSV."""
+    """Rows under a header, for a page or a CSV file; a CSV file holds floats in full precision."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[object, ...], ...]
@@ -48,7 +48,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Link:
-    """A part of a chart that leads to `anchor`: left, top, width and height as fractions of the chart."""
+    """An area of a chart that links to `anchor`: left, top, width and height as fractions of the chart."""
 
     anchor: str
     title: str
@@ -60,9 +60,9 @@ class Link:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing: `draw(width in inches)` gives a figure that fits that width. alt: the finding in words; caption: what to see.
+    """A chart: `draw(width in inches)` returns a figure of that width. alt: the finding in words; caption: how to read it.
 
-    data: the numbers it shows. links: parts that lead elsewhere, for a drawing of the same width.
+    data: the numbers it shows. links: its linked areas, for a drawing of the same width.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Bar:
-    """One vote fraction of a galaxy on a card, 0..1 each; predicted None where nothing was."""
+    """One vote fraction of a galaxy on a card, voted and predicted: 0..1 or None."""
 
     label: str
     voted: float | None
@@ -85,7 +85,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Card:
-    """A galaxy in a gallery: its GalaxyID, pictures (uint8 (side, side, 3) each), a note, and the votes that matter."""
+    """A galaxy in a gallery: its GalaxyID, images (uint8 (side, side, 3) each), a note, and bars for some columns."""
 
     galaxy_id: int
     pictures: tuple[np.ndarray, ...]
@@ -95,7 +95,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards under a title; `alt` begins the alternative text of each picture, first to last, for the pictures of a card."""
+    """Cards under a title. alt: the start of the alternative text, one for each image of a card."""
 
     name: str
     title: str
@@ -121,7 +121,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, paragraphs, and charts, galleries or tables under them. tone: 0 or 1, of the ground."""
+    """A heading, paragraphs, and charts, galleries or tables under them. tone: of the background, 0 or 1."""
 
     anchor: str
     title: str
@@ -132,7 +132,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """title: in the browser's tab; headline: the sentence it opens with; facts: a line under it; opening: the first chart."""
+    """title: for the browser tab; headline: the opening sentence; facts: a line under it; opening: the first chart."""
 
     title: str
     headline: str
@@ -151,7 +151,7 @@ def _picture(pixels: np.ndarray) -> str:
 
 
 class _Writer:
-    """Collects what lies beside a page, and gives the template what goes into it."""
+    """Collects the files beside a page, and supplies the template with the images to embed."""
 
     def __init__(self, folder: str, prefix: str) -> None:
         self._folder, self._prefix = folder, prefix
@@ -162,7 +162,7 @@ class _Writer:
         self.files[f"{self._folder}data/{self._prefix}{part.name}.csv"] = part.data.csv().encode("utf-8")
 
     def chart(self, chart: Chart) -> list[tuple[str, str, Sequence[Link]]]:
-        """(class, data URI, links) of its drawings: for a screen, a phone, and paper."""
+        """(CSS class, data URI, links) of each drawing of a chart: for a screen, a phone, and paper."""
         wide, narrow = (style.svg(chart.draw(width)) for width in (style.WIDE, style.NARROW))
         self._beside(chart, wide.encode("utf-8"), "svg")
         wide_links, narrow_links = (chart.links(width) if chart.links else () for width in (style.WIDE, style.NARROW))
@@ -171,7 +171,7 @@ class _Writer:
         return [(name, _uri(svg.encode("utf-8"), "svg+xml"), links) for name, svg, links in drawn]
 
     def gallery(self, gallery: Gallery) -> list[tuple[Card, list[tuple[str, str]]]]:
-        """Each card with (what it shows, data URI) of its pictures."""
+        """Each card with (alternative text, data URI) of its images."""
         if gallery.cards:
             cells = [(card.pictures, f"{card.galaxy_id}") for card in gallery.cards]
             self._beside(gallery, style.sheet(gallery.title, cells, CREDIT), "jpg")
@@ -182,10 +182,10 @@ class _Writer:
 
 
 def write_page(page: Page, output: Output, name: str, prefix: str = "") -> None:
-    """Write the file `name` of an output folder and, in figures/ and data/ beside it, its charts, galleries and their numbers.
+    """Write a page as file `name` of an output folder, and its charts, galleries and numbers to figures/ and data/ beside it.
 
-    Those begin with `prefix`. Files of an earlier page, which may have shown more, go. Raises ConfigError, before anything is
-    written, where a file is in the way that is not ours.
+    The names of the files there begin with `prefix`; those left from an earlier page are removed. Raises ConfigError, before
+    anything is written, if a file that is not ours already exists.
     """
     import jinja2
 

@@ -1,4 +1,4 @@
-"""The page of a measured run: what it scores, where it is good and where not, and galaxies to look at."""
+"""The report of a run: its scores, its strengths and weaknesses, and galaxies to look at."""
 
 import numpy as np
 
@@ -19,15 +19,15 @@ def headline(evaluation: Evaluation) -> str:
     if content["dataset"] != evaluation.run.config["dataset"]["fingerprint"]:
         galaxies += " of another dataset"
     elif evaluation.split == "test":
-        galaxies = f"{content['galaxies']:,} galaxies that it had not seen"
+        galaxies = f"{content['galaxies']:,} unseen galaxies"
     said = f"On {galaxies}, {evaluation.run.backbone.name} reaches an RMSE of {content['rmse']:.4f} ({low:.4f} to {high:.4f})"
     mean = content["baselines"].get("train_mean")
     if mean is None:
         return f"{said}."
     share = 1 - content["rmse"] / mean
     if high < mean:
-        return f"{said}: {share:.0%} less than the column means of train give."
-    return f"{said}: not clearly better than the column means of train, which give {mean:.4f}."
+        return f"{said}: {share:.0%} lower than the column means of train."
+    return f"{said}: not clearly better than the column means of train ({mean:.4f})."
 
 
 def _hubble(evaluation: Evaluation, galaxies: Candidates) -> Section:
@@ -37,7 +37,7 @@ def _hubble(evaluation: Evaluation, galaxies: Candidates) -> Section:
         return "–" if np.isnan(value) else f"{value:.0%}"
 
     table = Table(
-        ("class", "at", "columns", "predicted", "voted", "both", "purity", "completeness"),
+        ("class", "threshold", "columns", "predicted", "voted", "both", "purity", "completeness"),
         tuple(
             (
                 count.name,
@@ -54,11 +54,11 @@ def _hubble(evaluation: Evaluation, galaxies: Candidates) -> Section:
     )
     return Section(
         "hubble",
-        "What it recognises",
+        "Which galaxies it recognises",
         (
-            "Galaxies of the three Hubble classes as the model sees them: the picture, and for each column of the class "
-            "the votes (orange) above the prediction (blue). Purity is the share of those predicted "
-            "that were voted so too, completeness the share of those voted so that are predicted.",
+            "Galaxies of the three Hubble classes by the model's predictions: the image and, for each column of the class, "
+            "the votes (orange) above the prediction (blue). Purity is the share of the predicted galaxies that were also "
+            "voted into the class. Completeness is the share of the galaxies voted into the class that were also predicted.",
         ),
         (table, *galleries.galleries(galaxies, galleries.hubble_choices(galaxies))),
     )
@@ -80,7 +80,7 @@ def _extremes(galaxies: Candidates) -> Section:
         Choice(
             "best",
             "Closest to the votes",
-            "The lowest RMSE over a galaxy's 37 columns, with its three most voted ones.",
+            "Galaxies with the lowest RMSE over the 37 columns, and their three most voted columns.",
             "closest to the votes",
             best,
             lambda row: np.argsort(-voted[row], kind="stable")[:3].tolist(),
@@ -89,7 +89,7 @@ def _extremes(galaxies: Candidates) -> Section:
         Choice(
             "worst",
             "Furthest from the votes",
-            "The highest RMSE, with the three columns that differ most.",
+            "Galaxies with the highest RMSE, and the three columns that differ most.",
             "furthest from the votes",
             worst,
             lambda row: np.argsort(-difference[row], kind="stable")[:3].tolist(),
@@ -98,7 +98,7 @@ def _extremes(galaxies: Candidates) -> Section:
         Choice(
             "surprising",
             "Most surprising",
-            "The largest difference in a single column: look at the picture, and decide who is right.",
+            "Galaxies with the largest difference in a single column. Look at the image and decide who is right.",
             "most surprising",
             rows,
             lambda row: [column_of[row]],
@@ -114,7 +114,7 @@ def _question(evaluation: Evaluation, question: Question) -> Section:
     low, high = scores.question_intervals[number]
     asked = np.ones(len(targets)) if question.parent is None else targets[:, question.parent]
     reach = (
-        "Everyone is asked."
+        "All volunteers are asked."
         if question.parent is None
         else f"It is reached by {asked.mean(dtype=np.float64):.0%} of the votes, after {COLUMNS[question.parent]}."
     )
@@ -147,7 +147,7 @@ def _making(evaluation: Evaluation) -> Section:
     rows = [*sorted(run.settings.items()), *((f"galaxies in {split}", f"{dataset.galaxies(split):,}") for split in SPLITS)]
     parts: list[Chart | Table] = [findings.history(run)] if run.history() else []
     parts.append(Table(("setting", "value"), tuple((name, str(value)) for name, value in rows)))
-    return Section("making", "How it learnt", (), tuple(parts))
+    return Section("making", "How it was trained", (), tuple(parts))
 
 
 def _page(evaluation: Evaluation) -> Page:
@@ -165,11 +165,10 @@ def _page(evaluation: Evaluation) -> Page:
         (
             Section(
                 "map",
-                "Where it is good, and where not",
+                "Strengths and weaknesses",
                 (
-                    "RMSE is the root of the mean squared difference between predicted and voted fractions: 0.1 is ten "
-                    "volunteers "
-                    "in a hundred.",
+                    "RMSE is the root of the mean squared difference between predicted and voted fractions. An RMSE of 0.1 "
+                    "corresponds to ten volunteers in a hundred.",
                 ),
                 (findings.tree_map(evaluation),),
             ),
@@ -188,7 +187,7 @@ def _page(evaluation: Evaluation) -> Page:
 
 
 def write_history_plot(run: Run) -> None:
-    """Write report/figures/history.svg: all there is to show where no split was measured; nothing without a history."""
+    """Write report/figures/history.svg, the only chart of a run without a test split; nothing without a history."""
     if not run.history():
         return
     picture = style.svg(findings.history(run).draw(style.WIDE))
@@ -196,5 +195,5 @@ def write_history_plot(run: Run) -> None:
 
 
 def write_report(evaluation: Evaluation, record: Record) -> None:
-    """Write the page of a measurement; figures and numbers beside it have names that begin with the split."""
+    """Write the report of a measurement; names in figures/ and data/ beside it begin with the split."""
     write_page(_page(evaluation), evaluation.run.output, record.report, f"{record.split}-")

@@ -1,4 +1,4 @@
-"""Which galaxies: expressions like `Class4.1 > 0.8 and not (Class3.1 > 0.5 or Class6.1 > 0.4)`, checked, never run as Python.
+"""Select galaxies by expressions like `Class4.1 > 0.8 and not (Class3.1 > 0.5 or Class6.1 > 0.4)`, never run as Python.
 
 expression = conjunction { "or" conjunction }
 conjunction = term { "and" term }
@@ -34,9 +34,9 @@ _MAX_DEPTH = 100
 
 @dataclass(frozen=True)
 class Selection:
-    """A checked expression: what it says in its normal form, the columns it names, and which galaxies it means.
+    """A parsed expression: its normal form, the columns it names, and the test for a galaxy.
 
-    matches: votes (n, 37) -> bool (n,). compound: its parts are joined by and, or.
+    matches: votes (n, 37) -> bool (n,). compound: its parts are joined by `and` or `or`.
     """
 
     text: str
@@ -46,7 +46,7 @@ class Selection:
 
     @property
     def whole(self) -> str:
-        """Its text as a part of another expression."""
+        """Its text as part of another expression, in parentheses if compound."""
         return f"({self.text})" if self.compound else self.text
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ def _joined(word: str, first: Selection, second: Selection) -> Selection:
 
 
 class _Parser:
-    """Reads an expression from left to right; each method takes what its rule of the grammar says."""
+    """Parses an expression from left to right, with a method for each rule of the grammar."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -76,28 +76,28 @@ class _Parser:
         while text[place:].strip():
             token = _TOKEN.match(text, place)
             if token is None:
-                raise self._error(f"{text[place:].split()[0]!r} is no column, comparison or number", place)
+                raise self._error(f"{text[place:].split()[0]!r} is not a column, comparison or number", place)
             kind = str(token.lastgroup)
             self._tokens.append((kind, token[kind], token.start(kind)))
             place = token.end()
         self._next = 0
 
     def _error(self, problem: str, place: int) -> SettingError:
-        where = f"after {self._text[:place].strip()!r}" if self._text[:place].strip() else "at its start"
+        where = f"after {self._text[:place].strip()!r}" if self._text[:place].strip() else "at the start"
         return SettingError(
-            f'--where "{self._text}": {problem}, {where}: write comparisons like Class4.1 > 0.8, joined by and, or, not and '
-            "parentheses"
+            f'--where "{self._text}": {problem}, {where}: write comparisons like Class4.1 > 0.8, combined with and, or, not '
+            "and parentheses"
         )
 
     def _peek(self) -> str:
-        """The next token, words that join in lower case; empty at the end."""
+        """The next token, in lower case if it is a word; empty at the end."""
         if self._next == len(self._tokens):
             return ""
         kind, text, _ = self._tokens[self._next]
         return text.lower() if kind == "word" else text
 
     def _take(self) -> tuple[str, str, int]:
-        """The next token as kind, text and place; the end is of kind 'end'."""
+        """Consume the next token and return its kind, text and place; at the end the kind is 'end'."""
         if self._next == len(self._tokens):
             return "end", "", len(self._text)
         self._next += 1
@@ -107,7 +107,7 @@ class _Parser:
         selection = self._expression(0)
         kind, text, place = self._take()
         if kind != "end":
-            raise self._error(f"{text!r} is one too many", place)
+            raise self._error(f"unexpected {text!r}", place)
         return selection
 
     def _expression(self, depth: int) -> Selection:
@@ -127,7 +127,7 @@ class _Parser:
     def _term(self, depth: int) -> Selection:
         kind, text, place = self._take()
         if depth > _MAX_DEPTH:
-            raise self._error("too many parentheses and nots", place)
+            raise self._error("too many nested parentheses and nots", place)
         if kind == "word" and text.lower() == "not":
             inner = self._term(depth + 1)
             return Selection(f"not {inner.whole}", inner.columns, lambda votes: np.logical_not(inner.matches(votes)))
@@ -145,7 +145,7 @@ class _Parser:
         column = next((column for column in COLUMNS if column.lower() == name.lower()), None)
         if column is None:
             near = difflib.get_close_matches(name.capitalize(), COLUMNS, 3)
-            hint = f" (did you mean {' or '.join(near)}?)" if near else f" (they are {COLUMNS[0]} to {COLUMNS[-1]})"
+            hint = f" (did you mean {' or '.join(near)}?)" if near else f" (columns: {COLUMNS[0]} to {COLUMNS[-1]})"
             raise self._error(f"there is no column {name!r}{hint}", place)
         kind, comparison, place = self._take()
         if comparison not in _COMPARISONS:
@@ -157,5 +157,5 @@ class _Parser:
 
 
 def parse_selection(text: str) -> Selection:
-    """The selection that an expression stands for. Raises SettingError, saying where, for what is none."""
+    """Return the selection of an expression. Raises SettingError, with the place of the fault, if it is invalid."""
     return _Parser(text).whole()

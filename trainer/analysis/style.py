@@ -1,4 +1,4 @@
-"""How charts look: sizes, colours that colour-blind readers can tell apart, small multiples, SVG on white and on dark."""
+"""The style of charts: sizes, colours for colour-blind readers too, small multiples, SVG on white and on dark."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from tfrecords.taxonomy import QUESTIONS, Question
 
-# Inches of a chart on a screen and on a phone; a page shows 96 pixels to the inch.
+# Width of a chart in inches, on a screen and on a phone; a page shows 96 pixels per inch.
 WIDE, NARROW = 9.6, 3.8
 # Okabe & Ito's blue and orange (jfly.uni-koeln.de/color), darker on white, lighter on dark.
 PREDICTED, VOTED = "#0072b2", "#c25d00"
@@ -69,7 +69,7 @@ def _no_date() -> dict[str, None]:
 
 
 def figure(width: float, height: float) -> Figure:
-    """An empty figure in inches whose parts do not overlap. Draw within `with style.used():`."""
+    """An empty figure of a size in inches, whose parts do not overlap. Draw inside `with style.used():`."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -79,7 +79,7 @@ def used() -> AbstractContextManager[None]:
 
 
 def svg(drawn: Figure) -> str:
-    """A figure as SVG on white, without date or random names in it."""
+    """A figure as SVG on white, without a date or random ids."""
     buffer = io.StringIO()
     with used():
         drawn.savefig(buffer, format="svg", metadata=_no_date())
@@ -87,7 +87,7 @@ def svg(drawn: Figure) -> str:
 
 
 def on_dark(drawn: str) -> str:
-    """An SVG of `svg` in the colours of a dark page, its ground transparent."""
+    """An SVG from `svg` in the colours of a dark page, with a transparent background."""
     for light, dark in _ON_DARK.items():
         drawn = drawn.replace(light, dark)
     return drawn
@@ -107,10 +107,10 @@ def _panel(made: Figure, left: float, top: float, width: float, height: float, q
 def by_answer(
     width: float, draw: Callable[[Axes, Question], None], label: str, row: float = 0.2, legend: bool = False
 ) -> Figure:
-    """A panel for each question with a line for each answer, first on top; all with the same horizontal axis.
+    """A panel for each question with a row for each answer, first on top; all with the same horizontal axis.
 
-    draw(axes, question) puts marks at y = 0, 1, ... for the answers. row: inches of a line. legend: that of the first panel,
-    above all. Places are fixed: to find them from the texts would take most of the time.
+    draw(axes, question) puts marks at y = 0, 1, ... for the answers. row: height of a row in inches. legend: show that of the
+    first panel above all. Positions are fixed: computing them from the texts would take most of the time.
     """
     columns = [QUESTIONS] if is_narrow(width) else [QUESTIONS[:5], QUESTIONS[5:8], QUESTIONS[8:]]
     above, title, below, names = 0.3 if legend else 0.05, 0.24, 0.5, 1.2
@@ -149,7 +149,7 @@ def by_answer(
 
 
 def by_question(width: float, draw: Callable[[Axes, Question], None], labels: tuple[str, str]) -> Figure:
-    """A square panel for each question, whose axes `draw` sets alike; labels: of x and y. In the last place the legend."""
+    """A square panel for each question, then the legend. draw: must set the same axes in each; labels: of x and y."""
     columns = 2 if is_narrow(width) else 4
     rows = -(-(len(QUESTIONS) + 1) // columns)
     left, below, title, gap = 0.6, 0.5, 0.24, 0.16
@@ -171,7 +171,7 @@ def by_question(width: float, draw: Callable[[Axes, Question], None], labels: tu
 
 
 def sheet(title: str, cells: Sequence[tuple[Sequence[np.ndarray], str]], credit: str) -> bytes:
-    """A JPEG of galaxies, six in a row with their captions, on black, the credit line below: (pictures, caption) each."""
+    """A JPEG of galaxies on black, six in a row, with the credit line below. cells: (images, caption) of each galaxy."""
     from PIL import Image, ImageDraw, ImageFont
 
     columns, side, line, gap = 6, 212, 26, 8

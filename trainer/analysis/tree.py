@@ -1,6 +1,6 @@
-"""The decision tree as a diagram: a box for each question, its answers, and what leads where.
+"""The decision tree as a diagram: a box for each question with its answers, and a line from the answer that leads to it.
 
-On a screen the tree grows to the right, on a phone it is a list whose indentation is the depth.
+On a screen the tree grows to the right; on a phone it is a list indented by depth.
 """
 
 import textwrap
@@ -95,7 +95,7 @@ def _size(boxes: Sequence[_Box], width: float) -> tuple[float, float]:
 
 
 def draw(width: float, notes: Sequence[str], values: np.ndarray | None = None, label: str = "") -> Figure:
-    """The tree for a chart `width` inches wide. notes: a line for each of the 11 questions.
+    """Draw the tree `width` inches wide. notes: a line for each of the 11 questions.
 
     values: numbers (11,) that colour the boxes, from dark (small) to bright (large); label: what they are.
     """
@@ -155,7 +155,7 @@ def draw(width: float, notes: Sequence[str], values: np.ndarray | None = None, l
 
 
 def _connect(axes: Axes, above: _Box, box: _Box, narrow: bool) -> None:
-    """A line with a bend from the parent's answer to the question, the column that leads to it written on it."""
+    """Draw a bent line from the parent's box to the question, on a screen labelled with the answer that leads to it."""
     assert box.question.parent is not None
     answer = f"{above.question.number}.{box.question.parent - above.question.start + 1}"
     middle = box.top + box.height / 2
@@ -174,7 +174,7 @@ def _connect(axes: Axes, above: _Box, box: _Box, narrow: bool) -> None:
 
 
 def links(notes: Sequence[str], has_values: bool) -> Callable[[float], list[Link]]:
-    """For a chart drawn by `draw` with these notes: where its boxes are. Each leads to the anchor question-N."""
+    """Return a function of the width that lists the links of the boxes `draw` makes with these notes, to question-N."""
 
     def boxes_at(width: float) -> list[Link]:
         boxes = _layout(width, notes)

@@ -1,4 +1,4 @@
-"""Pure: what votes say by themselves. Votes are (galaxies, 37), cumulative fractions in 0..1."""
+"""Statistics of the votes alone. Pure functions; votes are (galaxies, 37), cumulative fractions in 0..1."""
 
 from dataclasses import dataclass
 
@@ -6,14 +6,14 @@ import numpy as np
 
 from tfrecords.taxonomy import QUESTIONS, column_means, hubble_score
 
-# A question counts for a galaxy when at least half of its volunteers were asked.
+# A question counts for a galaxy if at least half of its volunteers were asked.
 ASKED = 0.5
-# Fewer make no gallery.
+# With fewer passing galaxies, a gallery shows the highest scores instead.
 _FEW = 4
 
 
 def asked(votes: np.ndarray) -> np.ndarray:
-    """Whether each question counts for each galaxy: its parent column is at least 0.5, or it is asked of all. bool (n, 11)."""
+    """Whether each question counts for each galaxy: its parent column is at least 0.5, or all are asked. bool (n, 11)."""
     return np.stack([np.ones(len(votes), bool) if q.parent is None else votes[:, q.parent] >= ASKED for q in QUESTIONS], axis=1)
 
 
@@ -23,7 +23,7 @@ def maximum_agreement(votes: np.ndarray) -> np.ndarray:
 
 
 def agreement(votes: np.ndarray) -> np.ndarray:
-    """How far volunteers agree on each question, (n, 11): 1 all say the same, 0 all answers alike, NaN where it does not count.
+    """Agreement of the volunteers on each question, (n, 11): 1 unanimous, 0 evenly divided, NaN if it does not count.
 
     1 - entropy / ln(answers) of the fractions given that the question was asked. Source: Dieleman, Willett & Dambre 2015
     (MNRAS 450, 1441).
@@ -40,7 +40,7 @@ def agreement(votes: np.ndarray) -> np.ndarray:
 
 
 def reach(votes: np.ndarray) -> np.ndarray:
-    """The mean share of votes that reach each question: (11,), 1 where all are asked."""
+    """The mean share of votes that reach each question: (11,), 1 if all are asked."""
     means = column_means(votes)
     return np.array([1.0 if question.parent is None else means[question.parent] for question in QUESTIONS])
 
@@ -55,7 +55,7 @@ class Pick:
 
 
 def hubble_pick(galaxy_ids: np.ndarray, votes: np.ndarray, name: str, threshold: float, count: int) -> Pick:
-    """The first `count` galaxies by GalaxyID in a Hubble class; where fewer than 4 are, those of the highest score instead."""
+    """The first `count` galaxies by GalaxyID in a Hubble class; if fewer than 4 are, those with the highest scores."""
     score = hubble_score(votes, name)
     passing = np.flatnonzero(score >= threshold)
     if len(passing) >= _FEW:
@@ -64,10 +64,10 @@ def hubble_pick(galaxy_ids: np.ndarray, votes: np.ndarray, name: str, threshold:
 
 
 def differing_means(train: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far the mean of each column of `other` is from that of `train`: (37,), and the same in standard errors (37,).
+    """The column means of `other` minus those of `train` (37,), and the same in standard errors (37,).
 
-    The standard error is that of the difference of two means of one population, whose variance both give together: a small
-    split's own would be too small. A difference of 0 is 0 of them, another where nothing varies infinitely many.
+    The standard error is that of the difference of two means, with the pooled variance: that of a small split alone would be
+    too small. A difference of 0 is 0 standard errors; any other difference is infinite if nothing varies.
     """
     train, other = np.asarray(train, np.float64), np.asarray(other, np.float64)
     difference = column_means(other) - column_means(train)

@@ -1,5 +1,5 @@
-"""What Keras computes with: hardware, training steps and predictions, on TensorFlow and on JAX.
+"""Hardware, training steps and predictions, on TensorFlow and on JAX.
 
-It imports nothing else of `trainer`. One file per backend, `on_tensorflow` and `on_jax`; everything outside this folder works
-on both alike.
+This folder imports nothing else from `trainer`. Each backend has one file, `on_tensorflow` or `on_jax`; all other code works on
+both.
 """

@@ -1,11 +1,11 @@
-"""What both backends offer: the hardware of a run, its training steps, its predictions.
+"""The interface of both backends: the hardware of a run, its training steps and its predictions.
 
-Keras' own `fit` is not used: it forgets where inside an epoch it was, on JAX it waits for every step's loss unless its
-callbacks run in threads, and on several devices it does not send the next batch ahead. Here the host runs two steps ahead
-of the accelerator, and everything that the next step depends on can be taken out and put back bit for bit.
+Keras' own `fit` is not used: it cannot resume within an epoch, on JAX it waits for every step's loss unless its callbacks
+run in threads, and on several devices it does not send the next batch ahead. Here the host runs two steps ahead of the
+accelerator, and everything that the next step depends on can be saved and restored bit for bit.
 
-Loss and mean squared error, which may be the same, are those over galaxies and columns, in float32. The sum of the squared
-errors of an epoch's steps is part of the state, so an epoch that was interrupted ends with that of one that was not.
+Loss and mean squared error, which may be the same, are computed over galaxies and columns in float32. The state includes
+the sum of the errors of an epoch's steps, so an interrupted epoch ends with the same sum as an uninterrupted one.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ STEPS_IN_FLIGHT = 2
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of every batch this process has: the `index`-th of `processes` equal ones."""
+    """This process' part of every batch: number `index`, from 0, of `processes` equal parts."""
 
     processes: int = 1
     index: int = 0
@@ -32,8 +32,11 @@ WHOLE = Share()
 
 @dataclass(frozen=True)
 class Hardware:
-    """The GPUs of this machine (a name each, bytes of the smallest, 0 where unknown), the lowest compute capability, and how
-    many devices to use."""
+    """What a backend finds on this machine.
+
+    gpus: one name per GPU. memory: bytes of the smallest GPU, 0 if unknown. capability: the lowest compute capability.
+    local: number of devices to use.
+    """
 
     gpus: tuple[str, ...]
     memory: int
@@ -43,10 +46,10 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Objective:
-    """What a step does with a batch, as functions of the backend's tensors.
+    """What a step computes from a batch, as functions of the backend's tensors.
 
-    augment: images uint8 (batch, size, size, 3), numbers drawn for them (batch, 7) -> images as the model sees them.
-    loss: predicted (batch, 37), targets (batch, 37) -> the scalar that is minimised. error: the same, the one that is reported.
+    augment: images uint8 (batch, size, size, 3), numbers drawn for them (batch, 7) -> images for the model.
+    loss: predicted (batch, 37), targets (batch, 37) -> the scalar to minimise. error: likewise, the scalar to report.
     """
 
     augment: Callable[[Any, Any], Any]
@@ -55,15 +58,15 @@ class Objective:
 
 
 class Steps(Protocol):
-    """Training of a model that was built, with its optimizer, under `devices.scope()`."""
+    """Training of a model that was built together with its optimizer under `devices.scope()`."""
 
     def ready(self, batches: Any) -> Iterator[Any]:
-        """A tf.data.Dataset of `input.training` as batches for `train`, sent to the devices ahead of their use."""
+        """Batches for `train` from a tf.data.Dataset of `input.training`, sent to the devices ahead of time."""
 
     def train(self, batch: Any, stop: bool = False) -> bool:
-        """Start one step, and say whether to stop: that is `stop`, or that of any process two steps ago.
+        """Start one step; return whether to stop: `stop`, or for several processes whether any passed it two steps ago.
 
-        Returns before the step is done, but not before the second last one is. All processes are told the same.
+        Returns before the step is done, but not before the step two earlier is. All processes get the same answer.
         """
 
     def error_sum(self) -> float:
@@ -73,19 +76,19 @@ class Steps(Protocol):
         """Set the sum of the errors to zero."""
 
     def state(self) -> list[np.ndarray]:
-        """All that the next step depends on, random states and the sum of the errors included."""
+        """Everything that the next step depends on, including random states and the sum of the errors."""
 
     def restore(self, arrays: Sequence[np.ndarray]) -> None:
-        """Put back what `state` gave. Raises ValueError where number or shapes differ."""
+        """Restore what `state` returned. Raises ValueError if the number of arrays or their shapes differ."""
 
     def averaged(self) -> contextlib.AbstractContextManager[None]:
-        """In it `weights` and `predict` take the moving average of the weights, where the optimizer keeps one."""
+        """A context in which `weights` and `predict` use the moving average of the weights, if the optimizer keeps one."""
 
     def weights(self) -> list[np.ndarray]:
         """The model's weights, for `model.set_weights`."""
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """float32 (batch, 37) for this process' part of a batch, as a `Predictor` gives it, by the weights of now."""
+        """Predict with the current weights, as a `Predictor`: this process' part of a batch -> float32 (batch, 37)."""
 
 
 class Predictor(Protocol):
@@ -94,7 +97,7 @@ class Predictor(Protocol):
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """This process' part of a batch, uint8 (rows, size, size, 3) -> float32 (rows of all processes, 37).
 
-        The rows must be as many in every call: pad the last ones.
+        Every call must have the same number of rows: pad the last batch.
         """
 
 
@@ -102,8 +105,8 @@ class Predictor(Protocol):
 class Devices:
     """The hardware of a run and how it is used.
 
-    gpus: of this machine, a name each. memory: bytes of the smallest GPU, 0 where unknown.
-    precision: a Keras dtype policy. xla: whether XLA compiles the steps. local: devices of this process; replicas: of all.
+    gpus: one name per GPU of this machine. memory: bytes of the smallest GPU, 0 if unknown. precision: a Keras dtype policy.
+    xla: whether XLA compiles the steps. local: number of devices of this process; replicas: of all processes.
     """
 
     backend: ClassVar[str]
@@ -119,11 +122,11 @@ class Devices:
         return self.local * self.share.processes
 
     def rounded(self, batch_size: int) -> int:
-        """The next batch size that the devices can share equally."""
+        """The batch size, rounded up to one that the devices can share equally."""
         return -(-batch_size // self.replicas) * self.replicas
 
     def describe(self, batch_size: int) -> str:
-        """What is used for batches of so many galaxies, in a line."""
+        """One line about the hardware and its use for this batch size."""
         if self.gpus:
             size = f" with {self.memory / 2**30:.0f} GiB" if self.memory else ""
             hardware = f"{len(self.gpus)} x GPU {self.gpus[0]}{size}"
@@ -134,43 +137,43 @@ class Devices:
 
     def _strategy(self, batch_size: int) -> str:
         if self.replicas == 1:
-            return f"one device, {batch_size} images a step"
+            return f"one device, {batch_size} images per step"
         machines = f" of {self.share.processes} processes" if self.share.processes > 1 else ""
-        return f"{self.parallelism} over {self.replicas} devices{machines}, {batch_size // self.replicas} images each a step"
+        return f"{self.parallelism} over {self.replicas} devices{machines}, {batch_size // self.replicas} images each per step"
 
     @property
     def splits_batches(self) -> bool:
-        """Whether a layer sees the part of a batch that is on its device, and not the whole batch."""
+        """Whether a layer gets only the part of a batch on its device, not the whole batch."""
         return False
 
     @property
     def parallelism(self) -> str:
-        """How the backend calls its use of several devices."""
+        """The backend's name for its use of several devices."""
         raise NotImplementedError
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Where model and optimizer are made."""
+        """The context in which model and optimizer are built."""
         return contextlib.nullcontext()
 
     def steps(self, model: Any, optimizer: Any, objective: Objective) -> Steps:
-        """Training of a model with its optimizer, both made under `scope`."""
+        """Training of a model with its optimizer, both built under `scope`."""
         raise NotImplementedError
 
     def predictor(self, model: Any) -> Predictor:
-        """Predictions of a model whose weights do not change any more."""
+        """Predictions of a model whose weights no longer change."""
         raise NotImplementedError
 
 
 def variables_of(model: Any, optimizer: Any) -> list[Any]:
-    """Model and optimizer list them in the order of their making, the same for the same architecture; each once."""
+    """The variables of both, each once, in order of creation: the same order for the same architecture."""
     return list({id(variable): variable for variable in (*model.variables, *optimizer.variables)}.values())
 
 
 def check_shapes(old: Sequence[Any], new: Sequence[np.ndarray]) -> None:
-    """Raise ValueError where arrays are not those of this model, optimizer and precision."""
+    """Raise ValueError if the arrays do not fit this model, optimizer and precision."""
     shapes = [[tuple(array.shape) for array in arrays] for arrays in (old, new)]
     if shapes[0] != shapes[1]:
-        raise ValueError("its arrays are not those of this model, optimizer and precision")
+        raise ValueError("its arrays do not fit this model, optimizer and precision")
 
 
 def keeps_average(optimizer: Any) -> bool:

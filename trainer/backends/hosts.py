@@ -1,7 +1,7 @@
-"""Several machines as one run, on JAX: who takes part, what they agree on, and what happens where one goes away.
+"""One run on several machines, with JAX: how its processes connect, agree on settings, and notice that one is lost.
 
-Every machine runs the same command, each with its own --host_index; the first address is where they meet. The dataset
-and the run folder must lie on storage that all of them see; only the first process writes.
+Every machine runs the same command with its own --host_index; the processes connect at the first address. The dataset
+and the run folder must be on storage that all machines share; only the first process writes.
 """
 
 import atexit
@@ -14,27 +14,27 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from tfrecords.errors import ConfigError, RunError, SettingError, squeezed
+from tfrecords.errors import ConfigError, RunError, SettingError, install_extra, squeezed
 from trainer.backends.base import WHOLE, Share
 from trainer.backends.startup import load_backend, without_native_notes
 
-# How long a process that was killed, or a machine that is gone, may go unnoticed where the network does not tell.
+# How long a killed process or a lost machine may go unnoticed if its connection is not closed.
 HEARTBEAT_SECONDS = 30
 MEETING_SECONDS = 300
 GONE = (
-    "another process of this run ended or cannot be reached: see its own message, then start the same command on all "
-    "machines again (without --overwrite), and training resumes from the last checkpoint"
+    "another process of this run ended or cannot be reached: check its own error message, then run the same command "
+    "again on all machines (without --overwrite) to resume from the last checkpoint"
 )
 
 
 _GOODBYE = b"bye"
 _leaving = threading.Event()
-_stderr = os.dup(2)  # 2 itself may be held back when a partner is lost
-_connections: list[socket.socket] = []  # of this process, as JAX' own client is
+_stderr = os.dup(2)  # 2 itself may be redirected when another process is lost
+_connections: list[socket.socket] = []  # global, like JAX' own client: one set per process
 
 
 def addresses(hosts: str, index: int | None) -> list[str]:
-    """The addresses in `--hosts`, one per process. Raises SettingError, saying what is wrong with them or with the index."""
+    """The addresses in `--hosts`, one per process. Raises SettingError if an address or the index is invalid."""
     named = [address.strip() for address in hosts.split(",")]
     for address in named:
         host, _, port = address.rpartition(":")
@@ -43,12 +43,12 @@ def addresses(hosts: str, index: int | None) -> list[str]:
                 f"--hosts: '{address}' is not HOST:PORT: give one address per process, like node1:9000,node2:9000"
             )
     if len(set(named)) < len(named):
-        raise SettingError(f"--hosts {hosts}: an address stands there twice: give every process its own")
+        raise SettingError(f"--hosts {hosts}: an address is listed twice: give every process its own")
     if len(named) < 2:
-        raise SettingError(f"--hosts {hosts}: is one process: leave the flag out, or name two or more")
+        raise SettingError(f"--hosts {hosts}: only one address: omit the flag, or give two or more")
     if index is None:
         raise SettingError(
-            f"--hosts {hosts}: give --host_index too, 0 to {len(named) - 1}: the place of this machine in --hosts"
+            f"--hosts {hosts}: --host_index is missing: give the place of this machine in --hosts, 0 to {len(named) - 1}"
         )
     if not 0 <= index < len(named):
         raise SettingError(f"--host_index {index}: --hosts has {len(named)} addresses: give 0 to {len(named) - 1}")
@@ -56,34 +56,36 @@ def addresses(hosts: str, index: int | None) -> list[str]:
 
 
 def join(hosts: str, index: int | None) -> Share:
-    """Meet the other processes; returns this one's share of the work. Nothing is done where `hosts` is empty.
+    """Connect to the other processes; return this one's share of the work, all of it if `hosts` is empty.
 
-    "auto" asks the cluster (Slurm, Open MPI, Kubernetes; see jax.distributed.initialize). Raises SettingError for bad
-    addresses, ConfigError on TensorFlow, RunError where the others do not come.
+    "auto" reads the addresses from the cluster (Slurm, Open MPI, Kubernetes; see jax.distributed.initialize). Raises
+    SettingError for invalid addresses, ConfigError on TensorFlow, RunError if the processes cannot connect.
     """
     if not hosts:
         if index is not None:
-            raise SettingError(f"--host_index {index}: only with --hosts, the addresses of all processes")
+            raise SettingError(
+                f"--host_index {index}: --hosts is missing: give the addresses of all processes, or omit --host_index"
+            )
         return WHOLE
     if hosts == "auto" and index is not None:
-        raise SettingError(f"--host_index {index}: not with --hosts auto, where the cluster tells it")
+        raise SettingError(f"--host_index {index}: --hosts auto reads it from the cluster: omit --host_index")
     named = [] if hosts == "auto" else addresses(hosts, index)
     if load_backend() != "jax":
         raise ConfigError(
-            "--hosts: training on several machines needs Keras' JAX backend (on TensorFlow, model training fails there): "
-            "pip install '.[jax]' or '.[jax-gpu]', and set KERAS_BACKEND=jax on every machine"
+            "--hosts: training on several machines needs Keras' JAX backend (it fails on TensorFlow): "
+            f"{install_extra('jax-gpu')} (or [jax] for CPUs), and set KERAS_BACKEND=jax on every machine"
         )
     import jax
 
-    # It would take SIGTERM for itself; `on_jax` agrees on the step to stop after.
+    # It would intercept SIGTERM; in `on_jax` the processes agree on the step to stop after.
     jax.config.update("jax_enable_preemption_service", False)
     for address in named:
         try:
             socket.getaddrinfo(address.rpartition(":")[0].strip("[]"), None)
         except OSError as error:
-            raise RunError(f"--hosts: {address} is no machine that this one knows ({error}): see its name") from error
+            raise RunError(f"--hosts: cannot resolve the host of {address} ({error}): check the spelling") from error
     print(
-        f"meeting the other processes at {named[0] if named else 'the place that the cluster names'}",
+        f"connecting to the other processes at {named[0] if named else 'the address from the cluster'}",
         file=sys.stderr,
         flush=True,
     )
@@ -98,10 +100,10 @@ def join(hosts: str, index: int | None) -> Share:
     except Exception as error:  # JAX raises ValueError, RuntimeError and its own for addresses, ports and timeouts
         reason = squeezed(error)
         if not named and isinstance(error, ValueError):
-            raise RunError(f"--hosts auto: no cluster found ({reason}): name the addresses, --hosts A:PORT,B:PORT") from error
+            raise RunError(f"--hosts auto: no cluster found ({reason}): give the addresses, --hosts A:PORT,B:PORT") from error
         raise RunError(
-            f"--hosts {hosts}: the processes did not meet ({reason}): start all of them within {MEETING_SECONDS} s, "
-            "with the same --hosts and each with its own --host_index"
+            f"--hosts {hosts}: the processes did not connect ({reason}): start all of them within {MEETING_SECONDS} s, "
+            "with the same --hosts, and each with its own --host_index"
         ) from error
     share = Share(jax.process_count(), jax.process_index())
     from jax.experimental import multihost_utils
@@ -114,20 +116,23 @@ def join(hosts: str, index: int | None) -> Share:
         _abandon()
         reason = squeezed(error)
         raise RunError(
-            f"the processes of this run met, but cannot reach each other on other ports ({reason}): see the firewall"
+            f"the processes of this run connected, but cannot reach each other on other ports ({reason}): check the firewall"
         ) from error
     return share
 
 
 def _end() -> NoReturn:
-    """End this process, whatever its main thread waits for: a collective operation that lost its partner may never return."""
+    """End this process at once: its main thread may wait for ever in a collective operation with the lost process."""
     sys.stdout.flush()
     os.write(_stderr, f"\nerror: {GONE}\n".encode())
     os._exit(1)
 
 
 def _listen(connection: socket.socket) -> None:
-    """Until the process at the other end says goodbye; the system closes the connection of one that was killed."""
+    """Wait until the process at the other end says goodbye; end this one if the connection closes without that.
+
+    The system closes the connections of a killed process.
+    """
     try:
         said = connection.recv(len(_GOODBYE))
     except OSError:
@@ -137,9 +142,9 @@ def _listen(connection: socket.socket) -> None:
 
 
 def _watch(share: Share) -> None:
-    """Connect every process with the first, by sockets of our own.
+    """Connect every process to the first, by sockets of our own.
 
-    JAX notices a lost process by missing heartbeats, and ends the others with an abort; operations under way hang until then.
+    JAX notices a lost process only by missing heartbeats, then aborts the others; running operations hang until then.
     """
     if share.index == 0:
         server = socket.create_server(("", 0), backlog=share.processes)
@@ -159,9 +164,9 @@ def _watch(share: Share) -> None:
 
 @contextlib.contextmanager
 def joined(hosts: str, index: int | None) -> Iterator[Share]:
-    """Take part, see `join`, while the block runs; afterwards each process is on its own.
+    """Connect to the other processes for the block, see `join`, and disconnect after it.
 
-    Where the block fails, the other processes end with the line that they lost this one.
+    If the block fails, the other processes end with the message that they lost this one.
     """
     share = join(hosts, index)
     try:
@@ -174,7 +179,7 @@ def joined(hosts: str, index: int | None) -> Iterator[Share]:
 
 
 def leave(share: Share) -> None:
-    """Part from the other processes. All of them must come here, at the same point of the work: each waits for the others."""
+    """Disconnect from the other processes. All must call this at the same point of the work: each waits for the others."""
     if share.processes == 1 or _leaving.is_set():
         return
     import jax
@@ -187,7 +192,7 @@ def leave(share: Share) -> None:
 
 
 def _abandon() -> None:
-    """Leave the other processes to themselves, and do not wait for them at the exit of this one."""
+    """Disconnect from the other processes without waiting for them, now or at exit."""
     _leaving.set()
     for connection in _connections:
         with contextlib.suppress(OSError):
@@ -199,7 +204,7 @@ def _abandon() -> None:
 
 
 def agree(share: Share, what: str, settings: Mapping[str, Any]) -> None:
-    """Wait for all processes. Raises ConfigError, on every one, where their settings (named `what`) differ, saying which."""
+    """Wait for all processes. Raises ConfigError in each if their settings differ; `what` names these in messages."""
     if share.processes == 1:
         return
     import jax
@@ -211,23 +216,23 @@ def agree(share: Share, what: str, settings: Mapping[str, Any]) -> None:
         every = [json.loads(client.blocking_key_value_get(key, MEETING_SECONDS * 1000)) for key in keys]
     except jax.errors.JaxRuntimeError as error:
         raise RunError(
-            f"the other processes of this run did not say their {what} within {MEETING_SECONDS} s: see theirs"
+            f"the other processes of this run did not send their {what} within {MEETING_SECONDS} s: check their messages"
         ) from error
     different = {name: [one[name] for one in every] for name in settings if any(one[name] != settings[name] for one in every)}
     if different:
-        listed = "; ".join(f"{name} is {', '.join(map(str, values))}" for name, values in different.items())
+        listed = "; ".join(f"{name}: {', '.join(map(str, values))}" for name, values in different.items())
         leave(share)
         raise ConfigError(
             f"the processes of this run differ in their {what} ({listed}): give the same flags on all machines, and folders "
-            "that all of them see"
+            "that they share"
         )
 
 
 def _jax_state() -> Any:
     """JAX' own record of the processes: `client`, its key-value store, and `coordinator_address`.
 
-    A private name, because neither has a public one. Should it move, no run on several machines can start any more:
-    `tests/test_house.py` notices before a user does.
+    The name is private, because neither has a public one. Should it move, no run on several machines can start;
+    `tests/test_house.py` fails first.
     """
     from jax._src.distributed import global_state
 

@@ -1,4 +1,4 @@
-"""Keras on JAX: the devices of this machine, or of several, as one mesh over which each batch is shared out."""
+"""Keras on JAX: the devices of one or several machines as one mesh, over which each batch is divided."""
 
 import contextlib
 import functools
@@ -16,7 +16,7 @@ from trainer.backends.startup import without_native_notes
 
 
 def find_hardware() -> Hardware:
-    """What JAX finds on this machine. Raises RunError where it cannot start."""
+    """The hardware that JAX finds on this machine. Raises RunError if JAX cannot start."""
     import jax
 
     try:
@@ -24,14 +24,14 @@ def find_hardware() -> Hardware:
             devices = jax.local_devices()
     except MemoryError:
         raise
-    except Exception as error:  # of many kinds, AssertionError among them
+    except Exception as error:  # of many kinds, including AssertionError
         raise RunError(
-            f"JAX cannot start its devices ({squeezed(error)}): check nvidia-smi and JAX_PLATFORMS, or install with the "
+            f"JAX cannot initialise its devices ({squeezed(error)}): check nvidia-smi and JAX_PLATFORMS, or install with the "
             "jax-gpu extra"
         ) from error
     gpus = [device for device in devices if device.platform == "gpu"]
     memory = [int((gpu.memory_stats() or {}).get("bytes_limit", 0)) for gpu in gpus]
-    # AMD's cards name theirs otherwise; all that JAX supports have bfloat16.
+    # AMD GPUs report theirs in another form; all that JAX supports have bfloat16.
     versions = [re.fullmatch(r"(\d+)\.(\d+)", str(getattr(gpu, "compute_capability", ""))) for gpu in gpus]
     capability = min(((int(match[1]), int(match[2])) if match else (99, 0) for match in versions), default=(0, 0))
     return Hardware(tuple(gpu.device_kind for gpu in gpus), min(memory, default=0), capability, len(devices))
@@ -56,13 +56,13 @@ class JaxDevices(Devices):
 
     @property
     def everywhere(self) -> Any:
-        """The sharding of what every device holds whole."""
+        """The sharding of arrays that every device holds in full."""
         import jax
 
         return jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
 
     def replicate(self, values: Any) -> Any:
-        """Nested lists of arrays, whole on every device; where processes differ, each keeps its own."""
+        """Copy nested lists of arrays in full to every device; if processes differ, each keeps its own."""
         import jax
 
         def everywhere(value: Any) -> Any:
@@ -71,7 +71,7 @@ class JaxDevices(Devices):
         return jax.tree.map(everywhere, values)
 
     def send(self, rows: np.ndarray) -> Any:
-        """This process' rows of a batch as a part of the whole batch, shared out among the devices."""
+        """The whole batch, divided among all devices, of which `rows` is this process' part."""
         import jax
 
         sharding = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec("batch"))
@@ -85,7 +85,7 @@ class JaxDevices(Devices):
 
 
 class JaxSteps:
-    """See `base.Steps`. The state is this object's: that of the model and the optimizer stays as it was."""
+    """See `base.Steps`. The state is in this object; the variables of model and optimizer stay unchanged."""
 
     def __init__(self, model: Any, optimizer: Any, devices: JaxDevices, objective: Objective) -> None:
         import jax
@@ -174,7 +174,7 @@ class JaxSteps:
             self._average = None
 
     def _shown(self) -> tuple[Any, Any]:
-        """The values of the trainable variables, or what stands for them, and of the others."""
+        """The values of the trainable variables, within `averaged` their moving averages, and of the other variables."""
         return self._state[0] if self._average is None else self._average, self._state[1]
 
     def weights(self) -> list[np.ndarray]:
@@ -219,5 +219,5 @@ class JaxPredictor:
         return self.by(self._values, images)
 
     def by(self, values: Any, images: np.ndarray) -> np.ndarray:
-        """The same by other values of the variables: those that are trained, and the others."""
+        """The same with other values of the variables: (trainable, non-trainable)."""
         return np.asarray(self._call(values, self._devices.send(images)))

@@ -1,4 +1,4 @@
-"""Keras on TensorFlow: one device, or a MirroredStrategy over those of this machine."""
+"""Keras on TensorFlow: one device, or a MirroredStrategy over all devices of this machine."""
 
 import contextlib
 import functools
@@ -13,12 +13,12 @@ import numpy as np
 from trainer.backends.base import STEPS_IN_FLIGHT, Devices, Hardware, Objective, check_shapes, keeps_average, variables_of
 from trainer.backends.startup import without_native_notes
 
-# Under a strategy an overflow on any device but the first would go into the weights.
+# Under a strategy, an overflow on any device but the first would reach the weights.
 UNSAFE_ON_SEVERAL = "mixed_float16"
 
 
 def _nvidia_memory() -> int:
-    """Bytes of the smallest GPU, of which TensorFlow does not tell; 0 where nvidia-smi does not tell either."""
+    """Bytes of the smallest GPU according to nvidia-smi (TensorFlow does not report them); 0 if unknown."""
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         printed = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
@@ -28,7 +28,7 @@ def _nvidia_memory() -> int:
 
 
 def find_hardware() -> Hardware:
-    """What TensorFlow finds on this machine."""
+    """The hardware that TensorFlow finds on this machine."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
@@ -93,7 +93,7 @@ class TensorFlowSteps:
         def replica(images: Any, targets: Any, drawn: Any) -> Any:
             with tf.GradientTape() as tape:
                 predicted = model(objective.augment(images, drawn), training=True)
-                # The optimizer adds up the gradients of the replicas, each of which sees an equal part of the batch.
+                # The optimizer adds up the gradients of the replicas, each of which gets an equal part of the batch.
                 error = objective.error(predicted, targets) / devices.replicas
                 same = objective.loss is objective.error
                 loss = error if same else objective.loss(predicted, targets) / devices.replicas
@@ -167,7 +167,7 @@ class TensorFlowSteps:
 
 
 class TensorFlowPredictor:
-    """See `base.Predictor`; this one follows the weights of the model as they change, on which the steps above rely."""
+    """See `base.Predictor`. It always uses the current weights of the model; the steps above rely on that."""
 
     def __init__(self, model: Any, devices: TensorFlowDevices) -> None:
         import tensorflow as tf

@@ -1,4 +1,4 @@
-"""Starting Keras and its backend quietly, and turning what they raise into one line with the next step."""
+"""Start Keras and its backend quietly, and turn their exceptions into one-line errors with the next step."""
 
 import contextlib
 import functools
@@ -22,9 +22,9 @@ BACKENDS = ("tensorflow", "jax")
 
 @contextlib.contextmanager
 def without_native_notes() -> Iterator[None]:
-    """Hold back what native code writes to stdout and stderr; it is shown only where the block raises or --verbosity is 1.
+    """Hold back what native code writes to stdout and stderr; show it only if the block raises or --verbosity is 1.
 
-    TensorFlow's start-up notes come before its own log level counts, a screenful that would bury our lines.
+    TensorFlow prints its start-up notes before its log level takes effect: a screenful that would bury our lines.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -53,40 +53,40 @@ def _replay(held: Any) -> None:
 
 
 def load_backend() -> str:
-    """Import Keras, its backend and TensorFlow without their start-up notes; returns the backend's name.
+    """Import Keras, its backend and TensorFlow without their start-up notes; return the backend's name.
 
-    TensorFlow reads the records for both backends; with JAX it is kept off the GPUs. Neither takes more of a GPU's
-    memory than it needs. Raises RunError where an import fails, or Keras is set to another backend.
+    TensorFlow reads the records for both backends; with JAX it is kept off the GPUs. Neither reserves more GPU memory
+    than it needs. Raises RunError if an import fails, or if Keras is set to another backend.
     """
     with without_native_notes():
-        # Read when JAX starts: else it takes three quarters of the GPU's memory at once.
+        # Read when JAX starts; without it JAX reserves three quarters of the GPU's memory at once.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         if logging.get_verbosity() < logging.DEBUG:
             python_logging.getLogger("jax").setLevel(python_logging.WARNING)
         try:
             import keras
             import tensorflow as tf
-        except (ImportError, ValueError) as error:  # ValueError for a name that Keras does not know
+        except (ImportError, ValueError) as error:  # ValueError: KERAS_BACKEND is not a backend of Keras
             raise RunError(
-                f"Keras or its backend cannot be imported ({error}): install again, for JAX with the extra jax or jax-gpu, "
+                f"cannot import Keras or its backend ({error}): install again (for JAX with the extra jax or jax-gpu), "
                 "or unset KERAS_BACKEND"
             ) from error
         backend = str(keras.backend.backend())
         gpus = tf.config.list_physical_devices("GPU")
-        with contextlib.suppress(RuntimeError):  # TensorFlow has begun its work: this was done before
+        with contextlib.suppress(RuntimeError):  # TensorFlow is running already, so this was done before
             if backend == "jax":
                 tf.config.set_visible_devices([], "GPU")
             for gpu in gpus if backend == "tensorflow" else ():
                 tf.config.experimental.set_memory_growth(gpu, True)
         if backend == "jax" or not gpus:
-            tf.zeros(1)  # the first tensor sets up the devices, with more notes
+            tf.zeros(1)  # the first tensor sets up the devices, which prints more notes
     if backend not in BACKENDS:
-        raise RunError(f"Keras is set to the {backend} backend: take {' or '.join(BACKENDS)}, or unset KERAS_BACKEND")
+        raise RunError(f"Keras is set to the {backend} backend: use {' or '.join(BACKENDS)}, or unset KERAS_BACKEND")
     return backend
 
 
 def explained(function: Callable[P, R]) -> Callable[P, R]:
-    """Turn what TensorFlow and JAX raise in `function` into the project's errors, one line with the next step."""
+    """Turn exceptions of TensorFlow and JAX in `function` into the project's one-line errors with the next step."""
 
     @functools.wraps(function)
     def inner(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -101,7 +101,7 @@ def explained(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _explanation(error: Exception) -> GalaxyZooError | None:
-    """None for what neither library raised."""
+    """The project's error for an exception of TensorFlow or JAX; None for any other exception."""
     tf, jax = sys.modules.get("tensorflow"), sys.modules.get("jax")
     if tf is not None and isinstance(error, tf.errors.OpError):
         reason = " ".join(error.message.split())[:200] or type(error).__name__
@@ -115,5 +115,5 @@ def _explanation(error: Exception) -> GalaxyZooError | None:
     else:
         return None
     if exhausted:
-        return RunError(f"out of memory or disk ({reason}): take a smaller --batch_size, or free some disk")
-    return RunError(f"the training library failed ({reason}): see the traceback with --verbosity=1")
+        return RunError(f"out of memory or disk space ({reason}): use a smaller --batch_size, or free some disk space")
+    return RunError(f"the training library failed ({reason}): run with --verbosity=1 to see the traceback")

@@ -1,1 +1,1 @@
-"""Galaxies as pictures: image files of any kind -> crops, their symmetries, and how large and bright they look."""
+"""Images of galaxies: files of any kind -> crops, their symmetries, and the sizes and brightnesses of galaxies."""

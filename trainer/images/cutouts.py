@@ -1,4 +1,4 @@
-"""Image files -> crops as runs were trained on, streamed: JPEG, PNG and FITS in a file, a folder or a zip."""
+"""Image files (JPEG, PNG, FITS) in a file, a folder or a zip -> a stream of crops like those that runs were trained on."""
 
 import contextlib
 import errno
@@ -20,20 +20,20 @@ from trainer.images import fits
 from trainer.images.fits import Stretch
 
 _AHEAD_BATCHES = 2
-# Faults that say nothing of an image: no memory, no more open files.
+# Errors that are not the fault of an image: out of memory, too many open files.
 _OF_THE_MACHINE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-_PIECE = 8  # images that a thread reads before it takes the next: one opening of their zip
+_PIECE = 8  # images in a task of a thread, which opens their zip once
 
 
 class Crop(NamedTuple):
-    """How a run was trained: side of the centred square over the image's shorter side, and the size it was brought to."""
+    """The crop of a run: side of the centred square over the image's shorter side, and the size it is scaled to in pixels."""
 
     crop_fraction: float
     size: int
 
 
 class UnreadableImage(NamedTuple):
-    """An image that could not be read: its GalaxyID, or its path where the name is no number, its path, and why."""
+    """An image that could not be read: its GalaxyID (its path if the name is not a number), its path, and the reason."""
 
     galaxy: int | str
     path: str
@@ -42,11 +42,11 @@ class UnreadableImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Cutouts:
-    """Images of a listing that could be read, in its order.
+    """The images of a listing that could be read, in its order.
 
-    galaxy_ids: int64 (n,). crops: of each Crop asked for, uint8 (n, size, size, 3). enlarged: bool (n,), one of the crops had
+    galaxy_ids: int64 (n,). crops: for each requested Crop, uint8 (n, size, size, 3). enlarged: bool (n,), one of the crops had
     fewer pixels than its size. grey: bool (n,), a FITS image of one plane. outside: bool (n,), at another scale than the
-    galaxies of training. rejected: the others.
+    training galaxies. rejected: the images that could not be read.
     """
 
     galaxy_ids: np.ndarray
@@ -67,10 +67,10 @@ def _nowhere(crops: Sequence[np.ndarray]) -> np.ndarray:
 
 @contextlib.contextmanager
 def listed(path: Path) -> Iterator[Listing]:
-    """The images in a file, a folder or a zip, sorted by GalaxyID, one each, readable within the block.
+    """The images in a file, a folder or a zip, one per GalaxyID, sorted by it, and readable within the block.
 
-    Copies of zips that are packed in a zip last as long as the block, in the system's folder for temporary files. Raises
-    SourceError as `sources.find_images` does, and ConfigError where there are FITS images and astropy is missing.
+    Zips that are compressed inside a zip are copied to the system's folder for temporary files until the block ends. Raises
+    SourceError as `sources.find_images` does, and ConfigError if there are FITS images but astropy is missing.
     """
     with tempfile.TemporaryDirectory(prefix="galaxy-zoo-") as scratch, contextlib.ExitStack() as on_exit:
         images = find_images(path, Path(scratch), (*IMAGE_SUFFIXES, *fits.SUFFIXES))
@@ -104,7 +104,7 @@ def _read(images: Listing, rows: np.ndarray, crops: Sequence[Crop], stretch: Str
                 for target, (fraction, size) in zip(targets, crops, strict=True):
                     target[place] = crop(image, fraction, size)
                     enlarged[place] |= crop_box(image.shape[0], image.shape[1], fraction)[2] < size
-            except (ImageError, SourceError, OSError) as error:  # SourceError: it changed, or went, since it was listed
+            except (ImageError, SourceError, OSError) as error:  # SourceError: it has changed or gone since it was listed
                 if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
                     raise
                 rejected.append(UnreadableImage(_shown(images, row), path, one_line(error)))
@@ -132,13 +132,13 @@ def stream(
     stretch: Stretch,
     is_outside: Outside = _nowhere,
 ) -> Iterator[Cutouts]:
-    """All images of a listing in its order, `batch_size` of them at a time, fewer where some cannot be read.
+    """All images of a listing in its order, `batch_size` at a time, fewer if some cannot be read.
 
-    is_outside: which galaxies are at another scale than those of training, from their crops; called in the threads.
+    is_outside: from the crops, which galaxies are at another scale than the training galaxies; called in the threads.
 
-    A thread for each core decodes ahead. Held at any time: the crops of at most three batches, the one given and two ahead
-    (64 images at 212 x 212 are 9 MB a batch and crop; twice that while a batch is put together), and for each core one whole
-    image with the bytes of its file.
+    A thread for each core decodes ahead. In memory at any time: the crops of at most three batches, the current one and two
+    ahead (64 images at 212 x 212 are 9 MB per batch and crop; twice that while a batch is assembled), and for each core one
+    whole image with the bytes of its file.
     """
     rows = np.arange(len(images))
     starts = iter(range(0, len(rows), batch_size))

@@ -1,7 +1,7 @@
-"""A FITS image as the 8-bit RGB that a model was trained on: stretched as survey cutouts are, north up and east left.
+"""FITS images as 8-bit RGB like that of the training images: stretched as in survey cutouts, north up and east left.
 
-The stretch is that of Lupton et al. 2004 (PASP 116, 133), by which SDSS makes its colour images; astropy computes it. FITS
-rows begin at the bottom (FITS standard 4.0, section 3.3.2 as displays have it). Reading needs the extra `fits`: astropy.
+The stretch is that of Lupton et al. 2004 (PASP 116, 133), which SDSS uses for its colour images; astropy computes it. FITS
+rows begin at the bottom (FITS standard 4.0, section 3.3.2, as displays apply it). Reading needs astropy, the extra `fits`.
 """
 
 import contextlib
@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from tfrecords.errors import ConfigError, ImageError, SettingError, lacks_memory, squeezed
+from tfrecords.errors import ConfigError, ImageError, SettingError, install_extra, lacks_memory, squeezed
 from tfrecords.images import MAX_PIXELS
 from trainer.images.symmetries import COUNT, steps, transformed
 
 SUFFIXES = (".fits", ".fit")
-_UPSIDE_DOWN = 2  # the symmetry that turns rows from the bottom into rows from the top
-# astropy's coordinates fill their tables when first used, and are not written for several threads.
+_UPSIDE_DOWN = 2  # the symmetry that reverses the rows, so that they begin at the top
+# astropy's coordinates fill their tables on first use, and are not safe for several threads.
 _COORDINATES = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """How flux becomes brightness: linear up to about `stretch` (in the image's units), an asinh softened by `q` above.
+    """How flux becomes brightness: linear up to about `stretch` (in the image's units), above it an asinh softened by `q`.
 
     The defaults suit SDSS frames, which are in nanomaggies per pixel with the sky subtracted; black is 0. Raises SettingError
     for values that are not above 0.
@@ -43,21 +43,18 @@ class Stretch:
 
 
 def require_astropy() -> None:
-    """Raise ConfigError, with what to install, where FITS cannot be read here."""
+    """Raise ConfigError, with what to install, if astropy is missing."""
     try:
         import astropy.io.fits  # noqa: F401
     except ImportError as error:
-        raise ConfigError(
-            "FITS images are read with astropy, which is not installed: `pip install astropy`, "
-            "or install this package with its extra: pip install '.[fits]'"
-        ) from error
+        raise ConfigError(f"FITS images need the package astropy, which is not installed: {install_extra('fits')}") from error
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Within the block astropy does not warn: of one odd keyword it would in every image of a survey.
+    """Suppress astropy's warnings within the block: a single odd keyword would cause one for every image of a survey.
 
-    Enter it in the main thread around all decoding: the filters of warnings are those of the whole process.
+    Enter it in the main thread, around all decoding: warning filters apply to the whole process.
     """
     from astropy.utils.exceptions import AstropyWarning
 
@@ -69,9 +66,9 @@ def quiet() -> Iterator[None]:
 def decode_fits(data: bytes, stretch: Stretch) -> tuple[np.ndarray, bool]:
     """A FITS file as uint8 (height, width, 3), north up and east left, and whether it has one plane for all three colours.
 
-    Taken is the first HDU with an image of 2 or 3 axes: one plane (height, width) or (1, height, width), or three planes
-    (3, height, width) in the order R, G, B: of SDSS i, r, g. Values that are not finite become 0. Raises ImageError, with the
-    reason, for anything else.
+    Uses the first HDU with an image of 2 or 3 axes: one plane (height, width) or (1, height, width), or three planes
+    (3, height, width) in the order R, G, B (for SDSS: i, r, g). Values that are not finite become 0. Raises ImageError, with
+    the reason, for any other file.
     """
     from astropy.io import fits
     from astropy.visualization import make_lupton_rgb
@@ -86,7 +83,7 @@ def decode_fits(data: bytes, stretch: Stretch) -> tuple[np.ndarray, bool]:
                 turn = _north_up(hdu.header, hdus)
         finite = np.isfinite(planes)
         if not finite.any():
-            raise ImageError("no pixel of it has a finite value")
+            raise ImageError("none of its pixels has a finite value")
         planes[~finite] = 0
         red, green, blue = planes if len(planes) == 3 else (planes[0],) * 3
         with np.errstate(all="ignore"):
@@ -102,18 +99,18 @@ def decode_fits(data: bytes, stretch: Stretch) -> tuple[np.ndarray, bool]:
 
 
 def _planes(hdu: Any) -> np.ndarray:
-    """float64 (1 or 3, height, width)."""
+    """The planes of an HDU, float64 (1 or 3, height, width)."""
     shape = hdu.shape
     if shape[-1] * shape[-2] > MAX_PIXELS:
         raise ImageError(f"{shape[-1]} x {shape[-2]} pixels are more than {MAX_PIXELS:,}")
     if len(shape) == 3 and shape[0] not in (1, 3):
         axes = " x ".join(map(str, shape[::-1]))
-        raise ImageError(f"its image has the axes {axes}: one plane, or three in the order R, G, B, are width x height x 3")
+        raise ImageError(f"its image has the axes {axes}: give width x height, or width x height x 3 in the order R, G, B")
     return np.array(hdu.data, np.float64).reshape(-1, *shape[-2:])
 
 
 def _north_up(header: Any, hdus: Any) -> int:
-    """The symmetry that brings north up and east left most nearly; where no celestial WCS says, only the rows are turned."""
+    """The symmetry that brings north up and east left most nearly; without a celestial WCS, the one that reverses the rows."""
     from astropy.wcs import WCS
 
     try:
@@ -123,7 +120,7 @@ def _north_up(header: Any, hdus: Any) -> int:
         column, row = (header["NAXIS1"] - 1) / 2, (header["NAXIS2"] - 1) / 2
         sky = wcs.pixel_to_world([column, column + 1, column], [row, row, row + 1]).icrs
         east, north = (offset.deg[1:] for offset in sky[0].spherical_offsets_to(sky))
-    except Exception as error:  # headers are wrong in many ways, and the image is good without them
+    except Exception as error:  # headers can be wrong in many ways, and the image is usable without them
         if lacks_memory(error):
             raise
         return _UPSIDE_DOWN

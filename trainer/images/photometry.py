@@ -1,7 +1,7 @@
-"""How large and how bright galaxies look in their pictures.
+"""How large and how bright galaxies appear in their images.
 
-Brightness is the mean of R, G and B, 0..255. The pictures are stretched and not linear in light, so these are measures of
-pictures and not of galaxies: good for telling whether two sets show galaxies at the same scale.
+Brightness is the mean of R, G and B, 0..255. The images are stretched, not linear in light, so these are measures of images,
+not of galaxies. They show whether two sets of images have galaxies at the same scale.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _BORDER = 0.05
 
 @dataclass(frozen=True)
 class Photometry:
-    """Of n pictures, float64 (n,) each: half_light_radius in pixels, background and peak in levels 0..255."""
+    """Measures of n images, float64 (n,) each: half_light_radius in pixels, background and peak in levels 0..255."""
 
     half_light_radius: np.ndarray
     background: np.ndarray
@@ -23,7 +23,7 @@ class Photometry:
 
 @lru_cache(maxsize=8)
 def _rings(side: int) -> tuple[np.ndarray, int]:
-    """For each pixel the whole-numbered distance from the centre (flat), capped at the first outside the inscribed circle."""
+    """Each pixel's distance from the centre as an integer (flat), capped just outside the inscribed circle; and that cap."""
     offsets = np.arange(side) - (side - 1) / 2
     radius = np.hypot(offsets[:, None], offsets[None, :])
     inside = max(1, side // 2)
@@ -32,7 +32,7 @@ def _rings(side: int) -> tuple[np.ndarray, int]:
 
 @lru_cache(maxsize=8)
 def _border(height: int, width: int) -> np.ndarray:
-    """Which pixels are in the outermost 5 % of the shorter side, at least one pixel: bool (height, width)."""
+    """The pixels within 5 % of the shorter side, at least one pixel, from the edge: bool (height, width)."""
     edge = max(1, round(_BORDER * min(height, width)))
     inner = np.zeros((height, width), bool)
     inner[edge : height - edge, edge : width - edge] = True
@@ -40,10 +40,10 @@ def _border(height: int, width: int) -> np.ndarray:
 
 
 def photometry(images: np.ndarray) -> Photometry:
-    """Measure pictures, uint8 (n, side, side, 3), with the galaxy in the centre.
+    """Measure images, uint8 (n, side, side, 3), with the galaxy in the centre.
 
-    background: the median of the border. half_light_radius: about the centre, holds half of the light above the
-    background inside the inscribed circle, interpolated between whole pixels; 0 for a picture without such light.
+    background: the median of the border. half_light_radius: of the circle about the centre with half of the light above the
+    background inside the inscribed circle, interpolated between whole pixels; 0 for an image without such light.
     """
     light = images.mean(axis=3, dtype=np.float32)
     count, side = light.shape[0], light.shape[1]
@@ -64,10 +64,10 @@ def photometry(images: np.ndarray) -> Photometry:
 
 
 def light_kept(image: np.ndarray, crop_fraction: float) -> float:
-    """The share of a whole picture's light above its background that the centred crop keeps, 0..1; 1 where there is none.
+    """The share of an image's light above its background that the centred crop keeps, 0..1; 1 if the image has no such light.
 
-    image: uint8 (height, width, 3). Light above the background by less than the border's own noise does not count, or the
-    sky would outshine faint galaxies.
+    image: uint8 (height, width, 3). Light less than three times the border's noise above the background does not count, or
+    the sky would outshine faint galaxies.
     """
     from tfrecords.images import crop_box
 
@@ -82,6 +82,6 @@ def light_kept(image: np.ndarray, crop_fraction: float) -> float:
 
 
 def scale_range(values: np.ndarray) -> tuple[float, float]:
-    """The 1 and 99 % quantiles of some values."""
+    """The 1 and 99 % quantiles of the values."""
     low, high = np.percentile(values, (1, 99))
     return float(low), float(high)

@@ -1,1 +1,1 @@
-"""What the network is fed: the shards of a dataset, shuffled and augmented for training, in stored order for evaluation."""
+"""The input of the network: shards, shuffled and augmented for training, or in stored order for evaluation."""

@@ -3,12 +3,12 @@
 none      images as stored
 dihedral  one of the 8 symmetries of the square, pixels exact
 full      the same, then a rotation by any angle, a zoom between 1/1.1 and 1.1 and a shift of up to 4 % of the side along
-          each axis, in one bilinear interpolation; what comes in from outside is the reflected sky
+          each axis, in one bilinear interpolation; the sky outside the image is its reflection at the edges
 
-What a galaxy gets follows from seed, epoch and GalaxyID alone, not from its place in a batch, nor from the number of
-machines. The numbers are drawn in tf.data; the pixels are moved on the accelerator, as the first part of the step: a GPU has
-nothing dearer than the time of the cores that feed it, and `full` takes them nine times as long as decoding does. Where the
-CPU is the accelerator it is less than a hundredth of a step at 212 x 212 (benchmarks/README.md).
+The augmentation of a galaxy depends only on seed, epoch and GalaxyID, not on its place in a batch or the number of machines.
+The numbers are drawn in tf.data; the pixels are moved on the accelerator, as the first part of the step. A GPU waits for the
+CPU cores that feed it, and these would need nine times as long for `full` as for decoding. Without a GPU, `full` takes less
+than a hundredth of a step at 212 x 212 (benchmarks/README.md).
 """
 
 import math
@@ -23,7 +23,7 @@ MAX_SHIFT = 0.04
 def draws(seed: int, epoch: Any, galaxy_ids: Any) -> Any:
     """tf.Tensor float32 (batch, 7) in [0, 1): a function of seed, epoch (int64 scalar) and each id (int64 (batch,)).
 
-    TensorFlow's own stateless generators take one seed per call, and a call per galaxy costs more than its decoding.
+    TensorFlow's own stateless generators take one seed per call, and a call per galaxy costs more than decoding it.
     The bits are those of SplitMix64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195).
     """
     import tensorflow as tf
@@ -45,7 +45,7 @@ def draws(seed: int, epoch: Any, galaxy_ids: Any) -> Any:
 
 
 def _dihedral(images: Any, drawn: Any) -> Any:
-    """Half of the images transposed, half of them flipped up and down, half left and right."""
+    """Transpose, flip up and down, flip left and right: each with probability one half for every image."""
     from keras import ops
 
     chosen = (drawn < 0.5)[:, :, None, None, None]
@@ -55,7 +55,7 @@ def _dihedral(images: Any, drawn: Any) -> Any:
 
 
 def _reflected(places: Any, side: int) -> Any:
-    """Places in pixels, outside 0..side - 1 too, mirrored at the outer edges of the image."""
+    """Coordinates in pixels; those outside 0..side - 1 are mirrored at the outer edges of the image."""
     from keras import ops
 
     places = ops.mod(ops.abs(places + 0.5), 2 * side)
@@ -63,7 +63,7 @@ def _reflected(places: Any, side: int) -> Any:
 
 
 def _turned(images: Any, drawn: Any) -> Any:
-    """Rotated, zoomed and shifted about the centre by drawn (batch, 4): angle, zoom, shift in rows, shift in columns."""
+    """Rotate, zoom and shift about the centre. drawn: (batch, 4), angle, zoom, shift in rows, shift in columns."""
     from keras import ops
 
     batch, side = images.shape[0], images.shape[1]
@@ -73,7 +73,7 @@ def _turned(images: Any, drawn: Any) -> Any:
     cos, sin = (ops.cos(angle) / zoom)[:, None, None], (ops.sin(angle) / zoom)[:, None, None]
     centre = (side - 1) / 2
     offsets = ops.arange(side, dtype="float32") - centre
-    # Where each pixel of the output comes from in the input.
+    # The coordinates in the input of each pixel of the output.
     rows = cos * offsets[None, :, None] + sin * offsets[None, None, :] + (centre + shift[:, 0, None, None])
     columns = cos * offsets[None, None, :] - sin * offsets[None, :, None] + (centre + shift[:, 1, None, None])
     rows, columns = _reflected(rows, side), _reflected(columns, side)
@@ -93,13 +93,13 @@ def _turned(images: Any, drawn: Any) -> Any:
 
 
 def augment(images: Any, drawn: Any, kind: str) -> Any:
-    """uint8 (batch, size, size, 3) of the backend -> the same as training sees them; drawn: (batch, 7), see `draws`."""
+    """Augment images, a tensor of the backend, uint8 (batch, size, size, 3). drawn: (batch, 7), see `draws`."""
     if kind == "none":
         return images
     from keras import ops
 
-    # In float32, which holds the 256 levels exactly: of uint8 TensorFlow has no fast transposition on every CPU. The maximum
-    # changes nothing, but keeps TensorFlow from moving the cast behind the transposition.
+    # In float32, which is exact for 256 levels: TensorFlow does not transpose uint8 fast on every CPU. The maximum changes
+    # nothing, but keeps TensorFlow from moving the cast behind the transposition.
     images = _dihedral(ops.maximum(ops.cast(images, "float32"), 0), drawn[:, :3])
     images = _turned(images, drawn[:, 3:]) if kind == "full" else images
     return ops.cast(images, "uint8")

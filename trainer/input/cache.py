@@ -1,8 +1,8 @@
-"""Galaxies kept in memory over the epochs, decoded or as stored: a choice of speed that changes no result.
+"""Galaxies kept in memory between epochs, decoded or as stored: faster, with the same results.
 
-auto     decoded where that takes at most a quarter of the memory that is free, else as stored where that does, else none
-memory   the same with nine tenths, and an error where not even the stored bytes fit
-none     every epoch reads the shards again
+auto     decoded if that needs at most a quarter of the free memory, else as stored if that does, else nothing
+memory   the same with nine tenths, and an error if not even the stored records fit
+none     nothing: every epoch reads the shards again
 """
 
 import math
@@ -18,14 +18,14 @@ from tfrecords.taxonomy import COLUMNS
 
 AUTO_SHARE = 0.25
 MEMORY_SHARE = 0.9
-# What one galaxy takes beside its image: 37 vote fractions, its id, and the head of a string tensor.
+# Bytes of one galaxy besides its image: 37 vote fractions, its id, and the header of a string tensor.
 _OVERHEAD = 37 * 4 + 8 + 24
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file of the kernel; None where there is no such file, or it says "max"."""
+    """The number in a file of the kernel; None if the file is missing or contains "max"."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):
@@ -33,7 +33,7 @@ def _number(path: Path) -> int | None:
 
 
 def _inactive_files(path: Path) -> int:
-    """Bytes of the page cache that give way first, from memory.stat; 0 where there is no such file."""
+    """Bytes of the page cache that are freed first, from memory.stat; 0 if the file is missing."""
     try:
         lines = dict(line.split() for line in path.read_text().splitlines())
         return int(lines.get("total_inactive_file", lines.get("inactive_file", 0)))
@@ -42,9 +42,9 @@ def _inactive_files(path: Path) -> int:
 
 
 def _left_in_cgroups(own: str, root: Path) -> list[int]:
-    """Bytes left under each limit that a container or Slurm set; `own`: the text of /proc/self/cgroup.
+    """Bytes left under each limit set by a container or Slurm; `own`: the text of /proc/self/cgroup.
 
-    Lines are "0::/path" for version 2 and "4:memory:/path" for version 1; a limit holds for all folders below.
+    Lines are "0::/path" for version 2 and "4:memory:/path" for version 1; a limit applies to all folders below.
     """
     left = []
     for line in own.splitlines():
@@ -59,7 +59,7 @@ def _left_in_cgroups(own: str, root: Path) -> list[int]:
         for place in (folder, *folder.parents):
             limit, used = (_number(place / name) for name in names)
             if limit is not None and used is not None:
-                used -= _inactive_files(place / "memory.stat")  # files just read count as used
+                used -= _inactive_files(place / "memory.stat")  # recently read files count as used
                 left.append(max(0, limit - used))
             if place == top:
                 break
@@ -67,7 +67,7 @@ def _left_in_cgroups(own: str, root: Path) -> list[int]:
 
 
 def available_memory() -> int:
-    """Bytes: what the machine has free (the page cache gives way), or less where a container or Slurm sets a limit."""
+    """Bytes of free memory, the page cache included; less if a container or Slurm sets a limit."""
     import psutil
 
     own = _OWN.read_text() if _OWN.is_file() else ""
@@ -75,9 +75,9 @@ def available_memory() -> int:
 
 
 def plan(cache: str, dataset: Dataset, galaxies: int, available: int) -> str:
-    """ "decoded", "stored" or "none": what is kept of so many galaxies with so many bytes of memory available.
+    """What to keep of this number of galaxies with `available` bytes of memory: "decoded", "stored" or "none".
 
-    Raises RunError where `cache` is "memory" and nothing fits.
+    Raises RunError if `cache` is "memory" and nothing fits.
     """
     if cache == "none":
         return "none"
@@ -90,13 +90,13 @@ def plan(cache: str, dataset: Dataset, galaxies: int, available: int) -> str:
     if cache == "auto":
         return "none"
     raise RunError(
-        f"--cache memory: {galaxies:,} galaxies take {galaxies * (stored + _OVERHEAD) / 1e9:.1f} GB as stored, and "
-        f"{available / 1e9:.1f} GB are free: take --cache none, --limit, or a machine with more memory"
+        f"--cache memory: {galaxies:,} galaxies need {galaxies * (stored + _OVERHEAD) / 1e9:.1f} GB as stored, "
+        f"more than nine tenths of the free {available / 1e9:.1f} GB: use --cache none, --limit, or a machine with more memory"
     )
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """An empty uint8 array that begins where TensorFlow wants its tensors to begin."""
+    """An empty uint8 array, aligned in memory as TensorFlow needs it."""
     size, step = math.prod(shape), 64
     room = np.empty(size + step, np.uint8)
     start = -room.ctypes.data % step
@@ -104,7 +104,7 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
 
 
 class Cache:
-    """The examples `start` up to `stop` of a split in memory, found by their place in the split.
+    """The examples `start` up to `stop` of a split in memory, indexed by their place in the split.
 
     kind "decoded": uint8 images; "stored": serialized records. Made once; each epoch gathers from it.
     """
@@ -124,11 +124,11 @@ class Cache:
             rows = slice(first, first + len(part[0]))
             ids[rows], images[rows], targets[rows] = (column.numpy() for column in part)
             first = rows.stop
-        # tf.constant would copy the images, and take their memory twice.
+        # tf.constant would copy the images, and need twice their memory.
         self._columns = (tf.constant(ids), tf.experimental.dlpack.from_dlpack(images.__dlpack__()), tf.constant(targets))
 
     def gather(self, places: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """What is kept of the galaxies at these places (int64 (batch,)) of the split.
+        """The kept data of the galaxies at these places (int64 (batch,)) in the split.
 
         decoded: galaxy ids (batch,), images (batch, size, size, 3), targets (batch, 37); stored: records (batch,).
         """

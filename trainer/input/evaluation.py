@@ -15,8 +15,8 @@ PREFETCH_BATCHES = 2
 def evaluation_batches(dataset: Dataset, split: str, batch_size: int, limit: int = 0, share: Share = WHOLE) -> tf.data.Dataset:
     """Batches (galaxy_id int64 (n,), image uint8 (rows, size, size, 3), targets float32 (n, 37)), every galaxy exactly once.
 
-    In stored order; the last batch may be smaller. Of several processes each gets the ids and targets of the whole batch,
-    and the images of its own rows, which may be none in the last batch.
+    In stored order; the last batch may be smaller. With several processes, each gets the ids and targets of the whole
+    batch, but only the images of its own rows, of which the last batch may have none.
     """
     parts = reader.pieces(dataset, split, 0, dataset.galaxies(split, limit))
     records = reader.stored_order(parts, dataset.encoding)
@@ -33,7 +33,7 @@ def evaluation_batches(dataset: Dataset, split: str, batch_size: int, limit: int
 
 
 def padded(batch: np.ndarray, rows: int) -> np.ndarray:
-    """The batch with zeros after it, so that it has `rows` rows."""
+    """The batch, padded with zeros to `rows` rows."""
     missing = rows - len(batch)
     return np.pad(batch, ((0, missing), *((0, 0),) * (batch.ndim - 1))) if missing else batch
 
@@ -43,8 +43,8 @@ def predicted_batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Batches (galaxy_id int64 (n,), predicted float32 (n, 37), targets float32 (n, 37)) of a split, every galaxy once.
 
-    `predictor`: a `backends.base.Predictor`; it always gets as many rows, since devices want equal parts and XLA compiles
-    for each shape. Of several processes each decodes its own rows, and all get all predictions.
+    `predictor`: a `backends.base.Predictor`; it always gets the same number of rows, because devices need equal parts and
+    XLA compiles for each shape. With several processes, each decodes its own rows and gets all predictions.
     """
     rows = batch_size // share.processes
     for ids, images, targets in evaluation_batches(dataset, split, batch_size, limit, share).as_numpy_iterator():

@@ -1,21 +1,21 @@
 """Records -> shuffled, decoded, batched, prefetched tensors.
 
-What is guaranteed
-- A batch of training follows from the dataset, the batch size, the seed, the epoch and its place in the epoch alone: not
-  from the cache, the number of devices or (where it divides the number of streams) of machines, nor from where a run
-  was stopped. (A split that is smaller than the batch is cut to what the devices can share.)
-- An epoch gives whole batches, no galaxy twice; the few left over differ from epoch to epoch. An evaluation gives every
-  galaxy exactly once.
+Guarantees
+- A training batch depends only on the dataset, the batch size, the seed, the epoch and its place in the epoch. It does not
+  depend on the cache, the number of devices, the step at which a run was stopped, or the number of machines if that divides
+  the number of streams. (A split smaller than a batch is reduced to what the devices can share equally.)
+- An epoch consists of whole batches and has no galaxy twice; the few galaxies left over differ from epoch to epoch. An
+  evaluation covers every galaxy exactly once.
 
-How: the records of `train`, whose stored order is random already, are divided into streams, neighbouring ranges of
-equal length; a batch takes equally many galaxies of each. A stream reads the pieces of shards in its range in an order
-that is new in every epoch, and passes its records, still encoded, through a shuffle buffer. Several machines share
-the streams out, so each reads its own range of the shards.
+How: the records of `train`, whose stored order is random already, are divided into streams, consecutive ranges of equal
+length; a batch has the same number of galaxies from each stream. A stream reads the pieces of shards in its range in an
+order that is new in every epoch, and passes its records, still encoded, through a shuffle buffer. Several machines divide
+the streams among them, so each reads only its own range of the shards.
 
-Memory, beside a cache: the shuffle buffers, together 8,192 records or 64 MB, whichever is less (40 MB for JPEGs of 212 x 212);
-1 MB and 16 records read ahead in each stream; up to three batches ready (4 MB each of 32 galaxies at 212 x 212), and
-what is being decoded: 32 images for each core, or four batches of raw ones. Prefetching
-is bounded because AUTOTUNE would hold as many batches as fit in memory.
+Memory, besides a cache: the shuffle buffers, together 8,192 records or 64 MB, whichever is less (40 MB for JPEGs of
+212 x 212); 1 MB and 16 records read ahead in each stream; up to three finished batches (4 MB each for 32 galaxies at
+212 x 212); and the images being decoded: 32 for each core, or four batches of raw ones. Prefetching is bounded because
+AUTOTUNE would hold as many batches as fit in memory.
 """
 
 import math
@@ -42,15 +42,15 @@ _READERS = 2
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int, limit: int = 0, replicas: int = 1) -> tuple[int, int]:
-    """Steps of an epoch and galaxies of a batch, over all machines: whole batches only.
+    """Steps per epoch and galaxies per batch, over all machines; an epoch has only whole batches.
 
-    A split below `batch_size` is one batch, of as many galaxies as the `replicas` (devices) can share equally. Raises
-    ConfigError where they cannot share `batch_size`, RunError where there are fewer galaxies than replicas.
+    A split smaller than `batch_size` is one batch of as many galaxies as the `replicas` (devices) can share equally. Raises
+    ConfigError if they cannot share `batch_size` equally, RunError if there are fewer galaxies than replicas.
     """
     if batch_size % replicas:
         below = batch_size // replicas * replicas
         better = f"{below} or {below + replicas}" if below else str(replicas)
-        raise ConfigError(f"--batch_size {batch_size}: {replicas} devices cannot share it equally: take {better}")
+        raise ConfigError(f"--batch_size {batch_size}: {replicas} devices cannot share it equally: use {better}")
     galaxies = dataset.galaxies("train", limit)
     batch_size = min(batch_size, galaxies // replicas * replicas)
     if not batch_size:
@@ -62,10 +62,10 @@ def steps_per_epoch(dataset: Dataset, batch_size: int, limit: int = 0, replicas:
 
 @dataclass(frozen=True)
 class _Streams:
-    """The pieces of every stream of a process, one after the other: those of stream s are bounds[s] up to bounds[s + 1].
+    """The pieces of all streams of a process, in sequence: those of stream s are bounds[s] up to bounds[s + 1].
 
-    firsts: the place in the split at which each piece begins. number: that of the first stream, over all processes.
-    buffer: records that each stream shuffles.
+    firsts: the place in the split at which each piece begins. number: of the first stream, counted over all processes.
+    buffer: records in the shuffle buffer of each stream.
     """
 
     pieces: tuple[Piece, ...]
@@ -107,9 +107,9 @@ def _streams(dataset: Dataset, batch_size: int, limit: int, share: Share) -> _St
 
 @dataclass(frozen=True)
 class TrainingInput:
-    """Everything that the batches of training follow from; batch_size counts the galaxies of all processes together.
+    """Everything that determines the training batches; batch_size counts the galaxies of all processes together.
 
-    cache: "decoded", "stored" or "none", see `cache`. augmented: whether to draw the numbers for `augmentation`, or give zeros.
+    cache: "decoded", "stored" or "none", see `cache`. augmented: draw the numbers for `augmentation`; otherwise they are zeros.
     """
 
     dataset: Dataset
@@ -121,11 +121,11 @@ class TrainingInput:
     augmented: bool = True
 
     def batches(self, first_epoch: int, epochs: int, skip: int = 0) -> tf.data.Dataset:
-        """This process' part of the batches of some epochs: images, targets, and numbers for `augmentation`.
+        """This process' part of the batches from `first_epoch` up to `epochs`: images, targets, numbers for `augmentation`.
 
-        uint8 (batch, size, size, 3), float32 (batch, 37), float32 (batch, 7) in [0, 1). Epochs count from 0, `epochs` is
-        not among them. The first `skip` batches of `first_epoch` are left out, and not decoded. Leave TensorFlow's
-        global seed unset: it would enter the order, and a global seed of 0 makes tf.data refuse seeds that are tensors.
+        uint8 (batch, size, size, 3), float32 (batch, 37), float32 (batch, 7) in [0, 1). Epochs count from 0, and `epochs`
+        itself is excluded. The first `skip` batches of `first_epoch` are omitted, and not decoded. Leave TensorFlow's
+        global seed unset: it would change the order, and with a global seed of 0 tf.data refuses seeds that are tensors.
         """
         steps, batch_size = steps_per_epoch(self.dataset, self.batch_size, self.limit)
         batch_size //= self.share.processes
@@ -159,12 +159,12 @@ class TrainingInput:
 
 
 def _key(seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """int64 scalar: what the order of an epoch follows from."""
+    """The seed of an epoch's order, an int64 scalar."""
     return tf.random.stateless_uniform([], [tf.constant(seed, tf.int64), epoch], minval=None, maxval=None, dtype=tf.int64)
 
 
 class _Order:
-    """The records of an epoch, or with `places` their places in the split, which come in the very same order."""
+    """The records of an epoch, or with `places` their places in the split, in the same order."""
 
     def __init__(self, streams: _Streams, encoding: str, places: bool) -> None:
         self._streams = streams
@@ -182,7 +182,7 @@ class _Order:
         return reader.records(self._paths[piece], self._skips[piece], self._takes[piece], self._encoding)
 
     def epoch(self, key: tf.Tensor) -> tf.data.Dataset:
-        """One galaxy of each stream in turn; with one more in some streams than in others, those at the end."""
+        """One galaxy of each stream in turn; if some streams have one more than others, these galaxies come last."""
         count = len(self._streams.bounds) - 1
         most = max(np.diff(self._streams.bounds).tolist())
 
@@ -190,7 +190,7 @@ class _Order:
         def one_stream(stream: tf.Tensor) -> tf.data.Dataset:
             numbers = tf.data.Dataset.range(self._bounds[stream], self._bounds[stream + 1])
             own = key + self._streams.number + stream
-            # Not the same seed twice: of a piece of 1 and one of 3 records, two records would never come first.
+            # Two different seeds: with equal ones, two of the four records in pieces of 1 and 3 would never come first.
             records = numbers.shuffle(most, tf.bitwise.invert(own), reshuffle_each_iteration=False).flat_map(self._read)
             return records.shuffle(self._streams.buffer, own, reshuffle_each_iteration=False).prefetch(_AHEAD_RECORDS)
 

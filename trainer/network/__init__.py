@@ -1,1 +1,1 @@
-"""What is trained: bases, heads, losses, the model made of them, and its optimizer."""
+"""The network: backbones, heads, losses, the model built from them, and its optimizer."""

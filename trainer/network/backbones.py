@@ -1,11 +1,11 @@
-"""The convolutional bases: how each is built, how it wants its input, where its ImageNet weights come from.
+"""The backbones: how each is built, which input it expects, and where its ImageNet weights come from.
 
 vgg16          Simonyan & Zisserman 2015 (arXiv:1409.1556)
 resnet50       He et al. 2016 (arXiv:1512.03385)
 convnext_tiny  Liu et al. 2022 (arXiv:2201.03545)
 
-Each takes RGB levels, scaled here by a Rescaling layer. Weights that expect BGR have the order folded into their first kernel.
-ConvNeXt's layer scale, which Keras cannot load again without being told, is a depthwise 1 x 1 convolution here.
+The input of each is RGB levels, scaled by a Rescaling layer. If the weights expect BGR, the channels of their first kernel are
+reversed. ConvNeXt's layer scale is a depthwise 1 x 1 convolution here, because Keras loads only stock layers without help.
 """
 
 import functools
@@ -19,20 +19,23 @@ import numpy as np
 
 from tfrecords.errors import RunError, lacks_memory, squeezed
 
-MIN_SIZE = 32  # all of them halve the side five times
-# Random weights want inputs of order one. Galaxies are dark: the root of their mean square is 28 levels (synthetic
-# ones) to 40 (real ones) of 255.
+MIN_SIZE = 32  # each of them halves the side five times
+# Random weights need inputs of order one. Galaxies are dark: their root mean square is 28 (synthetic ones) to 40 (real
+# ones) of 255 levels.
 _SCRATCH_SCALE = 1 / 32
-_MEAN_RGB = (123.68, 116.779, 103.939)  # of ImageNet, taken off by VGG16 and ResNet50
-_TORCH_MEAN = (0.485, 0.456, 0.406)  # of levels in 0..1, and their spread, for ConvNeXt
+_MEAN_RGB = (123.68, 116.779, 103.939)  # of ImageNet, subtracted for VGG16 and ResNet50
+_TORCH_MEAN = (0.485, 0.456, 0.406)  # of levels in 0..1, and their standard deviation, for ConvNeXt
 _TORCH_SPREAD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """name: in keras.applications; source: its paper. scale, offset: from RGB levels 0..255 to what ImageNet weights expect;
-    bgr: they expect the blue ones first. plain: made of layers that take part in a model as they are, see `_stock`.
-    build: keras.Model without its top, from the options that the functions of keras.applications take."""
+    """A backbone, and the input that its ImageNet weights expect.
+
+    name: in keras.applications; source: its paper. scale, offset: from RGB levels 0..255 to that input; bgr: whether its
+    channels are in the order blue, green, red. plain: whether its layers can be used unchanged, see `_stock`. build: returns
+    the keras.Model without its top, and accepts the options of keras.applications.
+    """
 
     name: str
     source: str
@@ -83,9 +86,9 @@ def scaling(backbone: str, kind: str) -> tuple[list[float], list[float]]:
 
 
 def _stock(layer: Any, synchronized: bool) -> Any:
-    """A copy of the layer, or where it is ConvNeXt's layer scale, one of Keras' own that does the same.
+    """A copy of the layer, or for ConvNeXt's layer scale a stock layer of Keras that does the same.
 
-    synchronized: batch normalization looks at the whole batch although each device sees a part of it.
+    synchronized: batch normalization uses the whole batch, although each device gets only a part of it.
     """
     import keras
 
@@ -103,29 +106,29 @@ def _stock(layer: Any, synchronized: bool) -> Any:
 
 
 def build_maps(backbone: str, images: Any, synchronized: bool = False) -> Any:
-    """What the base makes of scaled images: KerasTensors (batch, size, size, 3) -> (batch, rows, columns, channels).
+    """The feature maps of the backbone: KerasTensors (batch, size, size, 3), scaled -> (batch, rows, columns, channels).
 
     Its weights are not yet set. synchronized: as in `model.architecture`.
     """
     import keras
 
-    base = BACKBONES[backbone]
-    if base.plain:
-        return base.build(weights=None, input_tensor=images).output
-    model = base.build(weights=None, input_shape=tuple(images.shape[1:]))
+    chosen = BACKBONES[backbone]
+    if chosen.plain:
+        return chosen.build(weights=None, input_tensor=images).output
+    model = chosen.build(weights=None, input_shape=tuple(images.shape[1:]))
     return keras.models.clone_model(model, clone_function=functools.partial(_stock, synchronized=synchronized))(images)
 
 
 def pretrained(backbone: str, weights: str, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
-    """The arrays of a base, for RGB input, in these shapes. Raises RunError where they cannot be had or do not fit."""
-    of_base = f"keras.applications.{BACKBONES[backbone].name}(include_top=False)"
+    """The weights of a backbone for RGB input, in these shapes. Raises RunError if they cannot be loaded or do not fit."""
+    of_backbone = f"keras.applications.{BACKBONES[backbone].name}(include_top=False)"
     if weights != "imagenet" and not Path(weights).is_file():
-        raise RunError(f"{weights}: no such file: --weights takes imagenet, none, or a file with the weights of {of_base}")
-    if Path(weights).suffix == ".keras":  # Keras would take its layers, whose first kernel is in RGB order already
-        raise RunError(f"{weights}: is a whole model: give --weights the file of {of_base}")
+        raise RunError(f"{weights}: no such file: give --weights imagenet, none, or a file with the weights of {of_backbone}")
+    if Path(weights).suffix == ".keras":  # Keras would load its layers, but their first kernel is in RGB order already
+        raise RunError(f"{weights}: is a whole model: give --weights a file with the weights of {of_backbone}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a dozen, one per layer that does not fit, before the error that counts
+            warnings.simplefilter("ignore")  # a dozen, one per layer that does not fit, before the error that matters
             arrays = BACKBONES[backbone].build(weights=weights).get_weights()
     except Exception as error:  # Keras raises bare Exception for downloads, and many kinds for files
         if lacks_memory(error):
@@ -134,10 +137,10 @@ def pretrained(backbone: str, weights: str, shapes: Sequence[tuple[int, ...]]) -
         if weights == "imagenet":
             raise RunError(
                 f"the ImageNet weights cannot be downloaded ({reason}): connect this machine to the internet, fetch "
-                "them elsewhere and give --weights FILE, or start from --weights none"
+                "them elsewhere and give --weights FILE, or use --weights none"
             ) from error
         raise RunError(
-            f"{weights}: does not hold the weights of this base ({reason}): give --weights the file of {of_base}"
+            f"{weights}: not weights of this backbone ({reason}): give --weights a file with the weights of {of_backbone}"
         ) from error
     if BACKBONES[backbone].bgr:
         arrays[0] = arrays[0][:, :, ::-1, :]
@@ -145,11 +148,11 @@ def pretrained(backbone: str, weights: str, shapes: Sequence[tuple[int, ...]]) -
 
 
 def draw_kernels(weights: Sequence[Any], seed: int, initialisation: str) -> list[np.ndarray]:
-    """Random kernels for these variables; whatever is no kernel stays as it is (zero biases, unit scales).
+    """Random kernels for these variables; those that are not kernels stay unchanged (zero biases, unit scales).
 
-    initialisation: "keras": uniform up to sqrt(6 / (inputs + outputs)) (Glorot & Bengio 2010), Keras' default; others: a
-    normal spread of sqrt(2 / inputs) (He et al. 2015, arXiv:1502.01852). Drawn by numpy: the same on every backend, where JAX
-    would compile a program for each shape, half a second each.
+    initialisation: "keras": uniform up to sqrt(6 / (inputs + outputs)) (Glorot & Bengio 2010), Keras' default; others: normal
+    with standard deviation sqrt(2 / inputs) (He et al. 2015, arXiv:1502.01852). numpy draws them, so they are the same on
+    every backend; JAX would compile a program for each shape, half a second each.
     """
     generator = np.random.default_rng(seed)
 

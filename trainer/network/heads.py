@@ -1,11 +1,11 @@
-"""From a vector of features to 37 vote fractions, and how far they are from the votes.
+"""The heads, from a feature vector to 37 vote fractions, and the losses that compare these with the votes.
 
-sigmoid  each column for itself
-tree     a softmax over the answers of each question, times the column that leads to it: what comes out obeys the decision
-         tree, and a logit says how likely an answer is among those who were asked
+sigmoid  each column by itself
+tree     a softmax over the answers of each question, times the column that leads to it: the fractions obey the decision
+         tree, and the logits of a question describe the answers of those who were asked
 
-Both are stock Keras layers and `keras.ops`, so a saved model needs nothing of ours. Logits and fractions are float32 under
-any precision. Source of the tree: Willett et al. 2013 (MNRAS 435, 2835), figure 1.
+Both consist of stock Keras layers and `keras.ops`, so a saved model loads without this package. Logits and fractions are
+float32 under any precision. Source of the tree: Willett et al. 2013 (MNRAS 435, 2835), figure 1.
 """
 
 from typing import Any
@@ -14,9 +14,9 @@ import numpy as np
 
 from tfrecords.taxonomy import COLUMNS, QUESTIONS
 
-# A fraction below this counts as this much in the logarithm: a softmax gives smaller ones only where it underflows.
+# The smallest fraction in a logarithm: a softmax gives smaller ones only if it underflows.
 _SMALLEST = 1e-30
-# Fractions that nobody or everybody chose would need infinite logits.
+# Fractions of answers that nobody or everybody chose would need infinite logits.
 _CLIP = 1e-4
 
 
@@ -36,7 +36,7 @@ def _tree(logits: Any) -> Any:
 
 
 def vote_fractions(features: Any, head: str) -> Any:
-    """A KerasTensor (batch, 37) in 0..1 from one of features (batch, n), through a dense layer named vote_fractions."""
+    """Features (batch, n) -> fractions (batch, 37) in 0..1, both KerasTensors, by a dense layer named vote_fractions."""
     import keras
 
     activation = "sigmoid" if head == "sigmoid" else None
@@ -47,9 +47,9 @@ def vote_fractions(features: Any, head: str) -> Any:
 
 
 def bias_at(means: np.ndarray, head: str) -> np.ndarray:
-    """The bias of the dense layer, float64 (37,), that gives these fractions where its kernel is zero.
+    """The bias of the dense layer, float64 (37,), that gives these fractions if its kernel is zero.
 
-    means: (37,), those of valid votes. Fractions of 0 and 1 become 0.0001 and 0.9999, of those who were asked.
+    means: (37,), means of valid votes. Fractions of 0 and 1 become 0.0001 and 0.9999 (tree: as shares of those who were asked).
     """
     means = np.asarray(means, np.float64)
     if head == "sigmoid":
@@ -63,7 +63,7 @@ def bias_at(means: np.ndarray, head: str) -> np.ndarray:
 
 
 def _own_share() -> np.ndarray:
-    """(37, 37): votes @ it = of each column, what remains of its weight after those who went on to its questions."""
+    """A matrix (37, 37): votes @ matrix is each column less the fractions voted in the questions that it leads to."""
     matrix = np.eye(len(COLUMNS), dtype=np.float32)
     for question in QUESTIONS:
         if question.parent is not None:
@@ -72,7 +72,7 @@ def _own_share() -> np.ndarray:
 
 
 def squared_error(predicted: Any, targets: Any) -> Any:
-    """The mean over galaxies and columns, a scalar."""
+    """The mean over galaxies and columns of the squared error, a scalar."""
     from keras import ops
 
     return ops.mean(ops.square(predicted - targets))
@@ -82,7 +82,7 @@ def cross_entropy(predicted: Any, targets: Any) -> Any:
     """The mean over galaxies of the cross-entropies of all questions, each weighted by the fraction that was asked.
 
     For fractions that obey the tree. A question contributes -sum(t log(p / parent of p)) over its answers; the sum over
-    questions is that of w log p over columns, where w is t less the fractions voted in the questions that follow.
+    questions equals -sum(w log p) over columns, where w is t less the fractions voted in the questions that follow.
     """
     from keras import ops
 

@@ -1,11 +1,11 @@
-"""The regressor: cutouts -> 37 vote fractions.
+"""The regressor: crops -> 37 vote fractions.
 
-A convolutional base (VGG16's unless said) -> Flatten or the mean of each map -> Dense 1024 relu -> Dropout 0.5 -> Dense 1024
-relu -> 37 fractions: 34,677,605 parameters for VGG16, Flatten and 212 x 212. Source of the head: "Using a Convoluted Neural
-Network to Classify Galaxy Images" (William Miller).
+A backbone (VGG16 by default) -> Flatten or the mean of each map -> Dense 1024 relu -> Dropout 0.5 -> Dense 1024 relu -> 37
+fractions: 34,677,605 parameters for VGG16, Flatten and 212 x 212. Source of the head: "Using a Convoluted Neural Network to
+Classify Galaxy Images" (William Miller).
 
-The model takes uint8 images and scales them itself. Unless another initialisation is asked for, its output starts at the column
-means of `train` (zero kernel, bias of their logits): from any other start VGG16 easily collapses to a constant.
+The model accepts uint8 images and scales them itself. By default its output starts at the column means of `train` (zero kernel,
+their logits as bias): from any other start VGG16 easily collapses to a constant.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ POOLINGS = ("flatten", "average")
 
 @dataclass(frozen=True)
 class Design:
-    """What a model is made of; the defaults are those of the article.
+    """The architecture of a model; the defaults are those of the article.
 
-    size: of its images, in pixels; scaling: see `backbones.scaling`; the rest as in `config.SETTINGS`.
+    size: side of its images in pixels; scaling: see `backbones.scaling`; the rest as in `config.SETTINGS`.
     """
 
     size: int
@@ -42,13 +42,13 @@ def architecture(design: Design, precision: str, seed: int = 0, synchronized: bo
     """The keras.Model, its weights not yet set: uint8 (batch, size, size, 3) -> float32 (batch, 37) in 0..1.
 
     `precision`: a Keras dtype policy; the output stays float32 under all of them. `seed`: of the dropout. `synchronized`:
-    batch normalization looks at the whole batch although each device sees a part of it, see `Devices.splits_batches`. The
-    layer named like the pooling gives the features, what comes before it is the base.
+    batch normalization uses the whole batch, although each device gets only a part of it, see `Devices.splits_batches`. The
+    layer named after the pooling outputs the features; the layers before it are the backbone.
     """
     import keras
 
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)  # keras.applications takes no policy; put back below
+    keras.config.set_dtype_policy(precision)  # keras.applications has no option for it; restored below
     try:
         images = keras.Input((design.size, design.size, 3), dtype="uint8", name="image")
         scale, offset = backbones.scaling(design.backbone, design.scaling)
@@ -77,15 +77,15 @@ def build_model(
 ) -> Any:
     """The keras.Model at the start of training.
 
-    weights: "imagenet", "none" or a file for the base; column_means: float (37,), where the output starts with
-    initialisation "means"; synchronized: as in `architecture`. Raises RunError for images below 32 x 32 and for weights that
-    cannot be had or do not fit.
+    weights: "imagenet", "none" or a file for the backbone; column_means: float (37,), the initial output if initialisation
+    is "means"; synchronized: as in `architecture`. Raises RunError for images below 32 x 32 and for weights that cannot be
+    loaded or do not fit.
     """
     if design.size < backbones.MIN_SIZE:
         name = backbones.BACKBONES[design.backbone].name
         raise RunError(
-            f"images of {design.size} x {design.size} are too small for {name}, which needs {backbones.MIN_SIZE}: "
-            f"preprocess again with --size {backbones.MIN_SIZE} or more"
+            f"images of {design.size} x {design.size} are too small for {name}, which needs at least {backbones.MIN_SIZE}: "
+            f"build the dataset again with --size {backbones.MIN_SIZE} or more"
         )
     import keras
 
@@ -108,7 +108,7 @@ def build_model(
 
 
 def for_inference(design: Design, weights: Sequence[np.ndarray]) -> Any:
-    """The model in float32 without optimizer, with these weights, as `model.keras` keeps it."""
+    """The model in float32 with these weights and without optimizer, as saved in `model.keras`."""
     copy = architecture(design, "float32")
     copy.set_weights(weights)
     return copy

@@ -1,8 +1,8 @@
-"""Adam, and how its learning rate goes over a run.
+"""Adam, and the schedule of its learning rate.
 
-The rate grows linearly over the first steps, because the first gradients from the head are large; then it stays, or falls to
-zero along half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983). Under float16, whose smallest numbers are too large for
-many gradients, the loss is scaled.
+The rate grows linearly over the first steps, because the first gradients from the head are large; then it stays constant, or
+falls to zero along half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983). With float16 the loss is scaled, because many
+gradients are smaller than its smallest numbers.
 """
 
 import math
@@ -15,14 +15,17 @@ SCHEDULES = ("constant", "cosine")
 
 @dataclass(frozen=True)
 class Rate:
-    """peak: the learning rate after `warmup` steps; steps: at which it is zero, counting the warm-up; 0: it stays."""
+    """The learning rate over a run.
+
+    peak: the rate after `warmup` steps; steps: the steps after which it is zero, warm-up included; 0: it stays constant.
+    """
 
     peak: float
     warmup: int = 0
     steps: int = 0
 
     def after(self, steps: int) -> float:
-        """The rate after so many steps, as the optimizer has it."""
+        """The rate after this number of steps, as in the optimizer."""
         if steps < self.warmup:
             start = self.peak / (self.warmup + 1)
             return start + (self.peak - start) * steps / self.warmup
@@ -32,7 +35,7 @@ class Rate:
         return self.peak * 0.5 * (1 + math.cos(math.pi * done))
 
     def for_keras(self) -> Any:
-        """The same as Keras' optimizers take it."""
+        """The learning rate or schedule for a Keras optimizer."""
         from keras.optimizers import schedules
 
         start = self.peak / (self.warmup + 1)
@@ -45,8 +48,10 @@ class Rate:
 
 
 def build_optimizer(variables: Sequence[Any], rate: Rate, precision: str, weight_decay: float = 0.0, ema: float = 0.0) -> Any:
-    """Built for these variables. weight_decay: that of AdamW, of kernels alone; ema: momentum of the moving average of the
-    weights, 0 for none."""
+    """Adam or, with weight decay, AdamW, built for these variables.
+
+    weight_decay: applies to kernels only; ema: momentum of the moving average of the weights, 0 for none.
+    """
     import keras
 
     averaged = {"use_ema": True, "ema_momentum": ema} if ema else {}

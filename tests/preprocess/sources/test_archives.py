@@ -1,4 +1,4 @@
-"""A zip is read where it lies, to the last byte as Python's zipfile reads it; what cannot be read is refused by name."""
+"""A zip is read in place, with exactly the bytes that Python's zipfile reads; an unreadable one is refused by name."""
 
 import io
 import os
@@ -32,7 +32,7 @@ LARGE = 5 << 30
 
 
 class _Stream(io.BytesIO):
-    """A pipe or socket: zipfile cannot go back to write sizes into a header, so it writes them behind the data."""
+    """A pipe or socket: zipfile cannot go back to write sizes into a header, so it writes them after the data."""
 
     def tell(self) -> int:
         raise io.UnsupportedOperation
@@ -51,7 +51,7 @@ def _packed(files: Files, method: int = DEFLATED, comment: bytes = b"", into: ty
 
 
 def _mixed() -> bytes:
-    """Files packed both ways beside folders, some with 64-bit local headers and with fields that others ignore."""
+    """Files packed both ways beside folders, some with 64-bit local headers and with extra fields that readers ignore."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         file.mkdir("images")
@@ -67,7 +67,7 @@ def _mixed() -> bytes:
 
 
 def _deflated(*parts: bytes) -> bytes:
-    """The parts one after the other, in blocks of their own."""
+    """The parts one after the other, each in its own blocks."""
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return b"".join(packer.compress(part) + packer.flush(zlib.Z_FULL_FLUSH) for part in parts[:-1]) + (
         packer.compress(parts[-1]) + packer.flush()
@@ -88,8 +88,8 @@ def _by_hand(
 ) -> bytes:
     """A zip made byte by byte, whose first header lies at `start`.
 
-    wide: those of size, stored, offset and end that are written with 64 bits. other: a field before the 64-bit one.
-    says: the size that the list claims, whatever it is.
+    wide: which of size, stored, offset and end are written with 64 bits. other: a field before the 64-bit one.
+    says: the size that the list states, if not the true one.
     """
     body, listed = bytearray(), bytearray()
     for name, content in files.items():
@@ -163,7 +163,7 @@ KINDS = {
     "64-bit end": _by_hand(FILES, ("end",)),
     "64-bit end, bytes before it": b"MZ" * 40 + _by_hand(FILES, ("end",)),
 }
-# Every single one and all together: a list has only those 64-bit fields whose 32-bit ones are full.
+# One by one and all together: a list has only those 64-bit fields whose 32-bit ones are full.
 ALL_WIDE = ("size", "stored", "offset", "end")
 WIDE = [("size",), ("stored",), ("offset",), ("size", "offset"), ("size", "stored", "offset"), ALL_WIDE]
 
@@ -185,7 +185,7 @@ def test_64_bit_fields_of_the_list_are_read_as_pythons_zipfile_does(
 
 @pytest.fixture(scope="module")
 def scratch_zip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A path that the examples of a property test write one after the other."""
+    """A path that the examples of a property test overwrite in turn."""
     return tmp_path_factory.mktemp("archives") / "galaxies.zip"
 
 
@@ -225,7 +225,7 @@ def test_a_name_that_is_not_the_utf_8_it_claims_is_kept_byte_by_byte(tmp_path: P
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """More files than 16 bits can count."""
+    """A zip of more files than 16 bits can count."""
     path = tmp_path_factory.mktemp("many") / "many.zip"
     path.write_bytes(_by_hand({f"images/{number}.jpg": b"%d" % number for number in range(66_000)}, ("end",)))
     return path
@@ -257,7 +257,7 @@ def test_a_list_takes_a_few_megabytes_of_memory_however_long_it_is(tmp_path: Pat
 def test_files_that_lie_beyond_4_gb_are_read(tmp_path: Path, wide: tuple[str, ...]) -> None:
     if "end" in wide:
         archive = _write_at(tmp_path / "large.zip", LARGE, _by_hand(FILES, wide, start=LARGE))
-    else:  # a position of 32 bits counts from the zip's own begin, with 5 GB of other bytes before it
+    else:  # a position of 32 bits counts from the start of the zip, which follows 5 GB of other bytes
         archive = _write_at(tmp_path / "large.zip", LARGE, _by_hand(FILES, wide))
     assert _contents(archive) == list(FILES.items())
 
@@ -344,7 +344,7 @@ def test_inner_zips_of_one_name_keep_a_copy_each(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("more", [-1, 0, 1, 2, 20, 200, 400, 800])
 def test_an_inner_zip_of_any_length_is_copied_whole(tmp_path: Path, more: int) -> None:
-    # It is unpacked in pieces of 4 MiB: here one ends where the last bits, read already, hold much that is still to come.
+    # It is unpacked in pieces of 4 MiB: here a piece ends when all input has been read but much output is still to come.
     empty = len(_packed({"1.jpg": b""}, STORED, comment=bytes(60_000)))
     inner = _packed({"1.jpg": bytes((4 << 20) + more - empty)}, STORED, comment=bytes(60_000))
     outer = _by_hand({"inner.zip": inner}, method=DEFLATED, pack=lambda all: _deflated(all[:-60_000], all[-60_000:]))
@@ -377,7 +377,7 @@ def test_an_inner_zip_without_room_for_its_copy_is_refused_with_the_room_it_need
     with pytest.raises(SourceError) as caught:
         archives.unpack(outer, _only(outer), scratch)
     assert str(caught.value) == (
-        f"{outer.path}/inner.zip: is packed inside a zip and needs 7 MB for a copy in {scratch}, where 3 MB are free: "
+        f"{outer.path}/inner.zip: is compressed inside a zip and needs 7 MB for a copy in {scratch}, which has 3 MB free: "
         f"free some space, or unzip {outer.path} elsewhere and give that folder"
     )
     assert list(scratch.iterdir()) == []
@@ -424,18 +424,18 @@ def test_an_encrypted_file_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("method", "number"), [(zipfile.ZIP_BZIP2, 12), (zipfile.ZIP_LZMA, 14)])
 def test_another_method_is_refused_by_name(tmp_path: Path, method: int, number: int) -> None:
     archive = _write(tmp_path / "galaxies.zip", _packed(FILES, method))
-    assert _refused(archive) == f"images/100008.jpg is packed by method {number}, which is not supported: unzip it first"
+    assert _refused(archive) == f"images/100008.jpg is compressed with method {number}, which is not supported: unzip it first"
 
 
 @pytest.mark.parametrize("wide", [(), ("end",)], ids=["32-bit", "64-bit"])
 def test_one_of_several_parts_is_refused_with_the_way_out(tmp_path: Path, wide: tuple[str, ...]) -> None:
     archive = _write(tmp_path / "galaxies.zip", _by_hand(FILES, wide, disk=2))
-    assert _refused(archive) == ("is one part of a zip in several parts: join them first, with `zip -s 0 PART --out WHOLE`")
+    assert _refused(archive) == ("is one part of a split zip: join the parts first, with `zip -s 0 PART --out WHOLE`")
 
 
 @pytest.mark.parametrize("content", [b"", b"GalaxyID,Class1.1\n", b"PK\x05\x06", b"PK\x03\x04" * 30, bytes(100_000)])
 def test_a_file_that_is_no_zip_is_refused(tmp_path: Path, content: bytes) -> None:
-    assert _refused(_write(tmp_path / "galaxies.zip", content)) == "no zip, or one that is cut off: copy or download it again"
+    assert _refused(_write(tmp_path / "galaxies.zip", content)) == "not a zip, or cut off: copy or download it again"
 
 
 @pytest.mark.parametrize("kind", ["stored", "deflated", "mixed", "bytes before it", "sizes behind the data", "64-bit end"])
@@ -455,7 +455,7 @@ def test_a_zip_of_zips_that_is_cut_off_anywhere_is_never_taken_for_one_of_its_zi
 
 
 def _flipped(path: Path, content: bytes, positions: range) -> Iterator[Zip]:
-    """The zip with one bit changed, for every bit at these positions."""
+    """Yield the zip with one bit changed, for every bit at these positions."""
     path.write_bytes(content)
     with path.open("r+b", buffering=0) as file:
         for position in positions:

@@ -1,4 +1,4 @@
-"""Every image and table of votes is found wherever it lies, and what is ambiguous is refused by name."""
+"""Every image and table of votes is found wherever it lies, and an ambiguous source is refused by name."""
 
 import hashlib
 import io
@@ -35,7 +35,7 @@ Found = list[tuple[int, str, bytes]]
 
 @pytest.fixture
 def find(tmp_path_factory: pytest.TempPathFactory) -> Find:
-    """A function that finds what is in a folder or zip, with a scratch folder that is found again for the same one."""
+    """A function that finds what is in a folder or zip, always with the same scratch folder."""
     scratch = tmp_path_factory.mktemp("scratch")
     return lambda path: sources.find_source(path, scratch)
 
@@ -48,7 +48,7 @@ def _write(folder: Path, *names: str, content: bytes = JPEG) -> Path:
 
 
 def _keep(path: Path, files: Files) -> Path:
-    """A folder with these files; a zip where the name of `path` says so."""
+    """Write these files to a folder, or to a zip if `path` ends in .zip."""
     if path.suffix == ".zip":
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(packed(files))
@@ -151,7 +151,7 @@ def test_only_a_zip_that_is_deflated_in_a_zip_is_copied(tmp_path: Path, way: str
     copies = {*(tmp_path / "scratch").iterdir()}
     assert bool(copies) == ("deflated" in way or way in ("zips in a zip in a zip", "all of it in every way"))
     assert {place.container for place in source.images.places} - copies <= {tmp_path / "kaggle", *tmp_path.rglob("*.zip")}
-    # Found again, they are not copied again.
+    # When they are found again, they are not copied again.
     before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in copies}
     sources.find_source(tmp_path / "kaggle", tmp_path / "scratch")
     after = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (tmp_path / "scratch").iterdir()}
@@ -192,7 +192,7 @@ def test_any_tree_is_the_same_as_a_folder_a_zip_and_a_zip_in_a_zip(
     ):
         try:
             found.append(_found(sources.find_source(path, folder)))
-        except SourceError as error:  # no images, or two for one galaxy: then however they are kept
+        except SourceError as error:  # no images, or two for one galaxy: then in every form
             found.append(str(error).removeprefix(f"{path}: ")[:9])
     assert [other == found[0] for other in found] == [True] * 6, found
 
@@ -210,7 +210,7 @@ def test_all_real_galaxies_are_found_with_their_votes(kaggle: Path, find: Find) 
 
 
 def _as_kaggle_ships(kaggle: Path, folder: Path) -> None:
-    """Kaggle's zips in `folder`; level 1, because JPEGs hardly get smaller."""
+    """Write Kaggle's zips to `folder`, at level 1 because JPEGs hardly get smaller."""
     for name in ("images_training_rev1", "images_test_rev1"):
         with zipfile.ZipFile(folder / f"{name}.zip", "w", DEFLATED, compresslevel=1) as file:
             for path in sorted((kaggle / name).iterdir()):
@@ -244,7 +244,7 @@ def test_all_real_galaxies_are_the_same_in_the_zip_that_kaggle_ships(kaggle: Pat
                 assert reader.read(images, row)[:2] == reader.read(expected.images, row)[:2]
 
 
-# What is an image, and which galaxy's
+# Which files are images, and of which galaxy
 
 
 def test_images_are_found_at_any_depth_and_by_any_usual_suffix(tmp_path: Path, find: Find) -> None:
@@ -347,14 +347,14 @@ def test_a_name_that_is_no_number_gives_an_id_from_its_relative_path(tmp_path: P
 
 
 def test_a_known_name_never_changes_its_id(tmp_path: Path, find: Find) -> None:
-    # Worked out once: the first 16 digits of `printf 'spirals/NGC 1300.jpg' | sha256sum`, halved.
+    # Computed once: the first 16 digits of `printf 'spirals/NGC 1300.jpg' | sha256sum`, halved.
     assert _ids_and_paths(find(_write(tmp_path, "spirals/NGC 1300.jpg"))) == [
         (8_166_341_025_793_711_148, "spirals/NGC 1300.jpg")
     ]
 
 
 def test_a_name_of_thousands_of_digits_is_no_number(tmp_path: Path, find: Find) -> None:
-    name = f"{'9' * 5000}.jpg"  # no folder holds such a file, but a zip can
+    name = f"{'9' * 5000}.jpg"  # too long a name for a folder, but not for a zip
     assert _ids_and_paths(find(_keep(tmp_path / "zip.zip", {name: JPEG}))) == [(_top_63_bits(name), name)]
 
 
@@ -365,8 +365,8 @@ def test_names_that_are_no_numbers_are_refused_only_beside_a_table_of_votes(surv
         survey_of(tmp_path / "kaggle", tmp_path)
     table = f"{tmp_path}/kaggle/training_solutions_rev1.csv"
     assert str(caught.value) == (
-        f"{tmp_path}/kaggle/images_test_rev1/NGC 1300.jpg: the name is no GalaxyID, and there is a table of votes ({table}): "
-        "name each image by its number, like 100008.jpg"
+        f"{tmp_path}/kaggle/images_test_rev1/NGC 1300.jpg: the name is not a GalaxyID, "
+        f"but there is a table of votes ({table}): name each image by its GalaxyID, like 100008.jpg"
     )
     Path(table).unlink()
     found = survey_of(tmp_path / "kaggle", tmp_path)
@@ -438,7 +438,7 @@ def test_only_training_folders_promise_votes(tmp_path: Path, find: Find, folder:
 
 def test_a_galaxy_in_two_splits_is_refused_with_both_even_with_the_same_bytes(tmp_path: Path, find: Find) -> None:
     files = {"train_images/data7.jpg": JPEG, "test_images/7.jpg": JPEG}
-    both = "lies in two splits, {0}/test_images/7.jpg and {0}/train_images/data7.jpg: remove one of them"
+    both = "is in two splits, {0}/test_images/7.jpg and {0}/train_images/data7.jpg: remove one of them"
     for path in (_keep(tmp_path / "article", files), _keep(tmp_path / "article.zip", files)):
         assert _refused(find, path) == f"{path}: galaxy 7 {both.format(path)}"
 
@@ -517,7 +517,7 @@ def test_a_link_to_nowhere_that_is_no_image_does_no_harm(tmp_path: Path, find: F
     assert _ids_and_paths(find(tmp_path)) == [(7, "7.jpg")]
 
 
-# What is no source
+# What is not a source
 
 
 def test_a_missing_source_is_refused(tmp_path: Path, find: Find) -> None:
@@ -528,14 +528,14 @@ def test_a_missing_source_is_refused(tmp_path: Path, find: Find) -> None:
 
 def test_a_file_that_is_no_zip_is_refused_as_source(tmp_path: Path, find: Find) -> None:
     _write(tmp_path, "images.tar.gz", "images.zip")
-    assert _refused(find, tmp_path / "images.tar.gz").startswith(f"{tmp_path}/images.tar.gz: no folder and no zip: give --src")
-    text = f"{tmp_path}/images.zip: no zip, or one that is cut off: copy or download it again"
+    assert _refused(find, tmp_path / "images.tar.gz").startswith(f"{tmp_path}/images.tar.gz: not a folder or zip: give --src")
+    text = f"{tmp_path}/images.zip: not a zip, or cut off: copy or download it again"
     assert _refused(find, tmp_path / "images.zip") == _refused(find, tmp_path) == text
 
 
 def test_a_source_without_images_is_refused(tmp_path: Path, find: Find) -> None:
     for path in (_keep(tmp_path / "folder", TABLE), _keep(tmp_path / "zip.zip", TABLE), _keep(tmp_path / "empty", {})):
-        rule = "no JPEG or PNG images in it: give --src the folder or zip that holds them"
+        rule = "holds no JPEG or PNG images: give --src the folder or zip that holds them"
         assert _refused(find, path) == f"{path}: {rule}"
 
 
@@ -543,10 +543,10 @@ def test_a_zip_that_is_cut_off_is_refused_by_name_wherever_it_lies(tmp_path: Pat
     half = packed(TRAINING)[:-60]
     files = TEST | {"downloads/images_training_rev1.zip": half}
     for path in (_keep(tmp_path / "folder", files), _keep(tmp_path / "zip.zip", files)):
-        text = f"{path}/downloads/images_training_rev1.zip: no zip, or one that is cut off: copy or download it again"
+        text = f"{path}/downloads/images_training_rev1.zip: not a zip, or cut off: copy or download it again"
         assert _refused(find, path) == text
     path = _write(tmp_path, "half.zip", content=half) / "half.zip"
-    assert _refused(find, path) == f"{path}: no zip, or one that is cut off: copy or download it again"
+    assert _refused(find, path) == f"{path}: not a zip, or cut off: copy or download it again"
 
 
 @pytest.mark.parametrize("method", [STORED, DEFLATED])
@@ -624,7 +624,7 @@ def test_different_tables_of_votes_are_refused_with_all_unless_one_is_named(tmp_
     with pytest.raises(SourceError) as caught:
         sources.solutions_table(source, None)
     both = f"{tmp_path}/old.zip/training_solutions_rev1.csv, {tmp_path}/training_solutions_rev1.csv"
-    assert str(caught.value) == f"{tmp_path}: more than one table of votes ({both}): name one with --solutions FILE"
+    assert str(caught.value) == f"{tmp_path}: more than one table of votes ({both}): choose one with --solutions FILE"
     assert _votes(source, tmp_path / "training_solutions_rev1.csv") == VOTES
     assert _votes(source, tmp_path / "old.zip") == VOTES + b"8,1\n"
 
@@ -683,7 +683,7 @@ def test_a_given_table_of_votes_that_is_missing_is_refused(tmp_path: Path, find:
 def test_a_given_zip_that_is_none_is_refused_by_name(tmp_path: Path, find: Find) -> None:
     source = find(_write(tmp_path, "7.jpg"))
     given = _write(tmp_path / "votes", "votes.zip", content=VOTES) / "votes.zip"
-    with pytest.raises(SourceError, match=f"^{given}: no zip, or one that is cut off"):
+    with pytest.raises(SourceError, match=f"^{given}: not a zip, or cut off"):
         sources.solutions_table(source, given)
 
 
@@ -740,7 +740,7 @@ def test_a_single_image_is_predicted_by_its_name_whatever_folder_it_lies_in(tmp_
 
 
 def test_a_single_image_is_no_source_to_preprocess(tmp_path: Path, find: Find) -> None:
-    assert "no folder and no zip: give --src" in _refused(find, _write(tmp_path, "7.jpg") / "7.jpg")
+    assert "not a folder or zip: give --src" in _refused(find, _write(tmp_path, "7.jpg") / "7.jpg")
 
 
 def test_a_relative_path_to_a_single_image_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -758,9 +758,9 @@ def test_two_different_images_of_a_galaxy_are_refused_where_they_are_to_be_predi
     ("name", "what"),
     [
         ("gone", "no such file or folder: give --images an image, or a folder or zip of images"),
-        ("notes.txt", "no image (.jpg, .jpeg, .png, .fits, .fit), no folder and no zip: give --images an image"),
-        ("empty", "no images (.jpg, .jpeg, .png, .fits, .fit) in it: give --images the folder or zip that holds them"),
-        ("broken.zip", "no zip, or one that is cut off"),
+        ("notes.txt", "not an image (.jpg, .jpeg, .png, .fits, .fit), folder or zip: give --images an image"),
+        ("empty", "holds no images (.jpg, .jpeg, .png, .fits, .fit): give --images the folder or zip that holds them"),
+        ("broken.zip", "not a zip, or cut off"),
     ],
 )
 def test_what_holds_no_image_to_predict_is_refused_with_what_to_give(tmp_path: Path, name: str, what: str) -> None:
@@ -771,7 +771,7 @@ def test_what_holds_no_image_to_predict_is_refused_with_what_to_give(tmp_path: P
 
 
 def _forged(content: bytes, crc: int) -> bytes:
-    """`content` and four bytes after it, so that all have this CRC-32, which is linear in the bits of the four."""
+    """`content` and four bytes that give the whole this CRC-32, which is linear in the bits of the four."""
     empty = zlib.crc32(content + bytes(4))
     columns = [zlib.crc32(content + (1 << bit).to_bytes(4, "little")) ^ empty for bit in range(32)]
     wanted, basis = empty ^ crc, {}
@@ -800,7 +800,7 @@ def _zip_of(files: dict[str, bytes]) -> bytes:
 
 
 def test_two_inner_zips_with_the_same_size_and_crc_are_two(tmp_path: Path) -> None:
-    """CRC-32 tells damage, and not one file from another: anybody can give two files the same."""
+    """CRC-32 detects damage but does not identify a file: two files can be given the same one."""
     first, second = (_zip_of({f"{galaxy}.jpg": b"galaxy %d" % galaxy}) for galaxy in (7, 8))
     second = _forged(second[:-4], zlib.crc32(first))  # the four bytes of its comment
     assert len(first) == len(second) and zlib.crc32(first) == zlib.crc32(second)
@@ -809,7 +809,7 @@ def test_two_inner_zips_with_the_same_size_and_crc_are_two(tmp_path: Path) -> No
         file.writestr("second.zip", second)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    for _ in range(2):  # the second time the copies are there already
+    for _ in range(2):  # the second time the copies already exist
         images = sources.find_source(tmp_path / "outer.zip", scratch).images
         with ImageReader() as reader:
             found = {int(images.galaxy_id[row]): reader.read(images, row).data for row in range(len(images))}

@@ -1,4 +1,4 @@
-"""A listing names and reads every image for some 50 bytes of memory, in a folder as in a zip, and so does any part of it."""
+"""A listing, and any part of it, names and reads every image for some 50 bytes of memory, in folders and in zips."""
 
 import os
 import pickle
@@ -30,12 +30,12 @@ FILES: Files = {
     "100053.png": b"a galaxy",
     "spirals/barred/NGC 1300.jpg": _RANDOM.randbytes(300),
 }
-# Where each of them is kept, and what a message puts before the path of an image.
+# The forms of a source, and what messages put before the path of an image.
 KINDS = {"folder": "", "zip": ".zip", "stored": ".zip/images.zip", "deflated": ".zip/images.zip"}
 
 
 def _keep(path: Path, files: Files, kind: str = "folder") -> Path:
-    """Write the files to a folder, a zip, or a zip that is stored or deflated in a zip; gives the folder or zip."""
+    """Write the files to a folder, a zip, or a zip that is stored or deflated in a zip; return the folder or zip."""
     if kind == "folder":
         for name, content in files.items():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def test_an_image_in_no_zip_has_a_file(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def listings(tmp_path_factory: pytest.TempPathFactory) -> list[Listing]:
-    """The same images in every place."""
+    """The same images in every form."""
     return [_find(_keep(tmp_path_factory.mktemp(kind) / "kaggle", FILES, kind)) for kind in KINDS]
 
 
@@ -156,7 +156,7 @@ def test_names_of_any_bytes_are_read_from_a_folder_and_shown_with_backslashes(tm
     try:
         source = _keep(tmp_path / "kaggle", {os.fsdecode(name): b"M 31"})
     except OSError:
-        pytest.skip("this file system takes names in UTF-8 only")
+        pytest.skip("this file system allows only names in UTF-8")
     images = _find(source)
     assert _read(images) == _read(images.part(np.array([0]))) == [b"M 31"]
     assert images.path(0) == name.decode("utf-8", "backslashreplace")
@@ -165,7 +165,7 @@ def test_names_of_any_bytes_are_read_from_a_folder_and_shown_with_backslashes(tm
 
 @pytest.mark.parametrize("name", [b"\xff\xfe7.jpg", b"galaxi\xff\xfe/7.jpg", "größe/ñ.jpg".encode(), "星系/7.png".encode()])
 def test_names_of_any_bytes_are_read_from_a_zip_and_shown_with_backslashes(tmp_path: Path, name: bytes) -> None:
-    # A name that says that it is in UTF-8, and is not.
+    # A name that is marked as UTF-8 but is not.
     claimed = name.replace(b"\xff\xfe", "ä".encode())
     source = tmp_path / "kaggle.zip"
     source.write_bytes(packed({claimed.decode(): b"M 31"}).replace(claimed, name))
@@ -189,7 +189,7 @@ def test_a_file_that_changed_its_size_since_it_was_listed_is_refused_by_name(tmp
     (tmp_path / "kaggle" / "a" / "7.jpg").write_bytes(content)
     with ImageReader() as reader, pytest.raises(SourceError) as caught:
         reader.read(images, 0)
-    assert str(caught.value) == f"{tmp_path}/kaggle/a/7.jpg: has changed since the job began: run the same command again"
+    assert str(caught.value) == f"{tmp_path}/kaggle/a/7.jpg: has changed since the command started: run the same command again"
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
@@ -280,7 +280,7 @@ def test_a_reader_keeps_one_file_open_for_a_zip_and_none_when_it_is_done(tmp_pat
 
 @pytest.fixture
 def few_files() -> Iterator[int]:
-    """A limit of 40 more files that this process may have open at a time; macOS gives 256, Linux 1,024."""
+    """A limit of 40 more open files for this process; macOS allows 256 in all, Linux 1,024."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = max(int(path.name) for path in Path("/dev/fd").iterdir()) + 40
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))

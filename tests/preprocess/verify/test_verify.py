@@ -1,4 +1,4 @@
-"""What `verify` calls intact is intact to the last bit, and with --src it is the source; whatever is not is found."""
+"""A dataset that `verify` calls intact is so to the last bit, and with --src agrees with its source; every fault is found."""
 
 import json
 import random
@@ -60,7 +60,7 @@ def _errors(report: Report) -> dict[str, str]:
 
 
 def _edit_manifest(out: Path, change: Callable[[dict[str, Any]], object] = lambda content: None) -> None:
-    """Change the manifest, and the hashes in it, its own too, so that all of them are true."""
+    """Change the manifest, and update all hashes in it, including its own."""
     content = json.loads((out / "manifest.json").read_text())
     change(content)
     content["files"] = {name: sha256_file(out / name) for name in content["files"]}
@@ -70,7 +70,7 @@ def _edit_manifest(out: Path, change: Callable[[dict[str, Any]], object] = lambd
 
 
 def _forge(out: Path, name: str, change: Change) -> None:
-    """Change the examples of a shard, and everything that is said of it so that all of it agrees."""
+    """Change the examples of a shard, and update all metadata to agree with it."""
     path = out / name
     examples = change([schema.parse(record) for record in framing.read_records(path)])
     path.write_bytes(b"".join(framing.frame(schema.serialize(example)) for example in examples))
@@ -81,14 +81,14 @@ def _forge(out: Path, name: str, change: Change) -> None:
 
 
 def _named(survey: Path, folder: Path) -> Path:
-    """The images without votes, one of them with a name that is no number."""
+    """The images without votes, one of them with a name that is not a number."""
     galaxies = Path(shutil.copytree(survey / "images_test_rev1", folder / "galaxies"))
     (galaxies / "900000.jpg").rename(galaxies / "NGC 4321.jpg")
     return galaxies
 
 
 def _shard(content: dict[str, Any], name: str) -> dict[str, Any]:
-    """What a manifest says of a shard."""
+    """The entry of a shard in a manifest."""
     return next(shard for shard in content["shards"] if shard["name"] == name)
 
 
@@ -134,12 +134,12 @@ def test_one_flipped_bit_anywhere_in_any_file_is_found(
         content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
         (out / name).write_bytes(content)
 
-    for _ in range(300):  # a damaged manifest ends the check: these are quick
+    for _ in range(300):  # quick, because a damaged manifest ends the check
         flip("manifest.json")
         assert set(_errors(verify_dataset(out))) == {"manifest.json"}
     (out / "manifest.json").write_bytes(whole["manifest.json"])
     others = whole.keys() - {"manifest.json"}
-    for _ in range(8):  # one bit in each file, at once: each must be found for itself
+    for _ in range(8):  # one bit in every file at once: each must be found
         for name in sorted(others):
             flip(name)
         assert others <= set(_errors(verify_dataset(out)))
@@ -163,7 +163,7 @@ def test_a_truncated_grown_or_missing_file_is_found(out: Path, damage: str) -> N
             }
             path.write_bytes(cut[damage])
 
-    # A dataset is a folder with these two: what if one of them is missing is said before anything is checked.
+    # A folder without one of these two is not a dataset, and is refused before any check.
     kept = {"manifest.json", "dataset_info.json"} if damage == "missing" else {"manifest.json"}
     others = {path.name for path in out.iterdir()} - kept
     for name in others:
@@ -262,16 +262,16 @@ def _png(side: int) -> bytes:
 @pytest.mark.parametrize(
     ("name", "change", "what"),
     [
-        (TRAIN, _first(targets=np.full(37, np.nan, np.float32)), "targets that are not from 0 to 1, galaxy: "),
-        (TRAIN, _first(targets=np.full(37, 1.5, np.float32)), "targets that are not from 0 to 1, galaxy: "),
-        (TRAIN, _first(targets=np.full(37, 0.5, np.float32)), "targets that break the decision tree, galaxy: "),
-        (BARE, _first(targets=np.full(37, 0.5, np.float32)), "targets where there should be none, galaxy: "),
-        (TRAIN, _first(image=_png(31)), "images that hold no crop of 32 x 32 at crop_offset, galaxy: "),
-        (TRAIN, _first(image=_png(40)), ""),  # large enough, but not what features.json says
-        (TRAIN, _first(crop_offset=(1, 0)), "images that hold no crop of 32 x 32 at crop_offset, galaxy: "),
-        (TRAIN, _first(crop_offset=(0, -1)), "images that hold no crop of 32 x 32 at crop_offset, galaxy: "),
-        (TRAIN, _first(image=b"a galaxy, in words"), "images that cannot be decoded, galaxy: "),
-        (TRAIN, lambda examples: [*examples, examples[0]], "galaxies that are stored twice, galaxy: "),
+        (TRAIN, _first(targets=np.full(37, np.nan, np.float32)), "targets missing or outside 0 to 1, galaxies: "),
+        (TRAIN, _first(targets=np.full(37, 1.5, np.float32)), "targets missing or outside 0 to 1, galaxies: "),
+        (TRAIN, _first(targets=np.full(37, 0.5, np.float32)), "targets that break the decision tree, galaxies: "),
+        (BARE, _first(targets=np.full(37, 0.5, np.float32)), "targets in split unlabelled, galaxies: "),
+        (TRAIN, _first(image=_png(31)), "images without a whole crop of 32 x 32 at crop_offset, galaxies: "),
+        (TRAIN, _first(image=_png(40)), ""),  # large enough, but not of the shape in features.json
+        (TRAIN, _first(crop_offset=(1, 0)), "images without a whole crop of 32 x 32 at crop_offset, galaxies: "),
+        (TRAIN, _first(crop_offset=(0, -1)), "images without a whole crop of 32 x 32 at crop_offset, galaxies: "),
+        (TRAIN, _first(image=b"a galaxy, in words"), "images that cannot be decoded, galaxies: "),
+        (TRAIN, lambda examples: [*examples, examples[0]], "galaxies stored twice: "),
     ],
 )
 def test_examples_that_are_wrong_are_found_even_where_every_hash_and_count_agrees(
@@ -295,16 +295,14 @@ def test_a_galaxy_in_two_splits_is_found_and_the_same_image_under_two_ids_is_odd
     assert (finding.level, finding.where) == ("warning", "all splits")
     assert finding.what.startswith(f"1 identical images in two splits: {twin.galaxy_id} (train) and ")
     _forge(out, TEST, lambda examples: [twin, *examples[1:]])
-    assert f"galaxies that are stored twice, galaxy: {twin.galaxy_id} (also in {TRAIN})" in str(
-        _errors(verify_dataset(out)).values()
-    )
+    assert f"galaxies stored twice: {twin.galaxy_id} (also in {TRAIN})" in str(_errors(verify_dataset(out)).values())
 
 
 def test_a_record_that_is_no_example_is_found(out: Path) -> None:
     (out / BARE).write_bytes(framing.frame(b"\x0a\x02\x0a\x00") + framing.frame(b"no protobuf"))
     said = {"bytes": (out / BARE).stat().st_size, "sha256": sha256_file(out / BARE), "examples": 2}
     _edit_manifest(out, lambda content: _shard(content, BARE).update(said))
-    assert "records that are no example of a galaxy, number: 0, 1" in _errors(verify_dataset(out))[BARE]
+    assert "records that are not examples of galaxies, numbers: 0, 1" in _errors(verify_dataset(out))[BARE]
 
 
 def _pixels(src: Path) -> None:
@@ -338,12 +336,12 @@ def _unreadable(src: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (_pixels, "pixels that are not those of the source, galaxy: 100007"),
-        (_votes, "targets that are not those of the source, galaxy: 100000, 100007"),
-        (_removed, "galaxies that the source does not put here, galaxy: 100007"),
-        (_added, "galaxies of the source that are neither stored here nor rejected, galaxy: 900001"),
+        (_pixels, "pixels that differ from the source, galaxies: 100007"),
+        (_votes, "targets that differ from the source, galaxies: 100000, 100007"),
+        (_removed, "galaxies that do not belong here according to the source: 100007"),
+        (_added, "galaxies of the source neither stored here nor rejected: 900001"),
         (_readable, "galaxies in rejected.csv whose images are readable: 800002"),
-        (_unreadable, "images that cannot be compared with the source, galaxy: 100007 (the file is empty)"),
+        (_unreadable, "images that cannot be compared with the source, galaxies: 100007 (the file is empty)"),
     ],
 )
 def test_a_source_that_is_not_the_datasets_is_found(out: Path, src: Path, change: Callable[[Path], None], what: str) -> None:
@@ -354,7 +352,7 @@ def test_a_source_that_is_not_the_datasets_is_found(out: Path, src: Path, change
 def test_another_order_than_the_plans_is_found_with_the_source_alone(out: Path, src: Path) -> None:
     _forge(out, TRAIN, lambda examples: examples[::-1])
     assert verify_dataset(out).findings == ()
-    assert _errors(verify_dataset(out, src)) == {TRAIN: "its galaxies are not in the order of the plan"}
+    assert _errors(verify_dataset(out, src)) == {TRAIN: "its galaxies are not in the planned order"}
 
 
 @pytest.mark.slow

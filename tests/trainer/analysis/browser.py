@@ -1,4 +1,4 @@
-"""A page as a reader's browser shows it: what headless Chromium has to say against it."""
+"""The faults of a page in a reader's browser, found with headless Chromium."""
 
 import shutil
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 CHROMIUM = shutil.which("chromium")
-PHONE = 600  # windows narrower than this are phones: they scale a page that does not fit, and heed its viewport
+PHONE = 600  # narrower windows are phones: they scale a page that does not fit, and respect its viewport
 _ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 )
 
-# Images below the fold and of closed <details> are decoded too. An SVG that is not displayed may have no natural width.
+# Images below the fold and in closed <details> are decoded too. An SVG that is not displayed may have no natural width.
 _IMAGES = """async () => {
     const missing = [];
     for (const image of document.images) {
@@ -26,8 +26,8 @@ _IMAGES = """async () => {
     return missing;
 }"""
 
-# What is to be scrolled or cut on purpose is no fault: the inside of overflow-x: auto, what is an <svg>'s own, what lies
-# wholly outside the page or is a pixel wide (text for screen readers alone). Of nested elements the innermost is named.
+# Not faults, but scrolled or clipped on purpose: content of overflow-x: auto, parts of an <svg>, and elements wholly outside
+# the page or one pixel wide (text for screen readers only). Of nested elements only the innermost is reported.
 _OVERFLOWING = """() => {
     const page = document.documentElement;
     const wide = page.clientWidth;
@@ -69,12 +69,12 @@ _HAS_TARGET = """name => document.getElementById(name) !== null || document.getE
 
 @dataclass(frozen=True)
 class Look:
-    """What is wrong with a page; all empty where nothing is.
+    """The faults of a page; all empty if it has none.
 
-    console: every message, and every exception of a script. requests: addresses asked for beside the page itself and data:
-    URIs. missing_images: those that cannot be shown. overflowing: elements that leave the page or their own box sideways,
-    and a page that a phone lays out for a desktop. dead_links: to a place in the page, or a file beside it, that is not
-    there.
+    console: every message and every script exception. requests: addresses requested, except the page itself and data: URIs.
+    missing_images: those that cannot be shown. overflowing: elements that overflow the page or their own box horizontally,
+    and a page that a phone lays out for a desktop. dead_links: links to a missing anchor in the page or a missing file
+    beside it.
     """
 
     console: tuple[str, ...]
@@ -85,10 +85,10 @@ class Look:
 
 
 def look(page_path: Path, width: int, screenshot: Path | None = None, media: Literal["screen", "print"] = "screen") -> Look:
-    """Open a local page in a window `width` pixels wide, as a phone does below 600, without a network.
+    """Open a local page offline in a window `width` pixels wide, below 600 as on a phone, and return its faults.
 
-    screenshot: a PNG of the whole page goes there. A Chromium of its own for each page: Playwright's event loop, left
-    open, would keep later tests from starting theirs.
+    screenshot: path for a PNG of the whole page. Each page gets its own Chromium: Playwright's event loop, if left open,
+    would prevent later tests from starting theirs.
     """
     from playwright.sync_api import sync_playwright
 
@@ -121,7 +121,7 @@ def look(page_path: Path, width: int, screenshot: Path | None = None, media: Lit
 def _leads_somewhere(page: Any, page_path: Path, href: str) -> bool:
     link = urlsplit(href)
     if link.scheme or link.netloc:
-        return True  # other sites are not asked
+        return True  # other sites are not checked
     if link.path:
         return (page_path.parent / unquote(link.path)).exists()
     name = unquote(link.fragment)

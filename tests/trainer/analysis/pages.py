@@ -1,10 +1,10 @@
-"""What a page holds, without a browser."""
+"""The content of a page, read without a browser."""
 
 from html.parser import HTMLParser
 
 
 class Read(HTMLParser):
-    """What a browser would load, show, run, and jump to."""
+    """What a browser would load, show, run and link to."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The look at a page sees what is wrong with it: a page in which it sees nothing has no such fault."""
+"""`look` reports every kind of fault of a page, and nothing for a page without faults."""
 
 import base64
 import io
@@ -24,8 +24,8 @@ SVG = (
     "data:image/svg+xml;base64,"
     + base64.b64encode(b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><circle r="4"/></svg>').decode()
 )
-# All that the look might wrongly blame: every kind of image that is there, wide content that scrolls, far text for screen
-# readers, links of every kind that lead somewhere.
+# Everything that `look` might wrongly report: every kind of valid image, wide content that scrolls, off-screen text for
+# screen readers, and every kind of working link.
 GOOD = f"""
 <h1 id=top>Galaxies</h1>
 <img src="{_data_uri("red")}" alt="a red square"> <img src="{SVG}" alt="a disk">
@@ -68,7 +68,7 @@ def test_it_names_every_image_that_cannot_be_shown(look: LookAt, tmp_path: Path)
     assert seen.requests == ((tmp_path / "nowhere.png").as_uri(),)
 
 
-# What leaves the page or its own box, and how it is named.
+# Elements that overflow the page or their own box, and how they are reported.
 SIDEWAYS = {
     "<div id=wide style='width: 1500px'>too wide</div>": '<div id=wide> "too wide": from 8 to 1508 of 1400 pixels',
     f"<section><p class=long>{'x' * 300}</p></section>": "<p class=long>",

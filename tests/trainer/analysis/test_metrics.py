@@ -1,4 +1,4 @@
-"""Scores are what their definitions say, computed here a second time."""
+"""Scores equal their definitions, computed here independently."""
 
 import math
 
@@ -106,7 +106,7 @@ def test_calibration_counts_every_answer_of_those_asked_in_bins_of_equal_size() 
         counts = rows[:, 2]
         assert counts.sum() == asked.sum() * len(question.answers)
         assert counts.max() - counts.min() <= 1 and len(rows) == min(10, counts.sum())
-        assert (np.diff(rows[:, 0]) >= 0).all()  # bins by what was predicted
+        assert (np.diff(rows[:, 0]) >= 0).all()  # bins by predicted fraction
         parents = 1 if question.parent is None else table[asked, question.parent, None]
         voted = table[asked, question.columns] / parents
         assert (rows[:, 1] * counts).sum() == pytest.approx(voted.sum())
@@ -149,7 +149,7 @@ def test_purity_and_completeness_are_shares_of_the_predicted_and_of_the_voted() 
 def test_violation_of_the_tree_is_none_for_votes_and_the_distance_for_others() -> None:
     table = random_votes(50, GENERATOR)
     assert metrics.tree_violation(table).max() < 1e-6
-    table[:, 4] += 0.25  # Class2.2: questions 2, and those below it
+    table[:, 4] += 0.25  # Class2.2: question 2 and those below it
     broken = metrics.tree_violation(table)
     for number in range(1, 12):
         expected = 0.25 if number in (2, 3, 4, 5) else 0

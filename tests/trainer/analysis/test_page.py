@@ -1,4 +1,4 @@
-"""A page needs nothing but itself, and everything it shows lies beside it as a file and as numbers."""
+"""A page is self-contained, and everything it shows is also beside it as a file and as numbers."""
 
 import base64
 import csv
@@ -123,7 +123,7 @@ def test_the_tree_has_a_box_with_a_link_for_every_question(width: float, values:
     assert sorted(link.anchor for link in links) == sorted(f"question-{q.number}" for q in QUESTIONS)
     for link in links:
         assert 0 <= link.left < link.left + link.width <= 1 and 0 <= link.top < link.top + link.height <= 1
-    for one in links:  # none covers another
+    for one in links:  # no box covers another
         for other in links:
             apart = one.left + one.width <= other.left or other.left + other.width <= one.left
             assert one is other or apart or one.top + one.height <= other.top or other.top + other.height <= one.top

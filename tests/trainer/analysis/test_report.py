@@ -1,4 +1,4 @@
-"""Metrics, figures and page say what the predictions say, and the page needs nothing but itself."""
+"""Metrics, figures and page agree with the predictions, and the page is self-contained."""
 
 import argparse
 import csv
@@ -58,14 +58,14 @@ def page(tiny_run: Run) -> Read:
 
 @pytest.fixture
 def copied(tiny_run: Run, tmp_path: Path) -> Run:
-    """A copy of `tiny_run` without its checkpoint, to be changed."""
+    """A copy of `tiny_run` without its checkpoint, free to change."""
     shutil.copytree(tiny_run.folder, tmp_path / "copied", ignore=shutil.ignore_patterns("checkpoint", "tensorboard"))
     return replace(tiny_run, folder=tmp_path / "copied")
 
 
 @pytest.fixture
 def borrowed(tiny_run: Run, tmp_path: Path) -> Callable[[str], Run]:
-    """A function that gives a run of another folder name with the model of `tiny_run` and its history."""
+    """A function that returns a run in a folder of a given name, with the model and history of `tiny_run`."""
 
     def make(name: str) -> Run:
         folder = tmp_path / name
@@ -157,7 +157,7 @@ def test_a_hostile_folder_name_is_shown_and_not_run(borrowed: Callable[[str], Ru
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    """What a folder holds, by name, without what is private to the trainer."""
+    """The files of a folder by name, without those private to the trainer."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     return {name: path.read_bytes() for name, path in files.items() if not name.startswith(".galaxy-zoo/")}
 
@@ -166,7 +166,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 def test_the_runs_own_record_is_written_by_training_alone(
     copied: Run, tiny_run: Run, plain_dataset: Dataset, make_dataset: Any, run_main: Main
 ) -> None:
-    """Whatever else is measured lies below evaluations/, and the card lists it."""
+    """Every other measurement is below evaluations/, and the card lists it."""
     other = make_dataset(seed=5)
     before = _files(copied.folder)
     names = [
@@ -206,14 +206,14 @@ def test_a_card_that_its_user_changed_is_left_as_it_is(
     before = (copied.folder / "README.md").read_bytes()
     evaluate_run(copied, plain_dataset, "validation")
     assert (copied.folder / "README.md").read_bytes() == before
-    assert caplog.messages == [f"{copied.folder}/README.md: was changed since it was written, so this evaluation is not added"]
+    assert caplog.messages == [f"{copied.folder}/README.md: has changed since it was written, so this evaluation is not added"]
 
 
 @pytest.mark.slow
 def test_a_run_without_its_marker_is_measured_and_not_trained_and_none_of_its_files_is_changed(
     copied: Run, plain_dataset: Dataset, tiny_settings: dict[str, Any]
 ) -> None:
-    """As `cp -r RUN/* ELSEWHERE` leaves it: nobody could say which of its files are ours."""
+    """As after `cp -r RUN/* ELSEWHERE`: nothing shows which of its files are ours."""
     from trainer.train import train_model
 
     shutil.rmtree(copied.folder / ".galaxy-zoo")
@@ -246,7 +246,7 @@ def test_votes_that_were_changed_in_a_shard_are_noticed_although_the_predictions
     examples = [schema.parse(record) for record in framing.read_records(path)]
     turned = [replace(example, targets=example.targets[::-1].copy()) for example in examples]
     path.write_bytes(b"".join(framing.frame(schema.serialize(example)) for example in turned))
-    with pytest.raises(DatasetError, match=f"{path.name}: holds other bytes than preprocess wrote"):
+    with pytest.raises(DatasetError, match=f"{path.name}: differs from the shard that preprocess wrote"):
         evaluate_run(copied, dataset)
     assert _files(copied.folder) == before
 
@@ -350,7 +350,7 @@ def test_a_gallery_shows_those_that_pass_or_says_that_it_shows_the_highest(
     choice = hubble_choices(Candidates(plain_dataset, ("test",), ids, votes))[0]
     shown = ids[choice.rows].tolist()
     if fallback:
-        assert choice.title == "Ellipticals at 0.9: 3 pass, so the 12 highest scores"
+        assert choice.title == "Ellipticals at 0.9: 3 pass, 12 highest scores shown"
         assert sorted(votes[choice.rows, 0], reverse=True) == votes[choice.rows, 0].tolist() and len(shown) == 12
     else:
         assert choice.title == f"Ellipticals at 0.9: {min(passing, 12)} of {passing}"
@@ -381,7 +381,7 @@ def test_a_record_that_was_changed_is_refused_by_name_and_made_anew_once_that_is
 ) -> None:
     before = copied.path(name).read_bytes()
     copied.path(name).write_bytes(before.replace(b"0.", b"0.0", 1))
-    with pytest.raises(ConfigError, match=rf"{name}: was changed since it was written: move it elsewhere"):
+    with pytest.raises(ConfigError, match=rf"{name}: has changed since it was written: move it elsewhere"):
         record_run(copied, plain_dataset)
     copied.path(name).rename(copied.folder.parent / "moved")
     record_run(copied, plain_dataset)
@@ -405,7 +405,7 @@ def test_the_model_card_says_what_a_user_must_know(tiny_run: Run, plain_dataset:
     parser = argparse.ArgumentParser()
     _train_flags(parser)
     config = _config(parser.parse_args(shlex.split(line)[1:]))
-    assert config.settings() == tiny_run.settings and config.out == tiny_run.folder  # the command makes this very run
+    assert config.settings() == tiny_run.settings and config.out == tiny_run.folder  # the command reproduces this run
 
 
 def test_the_figure_of_the_history_marks_the_kept_epoch() -> None:
@@ -469,7 +469,7 @@ def test_a_damaged_history_is_one_error_with_the_way_out(
     (run.folder / "history.csv").unlink()
     cut = whole[int(lines)]
     (run.folder / "history.csv").write_text("".join(whole[: int(lines)]) + cut[: int(len(cut) * (lines % 1))].rstrip("\n"))
-    run.output.settle("history.csv")  # so that its hash, which is looked at first, is the right one
+    run.output.settle("history.csv")  # so that its hash, which is checked first, is right
     with pytest.raises(RunError, match=r"history\.csv: damaged .*: remove it"):
         evaluate_run(run, plain_dataset)
     assert not list(run.folder.glob("evaluations/*/metrics.json"))
@@ -478,7 +478,7 @@ def test_a_damaged_history_is_one_error_with_the_way_out(
 def test_a_history_that_was_changed_is_one_error_with_the_way_out(copied: Run, plain_dataset: Dataset) -> None:
     text = (copied.folder / "history.csv").read_text()
     (copied.folder / "history.csv").write_text(text.replace("0.", "0.0", 1))
-    with pytest.raises(RunError, match=r"history\.csv: was changed since it was written: move it elsewhere"):
+    with pytest.raises(RunError, match=r"history\.csv: has changed since it was written: move it elsewhere"):
         evaluate_run(copied, plain_dataset)
 
 
@@ -492,7 +492,7 @@ def test_a_gallery_of_the_highest_scores_does_not_call_them_predicted(plain_data
 
 @pytest.fixture(scope="module")
 def best_run(plain_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """A run by recipe `best`, from random weights, measured. Read-only."""
+    """A measured run with recipe `best` from random weights. Read-only."""
     from trainer.train import train_model
 
     folder = tmp_path_factory.mktemp("best") / "run"
@@ -502,14 +502,14 @@ def best_run(plain_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def _violation(run: Run) -> float:
-    """The largest violation of the tree by a run's predictions, as the page's own numbers have it."""
+    """The largest violation of the tree by a run's predictions, from the numbers beside its page."""
     with (run.folder / "report" / "data" / "test-violation.csv").open(newline="") as file:
         return max(float(row["largest"]) for row in csv.DictReader(file))
 
 
 @pytest.mark.slow
 def test_the_page_says_of_the_head_and_the_loss_what_the_run_has(best_run: Run, tiny_run: Run) -> None:
-    """Recipe best: the tree by cross-entropy; tiny_run, like the article's: sigmoids by squared error."""
+    """Recipe best: tree head and cross-entropy; tiny_run, as in the article: sigmoid head and squared error."""
     of_best, of_tiny = (Read((run.folder / "report" / "index.html").read_text("utf-8")).text for run in (best_run, tiny_run))
     assert (best_run.settings["head"], best_run.settings["loss"]) == ("tree", "cross_entropy")
     assert (tiny_run.settings["head"], tiny_run.settings["loss"]) == ("sigmoid", "mse")
@@ -517,9 +517,9 @@ def test_the_page_says_of_the_head_and_the_loss_what_the_run_has(best_run: Run, 
         (of_best, True, "trained on cross-entropy", "squared error, which"),
         (of_tiny, False, "trained on squared error", "cross-entropy"),
     ):
-        assert loss in text and other_loss not in text and "is not told so" not in text
-        assert ("are built to obey the tree, so its sums are off by rounding alone" in text) == obeys
-        assert ("predicts each column for itself" in text) == (not obeys)
+        assert loss in text and other_loss not in text
+        assert ("obey the tree by construction, so its sums are off by rounding errors only" in text) == obeys
+        assert ("predicts each column independently" in text) == (not obeys)
     assert _violation(best_run) < 1e-5 < 1e-2 < _violation(tiny_run)
 
 

@@ -1,4 +1,4 @@
-"""Selections mean what they say, and are never run as Python."""
+"""Selections agree with numpy, and are never run as Python."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tfrecords.errors import SettingError
 from tfrecords.taxonomy import COLUMN_INDEX, COLUMNS
 from trainer.analysis.selection import parse_selection
 
-VOTES = np.random.default_rng(0).integers(0, 5, (60, 37)) / 4  # many equal to a number of an expression
+VOTES = np.random.default_rng(0).integers(0, 5, (60, 37)) / 4  # many equal a number in an expression
 
 
 def _comparison(column: str, comparison: str, number: float) -> tuple[str, str]:
@@ -22,7 +22,7 @@ COMPARISONS = st.builds(
     st.sampled_from([">", ">=", "<", "<=", "==", "!="]),
     st.sampled_from([0, 0.25, 0.5, 1]),
 )
-# Each with what numpy would say: ~, & and | bind as not, and, or do.
+# Each with its numpy equivalent: ~, & and | bind like not, and, or.
 EXPRESSIONS = st.recursive(
     COMPARISONS,
     lambda inner: st.one_of(
@@ -62,24 +62,24 @@ def test_an_expression_names_its_columns_once_in_order() -> None:
     ("text", "problem"),
     [
         ("Class4.9 > 0.5", "there is no column 'Class4.9' (did you mean Class4.2 or Class4.1"),
-        ("Class1.1 > 0 and arms > 1", "there is no column 'arms' (they are Class1.1 to Class11.6), after 'Class1.1 > 0 and'"),
+        ("Class1.1 > 0 and arms > 1", "there is no column 'arms' (columns: Class1.1 to Class11.6), after 'Class1.1 > 0 and'"),
         ("Class1.1 0.5", "a comparison (>, >=, <, <=, ==, !=) is missing after Class1.1"),
         ("Class1.1 > Class1.2", "a number is missing, after 'Class1.1 >'"),
         ("Class1.1 >", "a number is missing"),
         ("Class1.1 > 0.5 and", "a column like Class4.1 is missing, after 'Class1.1 > 0.5 and'"),
-        ("and Class1.1 > 0.5", "a column like Class4.1 is missing before 'and', at its start"),
+        ("and Class1.1 > 0.5", "a column like Class4.1 is missing before 'and', at the start"),
         ("(Class1.1 > 0.5", "a closing parenthesis is missing"),
-        ("Class1.1 > 0.5)", "')' is one too many"),
-        ("Class1.1 > 0.5 Class1.2 > 0.5", "'Class1.2' is one too many"),
-        ("Class1.1 > 0.5 & Class1.2 > 0", "'&' is no column, comparison or number"),
-        ("__import__('os').system('true') > 1", "is no column, comparison or number, after '__import__('"),
+        ("Class1.1 > 0.5)", "unexpected ')'"),
+        ("Class1.1 > 0.5 Class1.2 > 0.5", "unexpected 'Class1.2'"),
+        ("Class1.1 > 0.5 & Class1.2 > 0", "'&' is not a column, comparison or number"),
+        ("__import__('os').system('true') > 1", "is not a column, comparison or number, after '__import__('"),
         (" ", "a column like Class4.1 is missing"),
-        ("(" * 5000 + "Class1.1 > 0" + ")" * 5000, "too many parentheses and nots"),
-        ("not " * 5000 + "Class1.1 > 0", "too many parentheses and nots"),
+        ("(" * 5000 + "Class1.1 > 0" + ")" * 5000, "too many nested parentheses and nots"),
+        ("not " * 5000 + "Class1.1 > 0", "too many nested parentheses and nots"),
     ],
 )  # fmt: skip
 def test_what_is_no_expression_is_one_line_with_the_place(text: str, problem: str) -> None:
     with pytest.raises(SettingError) as caught:
         parse_selection(text)
     assert problem in str(caught.value) and "\n" not in str(caught.value)
-    assert str(caught.value).endswith("write comparisons like Class4.1 > 0.8, joined by and, or, not and parentheses")
+    assert str(caught.value).endswith("write comparisons like Class4.1 > 0.8, combined with and, or, not and parentheses")

@@ -1,4 +1,4 @@
-"""What votes say by themselves follows from its definition."""
+"""Statistics of the votes follow from their definitions."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Backend, number of devices and cache are choices of speed: models and their measures go from one to the other."""
+"""Backend, number of devices and cache change only the speed: models and their metrics are the same with all of them."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ from trainer.run import Run, open_run
 from trainer.train import train_model
 
 Main = Callable[..., tuple[int, str, str]]
-# Compiled without optimizing, which takes most of the time of these tests.
+# Compile without optimisation, which would take most of the time of these tests.
 XLA_FLAGS = "--xla_backend_optimization_level=1"
 TWO_DEVICES = {"XLA_FLAGS": f"{XLA_FLAGS} --xla_force_host_platform_device_count=2"}
 
@@ -45,7 +45,7 @@ def _metrics(folder: Path) -> dict[str, Any]:
 
 
 def _table(path: Path) -> dict[int, np.ndarray]:
-    """GalaxyID -> predictions; a galaxy that stands there twice fails."""
+    """GalaxyID -> predictions; fails if a galaxy is listed twice."""
     with path.open(newline="") as file:
         rows = list(csv.reader(file))[1:]
     table = {int(row[0]): np.array(row[1:], float) for row in rows}
@@ -66,14 +66,14 @@ def jax_run(plain_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) ->
     )
     code, out, err = _trainer_on_jax(*flags, "--limit=16", "--learning_rate=3e-4", "--warmup_steps=1", **TWO_DEVICES)
     assert code == 0, err
-    assert "jax, precision float32, XLA on, data parallel over 2 devices, 4 images each a step" in out
+    assert "jax, precision float32, XLA on, data parallel over 2 devices, 4 images each per step" in out
     assert "RMSE on test (15 galaxies)" in out
     yield open_run(folder)
     shutil.rmtree(folder)
 
 
 def _copied(run: Run, folder: Path) -> Path:
-    """A run folder with the model of another, to be evaluated anew."""
+    """A run folder with the model of another run, but not its evaluation."""
     folder.mkdir()
     for name in ("config.json", "model.keras", "history.csv"):
         shutil.copy(run.folder / name, folder / name)
@@ -81,7 +81,7 @@ def _copied(run: Run, folder: Path) -> Path:
 
 
 def _assert_same_measures(one: Path, run: Path, plain_dataset: Dataset) -> None:
-    """Those that training made, and those that `evaluate` makes of a copy."""
+    """Compare the measures from training with those from `evaluate` on a copy."""
     two = run / "evaluations" / "test"
     assert _metrics(one)["rmse"] == pytest.approx(_metrics(two)["rmse"], abs=1e-4)
     tables = [_table(folder / "predictions-test.csv") for folder in (one, two)]
@@ -132,11 +132,11 @@ def test_jax_predicts_galaxies_without_votes(jax_run: Run, plain_dataset: Datase
 def test_a_batch_that_two_devices_cannot_share_is_one_line_with_what_to_take(plain_dataset: Dataset, tmp_path: Path) -> None:
     flags = f"--tfrecords={plain_dataset.folder}", f"--out={tmp_path / 'run'}", "--weights=none", "--batch_size=7"
     code, _, err = _trainer_on_jax(*flags, **TWO_DEVICES)
-    assert (code, err) == (1, "error: --batch_size 7: 2 devices cannot share it equally: take 6 or 8\n")
+    assert (code, err) == (1, "error: --batch_size 7: 2 devices cannot share it equally: use 6 or 8\n")
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("batch_size", "advice"), [(1, "take 4"), (3, "take 4"), (6, "take 4 or 8"), (33, "take 32 or 36")])
+@pytest.mark.parametrize(("batch_size", "advice"), [(1, "use 4"), (3, "use 4"), (6, "use 4 or 8"), (33, "use 32 or 36")])
 def test_what_to_take_is_the_nearest_batch_that_can_be_shared(plain_dataset: Dataset, batch_size: int, advice: str) -> None:
     with pytest.raises(ConfigError, match=f"--batch_size {batch_size}: 4 devices cannot share it equally: {advice}$"):
         steps_per_epoch(plain_dataset, batch_size, replicas=4)

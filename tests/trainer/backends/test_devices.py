@@ -1,4 +1,4 @@
-"""What hardware is chosen, what is made of it, and that finding it is quiet."""
+"""The choice of hardware and precision, the line that describes it, and a quiet start."""
 
 import os
 
@@ -26,24 +26,24 @@ def test_a_required_gpu_that_is_missing_is_an_error_with_the_way_out() -> None:
     if choose("auto", require_gpu=False).gpus:
         assert choose("auto", require_gpu=True).gpus
     else:
-        with pytest.raises(RunError, match=r"no GPU found.*nvidia-smi.*leave the flag out"):
+        with pytest.raises(RunError, match=r"no GPU found.*nvidia-smi.*omit the flag"):
             choose("auto", require_gpu=True)
 
 
 def test_the_line_about_the_hardware_names_all_that_is_used() -> None:
     cpu = TensorFlowDevices((), 0, "float32")
     assert cpu.describe(32) == (
-        f"CPU with {os.cpu_count()} cores, no GPU found; tensorflow, precision float32, XLA off, one device, 32 images a step"
+        f"CPU with {os.cpu_count()} cores, no GPU found; tensorflow, precision float32, XLA off, one device, 32 images per step"
     )
     two = TensorFlowDevices(("H200", "H200"), 150 * 2**30, "mixed_bfloat16", local=2)
     assert two.describe(64) == (
         "2 x GPU H200 with 150 GiB; tensorflow, precision mixed_bfloat16, XLA off, "
-        "MirroredStrategy over 2 devices, 32 images each a step"
+        "MirroredStrategy over 2 devices, 32 images each per step"
     )
     four = JaxDevices(("H200", "H200"), 0, "mixed_bfloat16", xla=True, local=2, share=Share(2, 1))
     assert four.describe(64) == (
         "2 x GPU H200; jax, precision mixed_bfloat16, XLA on, "
-        "data parallel over 4 devices of 2 processes, 16 images each a step"
+        "data parallel over 4 devices of 2 processes, 16 images each per step"
     )
 
 

@@ -1,4 +1,4 @@
-"""Several processes train as one, and none of them waits for ever for another that is gone."""
+"""Several processes train as one, and none of them waits for ever for a lost one."""
 
 import json
 import os
@@ -35,9 +35,9 @@ TINY = {
     "weights": "none",
     "seed": 3,
 }
-# Compiled without optimizing, which takes most of the time of these tests.
+# Compile without optimisation, which would take most of the time of these tests.
 ON_JAX = {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "2", "XLA_FLAGS": "--xla_backend_optimization_level=1"}
-# On CPUs, a program for several processes that was compiled before aborts.
+# On CPUs, a program for several processes aborts if it comes from the compilation cache.
 PAIRED = {**ON_JAX, "JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
@@ -51,9 +51,9 @@ PAIRED = {**ON_JAX, "JAX_ENABLE_COMPILATION_CACHE": "false"}
         ("a:0,b:9000", 0, "--hosts: 'a:0' is not HOST:PORT: give one address per process, like node1:9000,node2:9000"),
         ("a:65536,b:1", 0, "--hosts: 'a:65536' is not HOST:PORT: give one address per process, like node1:9000,node2:9000"),
         ("a:-1,b:1", 0, "--hosts: 'a:-1' is not HOST:PORT: give one address per process, like node1:9000,node2:9000"),
-        ("a:1, a:1", 0, "--hosts a:1, a:1: an address stands there twice: give every process its own"),
-        ("a:1", 0, "--hosts a:1: is one process: leave the flag out, or name two or more"),
-        ("a:1,b:1", None, "--hosts a:1,b:1: give --host_index too, 0 to 1: the place of this machine in --hosts"),
+        ("a:1, a:1", 0, "--hosts a:1, a:1: an address is listed twice: give every process its own"),
+        ("a:1", 0, "--hosts a:1: only one address: omit the flag, or give two or more"),
+        ("a:1,b:1", None, "--hosts a:1,b:1: --host_index is missing: give the place of this machine in --hosts, 0 to 1"),
         ("a:1,b:1", 2, "--host_index 2: --hosts has 2 addresses: give 0 to 1"),
         ("a:1,b:1", -1, "--host_index -1: --hosts has 2 addresses: give 0 to 1"),
     ],
@@ -68,7 +68,7 @@ def test_addresses_are_one_per_process() -> None:
 
 
 def test_a_place_among_no_hosts_is_an_error() -> None:
-    with pytest.raises(SettingError, match=r"--host_index 1: only with --hosts"):
+    with pytest.raises(SettingError, match=r"--host_index 1: --hosts is missing"):
         join("", 1)
 
 
@@ -77,19 +77,19 @@ def test_hosts_on_tensorflow_are_one_line_that_says_jax_and_how(plain_dataset: D
     code, out, err = run_main(*flags)
     assert (code, out) == (1, "")
     assert err.count("\n") == 1 and err.startswith("error: --hosts: ")
-    assert "JAX" in err and "pip install '.[jax]'" in err and "KERAS_BACKEND=jax" in err
+    assert "JAX" in err and "pip install 'galaxy-zoo-vgg16[jax-gpu]'" in err and "KERAS_BACKEND=jax" in err
     assert not (tmp_path / "run").exists()
 
 
 def _two_addresses() -> str:
-    """Ports of this machine that are free now."""
+    """Two addresses of this machine, with ports that are free now."""
     with socket.create_server(("localhost", 0)) as one, socket.create_server(("localhost", 0)) as two:
         return ",".join(f"localhost:{server.getsockname()[1]}" for server in (one, two))
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended, and what it had said."""
+    """The exit status, stdout and stderr of a process."""
 
     status: int
     said: str
@@ -97,7 +97,7 @@ class Ended:
 
 
 def _pair(commands: list[list[str]], signalled: int = 0, number: signal.Signals | None = None) -> list[Ended]:
-    """Two processes at once; one gets a signal when the first process has shown the second step of an epoch."""
+    """Run two processes at once; one gets a signal when the first process has shown step 1 or 2 of an epoch."""
     environment = {**os.environ, **PAIRED}
     if number is not None:
         environment["STEP_SECONDS"] = "0.3"
@@ -144,7 +144,7 @@ def _trainers(dataset: Dataset, out: Path, seeds: tuple[int, int] = (3, 3)) -> l
 
 @dataclass(frozen=True)
 class Together:
-    """A run of two processes of which one was terminated, and which went on; and one of a single process with its batches."""
+    """A run of two processes that was resumed after one was terminated, and a run of one process with the same batches."""
 
     run: Run
     alone: Run
@@ -179,10 +179,10 @@ def test_sigterm_to_one_ends_both_with_a_checkpoint(together: Together) -> None:
 def test_both_go_on_to_the_end_and_only_the_first_speaks(together: Together) -> None:
     first, second = together.ended
     assert f"{together.run.folder}: resuming after epoch " in first.said
-    assert "data parallel over 2 devices of 2 processes, 2 images each a step" in first.said
+    assert "data parallel over 2 devices of 2 processes, 2 images each per step" in first.said
     assert "RMSE on test" in first.said
     assert second.said == ""
-    assert re.fullmatch(r"meeting the other processes at localhost:\d+\n", second.complained)
+    assert re.fullmatch(r"connecting to the other processes at localhost:\d+\n", second.complained)
 
 
 @pytest.mark.slow
@@ -195,7 +195,7 @@ def test_two_processes_learn_what_one_with_the_same_batch_learns(together: Toget
     for mine, other in zip(together.run.checkpoint_arrays(), together.alone.checkpoint_arrays(), strict=True):
         assert (mine.dtype, mine.shape) == (other.dtype, other.shape)
     for mine, other in zip(*(run.load_model().get_weights() for run in (together.run, together.alone)), strict=True):
-        # Adam moves a weight by about its rate even where the gradient is as small as the rounding: few differ so.
+        # Adam moves a weight by about its rate even if the gradient is as small as a rounding error: few weights differ so.
         assert np.abs(mine - other).mean() <= 1e-3 * np.abs(other).mean() + 1e-5
     metrics = [json.loads(run.path(OWN.metrics).read_text("utf-8")) for run in (together.run, together.alone)]
     assert metrics[0]["rmse"] == pytest.approx(metrics[1]["rmse"], rel=1e-3)
@@ -207,7 +207,7 @@ def test_a_process_whose_partner_was_killed_ends_with_one_line(plain_dataset: Da
     ended = _pair(_trainers(plain_dataset, tmp_path / "run"), killed, signal.SIGKILL)
     assert ended[killed].status == -signal.SIGKILL
     left = ended[1 - killed]
-    # The first process holds JAX' coordinator too; should JAX see its end before we do, it aborts the second.
+    # The first process also runs JAX' coordinator: if JAX notices its end before we do, it aborts the second.
     assert left.status == 1 or (killed == 0 and left.status == -signal.SIGABRT)
     assert f"error: {GONE}" in left.complained.splitlines() or left.status != 1
     assert "Traceback" not in left.complained
@@ -219,7 +219,7 @@ def test_processes_with_other_settings_end_with_one_line_each(plain_dataset: Dat
     for ended in _pair(_trainers(plain_dataset, tmp_path / "run", seeds=(3, 4))):
         assert ended.status == 1
         assert "error: the processes of this run differ in their settings" in ended.complained
-        assert "(seed is 3, 4)" in ended.complained
+        assert "(seed: 3, 4)" in ended.complained
         assert "Traceback" not in ended.complained
     assert not (tmp_path / "run").exists()
 

@@ -1,4 +1,4 @@
-"""Steps can be stopped and gone on with bit for bit, and many devices do what one does."""
+"""Interrupted steps resume bit for bit, and several devices give the results of one."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ from trainer.network import model
 from trainer.network.optimizer import Rate, build_optimizer
 
 CHILDREN = Path(__file__).parents[1] / "children.py"
-# Compiled without optimizing, which takes most of the time of these tests.
+# Compile without optimisation, which would take most of the time of these tests.
 XLA_FLAGS = "--xla_backend_optimization_level=1"
 TWO = {
     "tensorflow": {"TENSORFLOW_DEVICES": "2"},
@@ -30,7 +30,7 @@ TWO = {
 
 
 def _child(backend: str, devices: int, *arguments: object) -> str:
-    """What a function of `children` said, in a process with so many virtual devices."""
+    """What a function of `children` prints in a process with this number of virtual devices."""
     more = TWO[backend] if devices == 2 else {}
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2", "XLA_FLAGS": XLA_FLAGS, **more}
     command = [sys.executable, str(CHILDREN), *map(str, arguments)]
@@ -45,7 +45,7 @@ def _bits(arrays: list[np.ndarray]) -> list[tuple[Any, Any, bytes]]:
 
 @pytest.fixture(scope="module")
 def fresh(plain_dataset: Dataset) -> Callable[..., tuple[Steps, Any]]:
-    """A function that gives steps as at the beginning of a run, and their optimizer."""
+    """A function that returns steps as at the start of a run, and their optimizer."""
 
     def make(precision: str, ema: float = 0.0) -> tuple[Steps, Any]:
         devices = choose(precision, require_gpu=False)
@@ -85,10 +85,10 @@ def test_restored_steps_go_on_bit_for_bit(
     assert disturbed.error_sum() == undisturbed.error_sum()
     assert _bits(disturbed.state()) == _bits(undisturbed.state())
     assert _bits(undisturbed.state()) != _bits(between)
-    # Arrays of another model are refused, and nothing of them is kept.
+    # Arrays of another model are refused, and none of them is used.
     state = _bits(disturbed.state())
     for wrong in (between[:-1], [*between, between[0]], [*between[1:], between[0]]):
-        with pytest.raises(ValueError, match="not those of this model"):
+        with pytest.raises(ValueError, match="do not fit this model"):
             disturbed.restore(wrong)
     assert _bits(disturbed.state()) == state
 
@@ -108,7 +108,7 @@ def test_the_sum_of_losses_begins_anew_with_an_epoch(fresh: Callable[..., tuple[
 
 
 def check_average(steps: Steps, batches: Iterator[Any], momentum: float) -> None:
-    """Of three steps: inside `averaged` weights and predictions are those of the moving average, outside as they were."""
+    """After three steps, weights and predictions are those of the moving average in `averaged`, and unchanged outside."""
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
     seen = []
     for _ in range(3):
@@ -152,7 +152,7 @@ def test_batch_normalization_on_two_devices_looks_at_the_whole_batch() -> None:
 def test_two_devices_take_the_step_and_give_the_predictions_of_one_and_can_be_restored(
     plain_dataset: Dataset, tmp_path: Path, backend: str, dropout: float
 ) -> None:
-    """15 galaxies in batches of 8: the last is padded. TensorFlow draws dropout on each device, so there it is off."""
+    """15 galaxies in batches of 8: the last is padded. TensorFlow draws dropout on each device, so it is off for it."""
     for devices in (1, 2):
         folder = tmp_path / str(devices)
         folder.mkdir()
@@ -166,7 +166,7 @@ def test_two_devices_take_the_step_and_give_the_predictions_of_one_and_can_be_re
             gradient = np.abs(first - start).max()
             moved += gradient > 0
             np.testing.assert_allclose(second, first, rtol=1e-6, atol=1e-4 * gradient + 1e-7)
-    assert moved == 13  # 12 weights, and the sum of the losses
+    assert moved == 13  # 12 weights, and the sum of the errors
     with np.load(tmp_path / "1" / "predicted.npz") as alone, np.load(tmp_path / "2" / "predicted.npz") as shared:
         assert alone["ids"].tolist() == shared["ids"].tolist()
         assert len(set(alone["ids"].tolist())) == len(alone["ids"]) == plain_dataset.galaxies("test")

@@ -1,4 +1,4 @@
-"""Pictures are measured as their definitions say."""
+"""Images are measured as the definitions require."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What augmentation does to the pixels of a galaxy, and what it follows from."""
+"""What augmentation does to the pixels of a galaxy, and what it depends on."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ _64 = 2**64 - 1
 _STEP = 0x9E3779B97F4A7C15
 IDS = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=5)
 SEEDS = st.integers(0, 2**63 - 1)
-KEEP = 0.5  # a draw that leaves things as they are, of all but the angle
+KEEP = 0.5  # a draw that changes nothing, for all but the angle
 
 
 def _mixed(bits: int) -> int:
@@ -52,19 +52,19 @@ def _noise(batch: int, side: int, seed: int = 0) -> np.ndarray:
 
 
 def _smooth(side: int) -> np.ndarray:
-    """A tilted blob in three colours and no symmetry, uint8 (side, side, 3)."""
+    """A tilted blob in three colours without symmetry, uint8 (side, side, 3)."""
     y, x = (np.mgrid[:side, :side] + 0.5) / side
     light = [np.exp(-(((x - 0.4) / 0.3) ** 2) - ((y - 0.55) / 0.15) ** 2), 0.5 + 0.5 * np.sin(5 * x + 3 * y), x * (1 - y)]
     return np.round(np.stack(light, axis=-1) * 255).astype(np.uint8)
 
 
 def _only(angle: float = 0.0, zoom: float = KEEP, rows: float = KEEP, columns: float = KEEP) -> np.ndarray:
-    """Draws (1, 7) for one galaxy that no symmetry is applied to."""
+    """Draws (1, 7) for one galaxy, which apply no symmetry."""
     return np.array([[0.9, 0.9, 0.9, angle, zoom, rows, columns]], np.float32)
 
 
 def _bilinear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """The image at places between its pixels in float64; what lies outside is mirrored at the image's outer edges."""
+    """The image interpolated between its pixels, in float64; outside it is mirrored at its outer edges."""
     side = len(image)
     wide = np.pad(image.astype(np.float64), ((side, side), (side, side), (0, 0)), mode="symmetric")
     top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
@@ -79,11 +79,11 @@ def _bilinear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nd
 
 
 def _reference(image: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """The rotation, zoom and shift of `drawn` (4,) as the module's docstring has them: float64 (side, side, 3)."""
+    """The rotation, zoom and shift of `drawn` (4,) as the module's docstring defines them: float64 (side, side, 3)."""
     side = len(image)
     angle, zoom = 2 * math.pi * drawn[0], 1.1 ** (2 * drawn[1] - 1)
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
-    # As complex numbers, columns to the right and rows up: an output pixel z shows the input at z turned back.
+    # As complex numbers, columns to the right and rows up: an output pixel z shows the input at z rotated back.
     source = (x - 1j * y) * np.exp(-1j * angle) / zoom
     shift = (2 * drawn[2:] - 1) * 0.04 * side
     return _bilinear(image, -source.imag + (side - 1) / 2 + shift[0], source.real + (side - 1) / 2 + shift[1])
@@ -207,7 +207,7 @@ def test_full_turns_by_any_angle_as_bilinear_interpolation_does(side: int, angle
     image, drawn = _smooth(side), _only(angle=angle)
     pixels = _augmented(image[None], drawn, "full")[0]
     expected = _reference(image, drawn[0, 3:].astype(np.float64))
-    _assert_within_a_level(pixels, expected, border=side // 5)  # nothing comes in from outside there
+    _assert_within_a_level(pixels, expected, border=side // 5)  # no sky from outside the image there
     _assert_within_a_level(pixels, expected)  # and the corners show the mirrored sky
 
 
@@ -243,7 +243,7 @@ def test_the_zoom_goes_from_one_over_1_1_to_1_1(side: int, drawn: float, zoom: f
 @pytest.mark.parametrize("side", [50, 75, 100])
 @pytest.mark.parametrize(("axis", "drawn", "sign"), [(0, 0.0, 1), (0, 1.0, -1), (1, 0.0, 1), (1, 1.0, -1)])
 def test_the_shift_goes_up_to_4_percent_of_the_side_along_each_axis(side: int, axis: int, drawn: float, sign: int) -> None:
-    """4 % of these sides are whole pixels: the image moves, and what comes in is mirrored at its edge."""
+    """4 % of these sides is a whole number of pixels: the image moves, and the rest is mirrored at its edge."""
     image, pixels_moved = _noise(1, side)[0], side // 25
     moved = _augmented(image[None], _only(rows=drawn) if axis == 0 else _only(columns=drawn), "full")[0]
     widths = [(pixels_moved, pixels_moved) if axis == index else (0, 0) for index in range(3)]

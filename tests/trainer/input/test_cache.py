@@ -1,4 +1,4 @@
-"""What is kept in memory, by how much there is, and that it is what the shards hold."""
+"""What is kept in memory depends on how much is free, and equals the content of the shards."""
 
 import shutil
 from dataclasses import replace
@@ -14,11 +14,11 @@ from tfrecords import framing, schema
 from tfrecords.dataset import Dataset, Shard
 from tfrecords.errors import RunError
 
-OVERHEAD = 180  # bytes a galaxy takes beside its image: 37 float32, an int64, and the 24 of a string tensor
+OVERHEAD = 180  # bytes of a galaxy besides its image: 37 float32, an int64, and the 24 of a string tensor
 
 
 def _dataset(size: int, shards: list[tuple[str, int, int]]) -> Dataset:
-    """A dataset that has only a manifest: its shards as (split, examples, bytes)."""
+    """A dataset with only a manifest: its shards as (split, examples, bytes)."""
     made = tuple(Shard(f"shard-{index}", *shard, sha256="") for index, shard in enumerate(shards))
     return Dataset(Path("nowhere"), {"size": size, "encoding": "jpeg"}, {}, {}, {}, made, "")
 
@@ -57,8 +57,8 @@ def test_the_error_says_what_is_needed_what_is_free_and_what_to_do() -> None:
     from trainer.input.cache import plan
 
     message = (
-        r"--cache memory: 2,000,000 galaxies take 10\.0 GB as stored, and 3\.2 GB are free: "
-        r"take --cache none, --limit, or a machine with more memory"
+        r"--cache memory: 2,000,000 galaxies need 10\.0 GB as stored, more than nine tenths of the free 3\.2 GB: "
+        r"use --cache none, --limit, or a machine with more memory"
     )
     with pytest.raises(RunError, match=message):
         plan("memory", JPEGS, 2_000_000, 3_200_000_000)
@@ -71,7 +71,7 @@ def test_none_keeps_nothing_however_much_memory_there_is() -> None:
 
 
 def test_records_that_are_larger_than_their_images_are_kept_decoded() -> None:
-    """PNGs of whole images of which the crop is a small part: decoded they take less."""
+    """PNGs of whole images of which the crop is a small part: decoded, they need less memory."""
     from trainer.input.cache import plan
 
     whole = _dataset(10, [("train", 10, 10 * 9_820)])

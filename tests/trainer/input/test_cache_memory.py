@@ -1,4 +1,4 @@
-"""How much memory is left: limits of containers and of Slurm are heeded, in both versions of cgroups."""
+"""Free memory respects the limits of containers and of Slurm, in both versions of cgroups."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ NO_LIMIT_OF_VERSION_1 = 2**63 - 4096
 
 
 def _limit(folder: Path, limit: object, used: object) -> None:
-    """The files of version 2."""
+    """Write the files of version 2."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "memory.max").write_text(f"{limit}\n")
     (folder / "memory.current").write_text(f"{used}\n")
@@ -70,7 +70,7 @@ def test_files_that_are_missing_or_say_nothing_are_no_limit(tmp_path: Path) -> N
     assert _left_in_cgroups("", tmp_path) == []
     assert _left_in_cgroups("0::/job\n4:memory:/job\n", tmp_path / "absent") == []
     (tmp_path / "job").mkdir()
-    (tmp_path / "job/memory.max").write_text("1000\n")  # what is used is not told
+    (tmp_path / "job/memory.max").write_text("1000\n")  # without the file of what is used
     assert _left_in_cgroups("0::/job\n", tmp_path) == []
     (tmp_path / "job/memory.current").write_text("")
     assert _left_in_cgroups("0::/job\n", tmp_path) == []

@@ -1,4 +1,4 @@
-"""A run remembers at which scale its galaxies were, from when it is created."""
+"""A run stores the scale of its training galaxies when it is created."""
 
 import numpy as np
 import pytest
@@ -42,5 +42,5 @@ def test_a_run_of_before_the_range_was_kept_has_none(tiny_run: Run) -> None:
 
 def test_the_warning_names_every_range_once() -> None:
     line = warning(3, 40, [(1.0, 2.5), (1.0, 2.5), (4.0, 10.04)])
-    assert line.startswith("3 of 40 images (7.5 %, of the training galaxies 2 %)") and "\n" not in line
+    assert line.startswith("3 of 40 images (7.5 %, against 2 % of the training galaxies)") and "\n" not in line
     assert "outside 1.0 to 2.5 and 4.0 to 10.0 pixels" in line

@@ -1,4 +1,4 @@
-"""Which galaxies training and evaluation see, in which order, with which cache and shared out how."""
+"""Which galaxies training and evaluation get, and in which order, for every cache and number of processes."""
 
 import math
 import shutil
@@ -29,7 +29,7 @@ class Batch(NamedTuple):
     draws: np.ndarray
 
     def content(self) -> tuple[Any, ...]:
-        """All bytes of the batch, to be compared."""
+        """All bytes of the batch, for comparisons."""
         arrays = (self.images, self.targets, self.draws)
         return tuple((array.dtype.str, array.shape, array.tobytes()) for array in arrays)
 
@@ -51,13 +51,13 @@ def _places(folder: Path, split: str) -> dict[bytes, int]:
 
 
 def _galaxies(dataset: Dataset, split: str, targets: np.ndarray) -> list[int]:
-    """Whose votes these are: the place of each galaxy in the split as stored."""
+    """The places, in the split as stored, of the galaxies with these votes."""
     places = _places(dataset.folder, split)
     return [places[row.tobytes()] for row in targets]
 
 
 def _input(dataset: Dataset, batch_size: int, seed: int = 0, process: tuple[int, int] = (1, 0), **more: Any) -> Any:
-    """A TrainingInput; process: how many there are, and which of them this is."""
+    """A TrainingInput; process: the number of processes, and which of them this is."""
     from trainer.backends.base import Share
     from trainer.input.training import TrainingInput
 
@@ -139,7 +139,7 @@ def test_replicas_share_every_batch_equally(small_dataset: Dataset, each: int, l
     steps, size = steps_per_epoch(small_dataset, each * replicas, limit, replicas)
     assert size % replicas == 0 and 0 < size <= each * replicas
     assert steps >= 1 and steps * size <= used < (steps + 1) * size
-    if size < each * replicas:  # the split is below a batch: all that can be shared equally
+    if size < each * replicas:  # the split is smaller than a batch: all that can be shared equally
         assert steps == 1 and used - size < replicas
 
 
@@ -214,7 +214,7 @@ def test_iterating_again_gives_the_same_batches(small_dataset: Dataset, kept: st
 @pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "limit"), [(7, 0), (8, 0), (5, 22), (8, 24)])
 def test_any_galaxy_may_come_in_the_first_batch(small_dataset: Dataset, batch_size: int, limit: int) -> None:
-    """The shuffle reaches over all shards: those stored last come first as often as others."""
+    """The shuffle spans all shards: galaxies stored last come first as often as others."""
     used = limit or small_dataset.galaxies("train")
     epochs = _epochs(_input(small_dataset, batch_size, limit=limit, cache="decoded"), 0, 80)
     assert set().union(*(epoch[0] for epoch in epochs)) == set(range(used))
@@ -264,7 +264,7 @@ def test_the_shuffle_buffers_hold_no_more_than_they_may(
         streams = training._streams(small_dataset, batch_size, 0, WHOLE)
     together = streams.buffer * (len(streams.bounds) - 1)
     assert 1 <= together <= records
-    assert together * largest <= room * 1.1  # it is reckoned with the mean of all shards
+    assert together * largest <= room * 1.1  # it is computed from the mean over all shards
 
 
 @pytest.mark.slow
@@ -329,7 +329,7 @@ def test_a_shard_that_lost_a_record_stops_the_training(
 
 
 def _shared_out(dataset: Dataset, batch_size: int, processes: int, **more: Any) -> list[list[Batch]]:
-    """Three epochs of batches of each process."""
+    """The batches of three epochs, for each process."""
     return [_batches(_input(dataset, batch_size, 6, (processes, index), **more), 0, 3) for index in range(processes)]
 
 
@@ -437,7 +437,7 @@ def test_evaluation_of_a_split_without_votes_gives_every_galaxy(small_dataset: D
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch_size", "processes", "limit"),
-    # The last batch: whole; a part for each; none for the last process; a row for the first alone; one small batch.
+    # The last batch: whole; a part for each; nothing for the last process; one row for the first only; one small batch.
     [(6, 2, 12), (6, 2, 11), (6, 2, 15), (8, 4, 17), (8, 4, 1)],
 )
 def test_processes_together_evaluate_every_row_once(dataset: Dataset, batch_size: int, processes: int, limit: int) -> None:

@@ -1,4 +1,4 @@
-"""Every base takes galaxies as its own weights expect them, starts at random too, and is kept as stock layers."""
+"""Every backbone scales its input as its weights expect, can start at random, and is saved as stock layers."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ from trainer.network.optimizer import Rate, build_optimizer
 
 MEANS = np.linspace(0.01, 0.9, 37)
 MODULES = {"vgg16": "vgg16", "resnet50": "resnet50", "convnext_tiny": "convnext"}
-# Of the papers' tables, for 224 x 224: 15.5, 3.8 and 4.5 billion multiplications and additions.
+# From the papers' tables, for 224 x 224: 15.5, 3.8 and 4.5 billion multiplications and additions.
 GFLOPS = {"vgg16": 2 * 15.3, "resnet50": 2 * 3.8, "convnext_tiny": 2 * 4.45}
 
 pytestmark = pytest.mark.usefixtures("loaded_backend")
@@ -33,7 +33,7 @@ def images() -> np.ndarray:
 
 
 def _features(net: Any, pooling: str = "flatten") -> Any:
-    """What comes before the head of a model."""
+    """The part of a model before its head."""
     import keras
 
     return keras.Model(net.input, net.get_layer(pooling).output)
@@ -67,7 +67,7 @@ def test_features_from_a_file_of_weights_are_those_of_keras_on_the_same_images(
     assert theirs.std() > 0
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * abs(theirs).max())
     swapped = _features(net).predict_on_batch(images[..., ::-1]).reshape(theirs.shape)
-    assert abs(swapped - theirs).max() > 2e-3 * abs(theirs).max()  # the order of colours would have been noticed
+    assert abs(swapped - theirs).max() > 2e-3 * abs(theirs).max()  # a wrong order of colours would be noticed
 
 
 @pytest.mark.slow
@@ -93,13 +93,13 @@ def test_its_work_is_what_the_papers_say(backbone: str) -> None:
 
 @pytest.mark.slow
 def test_the_file_of_another_base_is_one_error_that_names_the_right_one(imagenet_weights: Path) -> None:
-    with pytest.raises(RunError, match=r"give --weights the file of keras\.applications\.ResNet50\(include_top=False\)"):
+    with pytest.raises(RunError, match=r"a file with the weights of keras\.applications\.ResNet50\(include_top=False\)"):
         model.build_model(Design(32, "resnet50"), str(imagenet_weights), MEANS, "float32", seed=0)
 
 
 @pytest.fixture
 def eager() -> Iterator[None]:
-    """Steps as they come: to trace hundreds of layers takes longer than to run them twice."""
+    """Run steps eagerly: tracing hundreds of layers takes longer than running them twice."""
     import tensorflow as tf
 
     tf.config.run_functions_eagerly(True)

@@ -1,4 +1,4 @@
-"""Fractions that obey the tree, outputs that start where they should, losses that are what they say."""
+"""Fractions obey the tree, outputs start at the column means, and losses match their definitions."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def test_the_tree_holds_for_any_logits_and_precision(precision: str) -> None:
         fractions = model.predict_on_batch(generator.normal(0, 1, (200, 8)).astype(np.float32))
         assert fractions.dtype == np.float32 and fractions.min() >= 0 and fractions.max() <= 1
         assert tree_deviation(fractions).max() <= 1e-6
-        assert size > 10 or fractions.std(axis=0).min() > 0  # of constant columns the sums would say little
+        assert size > 10 or fractions.std(axis=0).min() > 0  # with constant columns the sums would prove little
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -1,4 +1,4 @@
-"""The network is the article's, starts where it should, and reads the weights of others rightly."""
+"""The network is the article's, starts at the column means, and reads the weights of Keras correctly."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ from trainer.run import Run
 
 MEANS = np.linspace(0.01, 0.9, 37)
 RANDOM = Design(32, scaling="random")
-# Nothing of ours can be imported, wherever this Python has it installed.
+# Blocks imports of our packages, wherever this Python has them installed.
 BLOCKER = """
 import sys
 class Blocker:
@@ -108,14 +108,14 @@ def test_features_from_imagenet_weights_equal_those_of_keras_on_the_same_images(
     ours = keras.Model(net.input, net.get_layer("block5_pool").output).predict_on_batch(images)
     reference = keras.applications.VGG16(include_top=False, weights=str(imagenet_weights), input_shape=(64, 64, 3))
     theirs = reference.predict_on_batch(keras.applications.vgg16.preprocess_input(images.astype(np.float32)))
-    assert theirs.max() > 10  # the features are no zeros, whose equality would say nothing
+    assert theirs.max() > 10  # features that are not zero, because equal zeros would prove nothing
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.max())
     swapped = reference.predict_on_batch(keras.applications.vgg16.preprocess_input(images[..., ::-1].astype(np.float32)))
-    assert abs(swapped - theirs).max() > 0.1 * theirs.max()  # the order of colours would have been noticed
+    assert abs(swapped - theirs).max() > 0.1 * theirs.max()  # a wrong order of colours would be noticed
 
 
 def test_a_missing_file_of_weights_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"typo\.h5: no such file: --weights takes imagenet, none, or a file"):
+    with pytest.raises(RunError, match=r"typo\.h5: no such file: give --weights imagenet, none, or a file"):
         model.build_model(Design(32), str(tmp_path / "typo.h5"), MEANS, "float32", seed=0)
 
 
@@ -131,16 +131,16 @@ def test_a_file_without_the_weights_of_the_base_is_refused_in_one_line(kind: str
         path.write_text("these are no weights\n" * 100)
     with warnings.catch_warnings(record=True) as warned, pytest.raises(RunError) as caught:
         model.build_model(Design(32), str(path), MEANS, "float32", seed=0)
-    assert not warned  # they would bury the line
+    assert not warned  # warnings would bury the line
     message = str(caught.value)
     assert message.startswith(f"{path}: ") and "\n" not in message and len(message) < 500
-    assert message.endswith("give --weights the file of keras.applications.VGG16(include_top=False)")
+    assert message.endswith("give --weights a file with the weights of keras.applications.VGG16(include_top=False)")
 
 
 def test_a_model_of_our_own_is_no_file_of_weights_for_its_first_kernel_takes_the_colours_in_another_order(
     tiny_run: Run,
 ) -> None:
-    with pytest.raises(RunError, match=r"model\.keras: .*give --weights the file of keras\.applications"):
+    with pytest.raises(RunError, match=r"model\.keras: .*give --weights a file with the weights of keras\.applications"):
         model.build_model(Design(32), str(tiny_run.model_path), MEANS, "float32", seed=0)
 
 
@@ -206,5 +206,5 @@ def test_the_kept_model_loads_in_safe_mode_where_this_package_is_not_installed(
     assert done.returncode == 0, done.stderr
     ours = tiny_run.load_model().predict_on_batch(_any_images(32))
     np.testing.assert_allclose(np.load(tmp_path / "votes.npy"), ours, atol=1e-6 if backend == "tensorflow" else 1e-5)
-    assert ours.std(axis=0).max() > 1e-3  # it was trained: other images give other votes
-    assert tiny_run.model_path.stat().st_size < 1.05 * 4 * tiny_run.load_model().count_params()  # Adam's would be twice that
+    assert ours.std(axis=0).max() > 1e-3  # it was trained: different images give different votes
+    assert tiny_run.model_path.stat().st_size < 1.05 * 4 * tiny_run.load_model().count_params()  # Adam's is twice that

@@ -1,4 +1,4 @@
-"""The learning rate goes as it is said to, and decay and averages touch what they should."""
+"""The learning rate follows its schedule, weight decay applies to kernels only, and only float16 scales the loss."""
 
 from dataclasses import replace
 from pathlib import Path

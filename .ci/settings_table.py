@@ -1,4 +1,4 @@
-"""Write the table of a run's settings into README.md, from their descriptions in trainer/config.py; with --check, compare."""
+"""Write the table of a run's settings into docs/settings.md, from trainer/config.py; with --check, compare the two."""
 
 import sys
 from dataclasses import MISSING
@@ -7,8 +7,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from trainer.config import DEFAULTS, RECIPES, SETTINGS, Setting
 
-README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- settings: .ci/readme_settings.py -->\n", "<!-- end of settings -->\n"
+PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
+BEGIN, END = "<!-- settings: .ci/settings_table.py -->\n", "<!-- end of settings -->\n"
 
 
 def _values(setting: Setting) -> str:
@@ -22,7 +22,7 @@ def _values(setting: Setting) -> str:
 def table() -> str:
     """The settings as Markdown, a row each."""
     of_article = RECIPES["article"]()
-    lines = ["| flag | values | default | `--recipe article` | what it is |", "|---|---|---|---|---|"]
+    lines = ["| flag | values | default | `--recipe article` | meaning |", "|---|---|---|---|---|"]
     group = ""
     for name, setting in SETTINGS.items():
         if setting.group != group:
@@ -36,14 +36,14 @@ def table() -> str:
     free = ", ".join(
         f"`--{name}`" for name, setting in SETTINGS.items() if not setting.of_run and name not in ("tfrecords", "out")
     )
-    lines += ["", f"A run resumes with the settings that it was begun with; others are refused. Free to change are {free}."]
+    lines += ["", f"A run resumes only with the settings that it was started with. These may change: {free}."]
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    text = README.read_text("utf-8")
+    text = PAGE.read_text("utf-8")
     start, stop = text.index(BEGIN) + len(BEGIN), text.index(END)
     written = text[:start] + table() + text[stop:]
     if "--check" in sys.argv:
-        sys.exit("README.md: its table of settings is another: run .ci/readme_settings.py" if written != text else 0)
-    README.write_text(written, "utf-8")
+        sys.exit("docs/settings.md: its table is out of date: run .ci/settings_table.py" if written != text else 0)
+    PAGE.write_text(written, "utf-8")

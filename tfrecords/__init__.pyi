@@ -1,0 +1,4 @@
+from .dataset import Dataset as Dataset
+from .dataset import open_dataset as open_dataset
+
+__version__: str

@@ -1,0 +1,15 @@
+from .benchmark import Speed as Speed
+from .benchmark import measure_speed as measure_speed
+from .config import RECIPES as RECIPES
+from .config import TrainConfig as TrainConfig
+from .evaluate import evaluate_run as evaluate_run
+from .explore import explore_dataset as explore_dataset
+from .export import export_model as export_model
+from .predict import ImagePredictions as ImagePredictions
+from .predict import predict_images as predict_images
+from .predict import predict_split as predict_split
+from .run import Run as Run
+from .run import open_run as open_run
+from .tables import Predictions as Predictions
+from .tables import write_csv as write_csv
+from .train import train_model as train_model
