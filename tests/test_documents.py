@@ -1,8 +1,11 @@
-"""What the documents tell a user to type is what the commands accept, and --help leads with what to do."""
+"""What the documents show is what the commands accept, print and measured, and --help leads with what to do."""
 
 import re
 import shlex
+import textwrap
 from argparse import SUPPRESS
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +17,108 @@ from trainer import cli as trainer_cli
 from trainer.config import GROUPS, SETTINGS
 
 ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+DOCUMENTS = (*PAGES, "BUILD.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "benchmarks/gpu/README.md")
 PROGRAMS: dict[str, tuple[dict[str, Command], str]] = {
     "preprocess": (preprocess_cli.COMMANDS, "build"),
     "trainer": (trainer_cli.COMMANDS, "train"),
 }
+# Lines of shell blocks that this file does not run: by what they begin with, and why.
+NOT_RUN = {
+    "python3 -m venv ": "installs: .ci/run does it",
+    ". .venv/bin/activate": "installs: .ci/run does it",
+    "pip install ": "installs: the extras are checked",
+    "./run_all.sh": ".ci/run runs both",
+    "kaggle competitions download ": "downloads",
+    "rsync ": "needs a server",
+    "ssh ": "needs a server",
+    "cd galaxy-zoo-vgg16": "needs a server",
+    "tmux ": "needs a terminal",
+    "python -c ": "needs a GPU",
+    "docker ": "needs Docker",
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a document."""
+
+    document: str
+    language: str
+    text: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The commands of a shell block, without comments and with continued lines joined."""
+        joined = re.sub(r"\\\n\s*", " ", self.text)
+        return [line.strip() for line in joined.splitlines() if line.strip() and not line.strip().startswith("#")]
+
+
+def blocks(documents: Iterable[str], language: str) -> list[Block]:
+    pattern = re.compile(rf"^( *)```{language}\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+    return [
+        Block(name, language, textwrap.dedent(block))
+        for name in documents
+        for _, block in pattern.findall((ROOT / name).read_text("utf-8"))
+    ]
+
+
+COMMAND = re.compile(r"(?P<environment>(?:[A-Z_]+=\S+ )*)(?:srun )?(?:\.venv/bin/)?(?P<words>(?:preprocess|trainer) .*)")
 
 
 def _typed() -> list[str]:
     """The commands of both programs in the shell blocks of the documents, and those that --help gives as examples."""
     lines = [command.example for commands, _ in PROGRAMS.values() for command in commands.values()]
-    for name in ("README.md", "BUILD.md", "benchmarks/README.md"):
-        for block in re.findall(r"```sh\n(.*?)```", (ROOT / name).read_text("utf-8"), re.DOTALL):
-            lines += [line.strip() for line in block.replace("\\\n", " ").splitlines()]
-    pattern = re.compile(r"(?:[A-Z_]+=\S+ )?(?:srun )?(?:\.venv/bin/)?((?:preprocess|trainer) .*)")
-    return [match[1].split(" && ")[0] for line in lines if (match := pattern.fullmatch(line))]
+    lines += [line for block in blocks(DOCUMENTS, "sh") for line in block.lines]
+    return [match["words"].split(" && ")[0] for line in lines if (match := COMMAND.fullmatch(line))]
 
 
-def _parse(words: list[str]) -> Any:
+def parse(words: list[str]) -> tuple[Command, str, Any]:
+    """The command, its name and its arguments, as the program reads them."""
     program, *rest = words
     commands, name = PROGRAMS[program]
     if not rest[0].startswith("-"):
         name, *rest = rest
-    return _parser(program, name, commands, PROGRAMS[program][1]).parse_args(rest)
+    return commands[name], name, _parser(program, name, commands, PROGRAMS[program][1]).parse_args(rest)
 
 
 @pytest.mark.parametrize("line", _typed())
 def test_a_command_that_the_documents_show_is_accepted(line: str) -> None:
-    _parse(shlex.split(line, comments=True))
+    parse(shlex.split(line, comments=True))
 
 
 def test_the_documents_show_every_command() -> None:
     shown = {" ".join(word for word in line.split()[:2] if not word.startswith("-")) for line in _typed()}
     for program, (commands, default) in PROGRAMS.items():
         assert {program if name == default else f"{program} {name}" for name in commands} <= shown
+
+
+def test_each_line_of_a_shell_block_is_a_command_of_ours_or_known_not_to_run_here() -> None:
+    unknown = [
+        f"{block.document}: {line}"
+        for block in blocks(PAGES, "sh")
+        for line in block.lines
+        if not COMMAND.fullmatch(line) and not line.startswith(tuple(NOT_RUN))
+    ]
+    assert unknown == []
+
+
+def test_the_extras_that_the_documents_and_messages_install_exist() -> None:
+    setup = (ROOT / "setup.py").read_text("utf-8")
+    extras = set(re.findall(r'^        "([\w-]+)": \[', setup, re.MULTILINE))
+    sources = [*(ROOT / name for name in DOCUMENTS), ROOT / "Dockerfile", *ROOT.glob("*/**/*.py")]
+    named = {
+        extra
+        for path in sources
+        if path.parts[len(ROOT.parts)] not in (".venv", "build")
+        for extra in re.findall(
+            r"pip install (?:-e )?'(?:\.|galaxy-zoo-vgg16)\[([\w-]+)\]'|install_extra\(['\"]([\w-]+)['\"]\)|EXTRAS=([\w-]+)",
+            path.read_text("utf-8"),
+        )
+        for extra in extra
+        if extra
+    }
+    assert {"gpu", "dask", "fits", "export", "jax", "jax-gpu", "test"} <= named <= extras
 
 
 def _help(program: str, name: str) -> str:
@@ -86,3 +158,128 @@ def test_each_flag_is_described_with_its_default_or_is_required_or_a_switch(prog
         optional = action.nargs != 0 and not action.required
         alternatives = {"tfrecords", "images", "json", "src", "where"}  # one of two, or something more
         assert ("(default: " in text) == (optional and action.dest not in alternatives), action.dest
+
+
+# Figures that do not come from benchmarks/, and where they do come from.
+ELSEWHERE = {
+    "3.11": "setup.py, python_requires",
+    "2": "GB, Kaggle's page of the challenge",
+    "61,578": "rows of Kaggle's training_solutions_rev1.csv",
+    "79,975": "images of Kaggle's images_test_rev1",
+    "140,000": "images of both, rounded",
+    "0.0970": "the article",
+    "0.0736": "Ng 2024",
+    "0.5": "crop_fraction",
+    "71": "the picture of the demo's report",
+    "600": "preprocess demo --galaxies",
+    "2008": "a year",
+}
+_NUMBER = re.compile(r"(?<![\w.:/])\d[\d,]*(?:\.\d+)?(?![\w]|\.\d|,\d)")
+_MEASURED = re.compile(r"\s?(?:%|images/s|times\b|s\b|min|MB|GB|kB|bytes|galaxies)")
+
+
+def _prose(document: str) -> str:
+    """A document without code, addresses and comments, and without the lines of the credits."""
+    text = (ROOT / document).read_text("utf-8").split("\n## Credits\n")[0]
+    for pattern in (r"```.*?```", r"<!-- settings.*?<!-- end of settings -->", r"`[^`]*`", r"\]\([^)]*\)", r"arXiv:\S+"):
+        text = re.sub(pattern, " ", text, flags=re.DOTALL)
+    return text
+
+
+def _figures(text: str) -> set[str]:
+    """Numbers that were measured: with decimals, thousands, or a unit behind them."""
+    return {
+        match[0].rstrip(",")
+        for match in _NUMBER.finditer(text)
+        if "." in match[0] or "," in match[0].rstrip(",") or _MEASURED.match(text, match.end())
+    }
+
+
+def test_figures_are_recognised() -> None:
+    text = "RMSE 0.1003 after 10 epochs, -8.8 % (-0.0127 to 1); 3,205 images/s, 1.47.0 and 5 kB, 16 views of 424 x 424"
+    assert _figures(text) == {"0.1003", "8.8", "0.0127", "3,205", "5"}
+
+
+@pytest.mark.parametrize("document", PAGES)
+def test_each_figure_that_a_page_quotes_is_in_the_benchmarks(document: str) -> None:
+    measured = set(_NUMBER.findall((ROOT / "benchmarks" / "README.md").read_text("utf-8")))
+    assert sorted(_figures(_prose(document)) - {number.rstrip(",") for number in measured} - ELSEWHERE.keys()) == []
+
+
+# Rows of tables in the pages, by the label before their figures: the label of the rows in benchmarks/README.md that hold them.
+QUOTED = {
+    "this tool (lossless crops, every value checked)": "preprocess --encoding jpeg, 2 workers",
+    "img2dataset 1.47.0 (resized)": "img2dataset 1.47.0, 2 processes",
+    "TensorFlow's TFRecord tutorial": "tf.train.Example loop of TensorFlow's tutorial",
+    "TFDS SequentialWriter": "TFDS SequentialWriter",
+    "the article's loop (writes nothing)": "the article's loop (writes nothing)",
+    "--recipe best": "best",
+    "--recipe article --batch_size 32": "article, batch 32",
+    "--recipe article": "article, batch 1",
+    "a plain Keras loop": "plain Keras loop",
+    "column means of train": "On the 316 galaxies of test",
+    "this project, decoded galaxies in memory": "jpeg, decoded galaxies in memory",
+    "this project, --encoding raw": "--encoding raw",
+    "this project, --encoding jpeg": "--encoding jpeg",
+    "tf.data, decode_and_crop_jpeg": "tf.data, decode_and_crop_jpeg",
+    "keras.utils.image_dataset_from_directory": "keras.utils.image_dataset_from_directory",
+    "PyTorch DataLoader, Pillow": "PyTorch DataLoader, Pillow",
+    "WebDataset, Pillow": "WebDataset, Pillow",
+}
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[*`]", "", text).strip()
+
+
+def _rows(document: str) -> Iterator[tuple[str, set[str]]]:
+    """Label and figures of each row of the tables; a row may hold two, side by side."""
+    for line in re.sub(
+        r"<!-- settings.*end of settings -->", "", (ROOT / document).read_text("utf-8"), flags=re.DOTALL
+    ).splitlines():
+        if line.startswith("|"):
+            label, figures = "", set[str]()
+            for cell in map(_plain, line.strip("|").split("|")):
+                if re.match(r"[-+(]?\d|$", cell):
+                    figures |= _figures(cell)
+                else:
+                    if figures:
+                        yield label, figures
+                    label, figures = cell, set()
+            if figures:
+                yield label, figures
+
+
+@pytest.mark.parametrize("document", PAGES)
+def test_a_row_of_figures_is_that_of_the_same_thing_in_the_benchmarks(document: str) -> None:
+    text = _plain((ROOT / "benchmarks" / "README.md").read_text("utf-8"))
+    for label, figures in _rows(document):
+        [quoted] = [QUOTED[key] for key in QUOTED if re.match(rf"{re.escape(key)}(?! --)", label)]
+        lines = [line for line in text.splitlines() if re.match(rf"(\| )?{re.escape(quoted)}", line)]
+        measured = set().union(*({number.rstrip(",") for number in _NUMBER.findall(line)} for line in lines))
+        assert figures <= measured, (label, sorted(figures - measured))
+
+
+def test_rows_are_read_from_every_table() -> None:
+    assert len({label for document in PAGES for label, _ in _rows(document)}) >= len(QUOTED) - 1
+
+
+def test_readme_is_short_and_links_every_page() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 130
+    assert [page for page in PAGES if page != "README.md" and f"]({page})" not in text] == []
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS])
+def test_links_within_the_repository_lead_somewhere(document: str) -> None:
+    folder = (ROOT / document).parent
+    for address in re.findall(r"\]\(([^)\s]+)\)", (ROOT / document).read_text("utf-8")):
+        if address.startswith("http"):
+            continue
+        name, _, anchor = address.partition("#")
+        target = folder / name if name else ROOT / document
+        assert target.exists(), address
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, address
