@@ -29,10 +29,14 @@ def python(*arguments: object) -> list[str]:
     return [sys.executable, *map(str, arguments)]
 
 
-def start(command: list[str], log: Path, own_group: bool = False) -> subprocess.Popen[bytes]:
-    """Start a command in the checkout, where all modules can be imported; append its output to `log`."""
+def start(command: list[str], log: Path, own_group: bool = False, stderr: int | None = None) -> subprocess.Popen[bytes]:
+    """Start a command in the checkout, where all modules can be imported; append its output to `log`.
+
+    stderr: the descriptor of a terminal for it, instead of the log.
+    """
     with log.open("ab") as file:
-        return subprocess.Popen(command, cwd=REPOSITORY, stdout=file, stderr=file, start_new_session=own_group)
+        errors = file if stderr is None else stderr
+        return subprocess.Popen(command, cwd=REPOSITORY, stdout=file, stderr=errors, start_new_session=own_group)
 
 
 def end(process: subprocess.Popen[bytes], group: bool = False) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.gpu.processes import end, must_run, python, run, start
 from benchmarks.gpu.settings import Settings
+from benchmarks.terminal import terminal
 from trainer.history import Epoch, best_epoch
 from trainer.run import open_run
 
@@ -62,12 +63,17 @@ def _train(settings: Settings, seconds: float, name: str) -> None:
 
 def _kill(command: list[str], log: Path, seconds: float) -> int:
     """Start a run and kill it in its second epoch; return the percentage of that epoch it had done, 0 if it did not begin."""
-    process, ends, before, done = start(command, log), time.monotonic() + seconds, log.stat().st_size, 0
-    while done < 20 and process.poll() is None and time.monotonic() < ends:
-        time.sleep(0.02)
-        found = re.findall(rf"epoch 2/{_KILLED_EPOCHS}:\s+(\d+)%", log.read_bytes()[before:].decode(errors="replace"))
-        done = int(found[-1]) if found else 0
-    end(process)
+    ends, shown, done = time.monotonic() + seconds, "", 0
+    with terminal() as screen:  # in which the progress bar is drawn
+        process = start(command, log, stderr=screen.theirs)
+        screen.started()
+        while done < 20 and time.monotonic() < ends and (drawn := screen.read()):
+            shown += drawn.decode(errors="replace")
+            found = re.findall(rf"epoch 2/{_KILLED_EPOCHS}:\s+(\d+)%", shown)
+            done = int(found[-1]) if found else 0
+        end(process)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(shown.replace("\r", "\n"))
     return done
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.terminal import terminal
+from benchmarks.terminal import terminal
 from tfrecords import progress
 from tfrecords.progress import progress_bar
 

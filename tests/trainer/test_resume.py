@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.terminal import terminal
+from benchmarks.terminal import terminal
 from tests.trainer import small
 from tfrecords.dataset import Dataset
 from tfrecords.interrupts import Interruption, Terminated

@@ -1,5 +1,7 @@
 """Several processes train as one, and none of them waits for ever for a lost one."""
 
+import contextlib
+import functools
 import json
 import os
 import re
@@ -12,11 +14,11 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.terminal import terminal
 from tests.trainer import small
 from tfrecords.dataset import Dataset
 from tfrecords.errors import SettingError
@@ -101,38 +103,42 @@ def _pair(commands: list[list[str]], signalled: int = 0, number: signal.Signals 
     environment = {**os.environ, **PAIRED}
     if number is not None:
         environment["STEP_SECONDS"] = "0.3"
-    pair = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) for command in commands]
     said, complained = ([b"", b""], [b"", b""])
     sent = threading.Event()
 
-    def listen(place: int, stream: Any, heard: list[bytes]) -> None:
-        while got := os.read(stream.fileno(), 4096):
+    def listen(place: int, read: Callable[[], bytes], heard: list[bytes]) -> None:
+        while got := read():
             heard[place] += got
             if number is not None and not sent.is_set() and re.search(rb" [12]/3 ", complained[0]):
                 sent.set()
                 pair[signalled].send_signal(number)
 
-    listeners = [
-        threading.Thread(target=listen, args=(place, stream, heard))
-        for place, process in enumerate(pair)
-        for stream, heard in ((process.stdout, said), (process.stderr, complained))
-    ]
-    try:
-        for listener in listeners:
-            listener.start()
-        statuses = [process.wait(timeout=240) for process in pair]
-    finally:
-        for process in pair:
-            process.kill()
-        for listener in listeners:
-            listener.join()
-        for process in pair:
-            process.wait()
-            for stream in (process.stdout, process.stderr):
-                assert stream is not None
-                stream.close()
+    with contextlib.ExitStack() as opened:
+        screens = [opened.enter_context(terminal()) for _ in commands]  # in which progress bars are drawn
+        pair = [
+            opened.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=screen.theirs, env=environment))
+            for command, screen in zip(commands, screens, strict=True)
+        ]
+        listeners = []
+        for place, (process, screen) in enumerate(zip(pair, screens, strict=True)):
+            screen.started()
+            assert process.stdout is not None
+            for read, heard in ((functools.partial(os.read, process.stdout.fileno(), 4096), said), (screen.read, complained)):
+                listeners.append(threading.Thread(target=listen, args=(place, read, heard)))
+        try:
+            for listener in listeners:
+                listener.start()
+            statuses = [process.wait(timeout=240) for process in pair]
+        finally:
+            for process in pair:
+                process.kill()
+            for listener in listeners:
+                listener.join()
     assert number is None or sent.is_set(), complained
-    return [Ended(status, out.decode(), err.decode()) for status, out, err in zip(statuses, said, complained, strict=True)]
+    return [
+        Ended(status, out.decode(), err.decode().replace("\r\n", "\n"))
+        for status, out, err in zip(statuses, said, complained, strict=True)
+    ]
 
 
 def _trainers(dataset: Dataset, out: Path, seeds: tuple[int, int] = (3, 3)) -> list[list[str]]:

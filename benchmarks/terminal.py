@@ -1,4 +1,4 @@
-"""A terminal for programs that tests start: progress bars are drawn in one, and not in a pipe."""
+"""A terminal for programs that tests and benchmarks start: progress bars are drawn in it, but not in a pipe or a file."""
 
 import contextlib
 import fcntl
