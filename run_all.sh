@@ -10,7 +10,7 @@
 #   EPOCHS   passes over the training galaxies
 #   WEIGHTS  imagenet, none, or a file with weights of VGG16's backbone
 #   OUT      folder for data/ and runs/             (the project folder)
-#   PYTHON   interpreter that makes .venv           (the first of python3, python3.13, 3.12, 3.11 that is 3.11 or later)
+#   PYTHON   interpreter that makes .venv           (the first of python3, python3.13, 3.12, 3.11 that is 3.11 to 3.13)
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -22,12 +22,12 @@ fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 find_python() {
   local candidate
   for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
-    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
       printf '%s\n' "$candidate"
       return
     fi
   done
-  fail "no Python 3.11 or later found (tried ${PYTHON:-python3, python3.13, python3.12, python3.11}): install one, or name it with PYTHON=..."
+  fail "no Python 3.11 to 3.13 found (tried ${PYTHON:-python3, python3.13, python3.12, python3.11}): install one, or name it with PYTHON=..."
 }
 
 has_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; }

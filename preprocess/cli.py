@@ -72,7 +72,7 @@ def _build_flags(parser: Any) -> None:
         type=between(1, 10_000),
         default=CropSettings.size,
         metavar="PIXELS",
-        help=f"side of the stored image, in pixels {_DEFAULT}",
+        help=f"side of the stored crop, in pixels {_DEFAULT}",
     )
     add(
         "--encoding",
@@ -151,7 +151,8 @@ def _build(args: Any) -> None:
         shards = [shard for shard in dataset.shards if shard.split == split]
         if shards:
             megabytes = sum(shard.bytes for shard in shards) / 1e6
-            say(f"  {split:<11}{dataset.galaxies(split):>8,} galaxies {len(shards):>5} shards {megabytes:>10,.1f} MB")
+            noun = "shard " if len(shards) == 1 else "shards"
+            say(f"  {split:<11}{dataset.galaxies(split):>8,} galaxies {len(shards):>5} {noun} {megabytes:>10,.1f} MB")
     for count, what in (
         ("rejected", f"images could not be used: see {dataset.folder / REJECTED}"),
         ("images_without_votes", "images have no votes"),
@@ -164,7 +165,9 @@ def _build(args: Any) -> None:
     if dataset.galaxies("train"):
         say(f"next: trainer --tfrecords {folder}")
     else:
-        say(f"no galaxy is in split train; to predict these: trainer predict --run RUN --tfrecords {folder} --out FILE.csv")
+        split = next(split for split in reversed(SPLITS) if dataset.galaxies(split))
+        predict = f"trainer predict --run RUN --tfrecords {folder} --split {split} --out FILE.csv"
+        say(f"split train is empty, so there is nothing to train on; to predict split {split}: {predict}")
 
 
 def _verify_flags(parser: Any) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from preprocess.engines import guard_worker, starting_workers, worker_killed
 from preprocess.synthetic import Galaxy, draw_cutout
-from tfrecords.errors import ConfigError, SettingError
+from tfrecords.errors import ConfigError, SettingError, require_setting
 from tfrecords.files import local_path, partial_path, sync_folder, write_text
 from tfrecords.progress import progress_bar
 from tfrecords.taxonomy import COLUMNS, QUESTIONS
@@ -218,7 +218,7 @@ def make_demo(out: str | Path, galaxies: int = 600, seed: int = 0, workers: int 
     ConfigError
         If `out` is not empty.
     SettingError
-        If `galaxies` is out of range.
+        If `galaxies` or `workers` is out of range.
     GalaxyZooError
         If a worker process was killed.
 
@@ -227,6 +227,7 @@ def make_demo(out: str | Path, galaxies: int = 600, seed: int = 0, workers: int 
     >>> from preprocess import make_demo
     >>> make_demo("small-demo", galaxies=10)
     """
+    require_setting(workers >= 1, "workers", workers, "at least 1")
     out = local_path(out).resolve()
     _check(out, galaxies)
     ids = np.random.default_rng([seed % 2**64]).permutation(IDS) + 100_000

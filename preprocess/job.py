@@ -18,7 +18,7 @@ from preprocess.sources import PLAIN, Listing
 from preprocess.surveys import Survey
 from tfrecords import dataset
 from tfrecords.dataset import Dataset
-from tfrecords.errors import ConfigError, SettingError, SourceError
+from tfrecords.errors import ConfigError, SettingError, SourceError, require_setting
 from tfrecords.files import atomic_file, local_path, sha256_file, write_text
 from tfrecords.images import CropSettings, require_codec
 from tfrecords.integrity import check_shards
@@ -36,8 +36,6 @@ class BuildSettings:
     plan: PlanSettings = field(default_factory=PlanSettings)
 
     def __post_init__(self) -> None:
-        if not 0 < self.crop.crop_fraction <= 1:
-            raise SettingError(f"--crop_fraction {self.crop.crop_fraction}: must be above 0 and at most 1")
         if self.plan.validation_fraction + self.plan.test_fraction > 1:
             raise SettingError(
                 f"--validation_fraction {self.plan.validation_fraction} and --test_fraction {self.plan.test_fraction}: "
@@ -54,6 +52,9 @@ class BadImages:
 
     skip: bool = True
     max_fraction: float = 0.01
+
+    def __post_init__(self) -> None:
+        require_setting(0 <= self.max_fraction <= 1, "max_bad_fraction", self.max_fraction, "from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,10 @@ def _too_many(rejected: list[Rejected], total: int, bad: BadImages) -> None:
     """Raise SourceError if more images are unreadable than allowed."""
     if rejected and (not bad.skip or len(rejected) > bad.max_fraction * total):
         limit = f"above --max_bad_fraction {bad.max_fraction:g}" if bad.skip else "and --on_bad_image is fail"
+        way_out = "a higher --max_bad_fraction" if bad.skip else "--on_bad_image skip"
         raise SourceError(
             f"{len(rejected):,} of {total:,} images could not be used, {limit}; first {rejected[0].path}: "
-            f"{rejected[0].reason}: replace these images and run again with --overwrite, or allow more bad images"
+            f"{rejected[0].reason}: replace these images and run again with --overwrite, or with {way_out}"
         )
 
 
@@ -264,9 +266,13 @@ def build_dataset(
     SourceError
         If the images or the votes cannot be used.
     ConfigError
-        If `out` holds something else, or another build is writing there.
+        If `out` holds something else, another build is writing there, or a package or the cluster is missing.
+    DatasetError
+        If the finished dataset in `out` is damaged.
     SettingError
         If a setting is out of range.
+    GalaxyZooError
+        If a worker process was killed.
 
     Examples
     --------
@@ -275,6 +281,7 @@ def build_dataset(
     >>> result.dataset.galaxies("train"), result.dataset.size
     (51, 32)
     """
+    require_setting(workers >= 1, "workers", workers, "at least 1")
     require_codec(settings.crop.encoding)
     src, out = local_path(src), local_path(out)
     solutions_file = None if solutions_file is None else local_path(solutions_file)

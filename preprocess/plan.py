@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfrecords.dataset import SPLITS, shard_name
+from tfrecords.errors import require_setting
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,12 @@ class PlanSettings:
     seed: int = 0
     examples_per_shard: int = 2048
     limit: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("validation_fraction", "test_fraction"):
+            require_setting(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+        require_setting(self.examples_per_shard >= 1, "examples_per_shard", self.examples_per_shard, "at least 1")
+        require_setting(self.limit >= 0, "limit", self.limit, "at least 0 (all)")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +120,26 @@ def test_the_examples_of_a_public_function_run(name: str, workspace: Path, capsy
     report: list[str] = []
     outcome = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=report.append)
     assert outcome.failed == 0, "".join(report)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: preprocess.CropSettings(crop_fraction=0), "--crop_fraction 0: must be above 0 and at most 1"),
+        (lambda: preprocess.CropSettings(size=0), "--size 0: must be from 1 to 10,000"),
+        (lambda: preprocess.CropSettings(encoding="jpg"), "--encoding jpg: must be one of jpeg, png, raw"),
+        (lambda: preprocess.CropSettings(jpeg_quality=101), "--jpeg_quality 101: must be from 1 to 100"),
+        (lambda: preprocess.PlanSettings(validation_fraction=-0.5), "--validation_fraction -0.5: must be from 0 to 1"),
+        (lambda: preprocess.PlanSettings(test_fraction=2), "--test_fraction 2: must be from 0 to 1"),
+        (lambda: preprocess.PlanSettings(examples_per_shard=0), "--examples_per_shard 0: must be at least 1"),
+        (lambda: preprocess.PlanSettings(limit=-1), "--limit -1: must be at least 0 (all)"),
+        (lambda: preprocess.BadImages(max_fraction=7), "--max_bad_fraction 7: must be from 0 to 1"),
+        (lambda: preprocess.build_dataset("source", "out", workers=0), "--workers 0: must be at least 1"),
+        (lambda: preprocess.verify_dataset("data", workers=0), "--workers 0: must be at least 1"),
+        (lambda: preprocess.make_demo("demo", workers=0), "--workers 0: must be at least 1"),
+    ],
+)
+def test_settings_from_python_are_checked_as_those_of_the_command_line_are(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(tfrecords.SettingError) as caught:
+        make()
+    assert str(caught.value) == message

@@ -9,6 +9,12 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 BUILD_AGAIN = "build the dataset again with --overwrite"
 
 
+def require_setting(holds: bool, name: str, value: object, expected: str) -> None:
+    """Raise SettingError unless a setting has a legal value. expected: the legal values, in words."""
+    if not holds:
+        raise SettingError(f"--{name} {value}: must be {expected}")
+
+
 def install_extra(extra: str) -> str:
     """The command that installs an extra of this package, wherever the package itself was installed from."""
     return f"pip install 'galaxy-zoo-vgg16[{extra}]'"

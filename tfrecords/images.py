@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tfrecords.errors import GalaxyZooError, ImageError, lacks_memory, squeezed
+from tfrecords.errors import GalaxyZooError, ImageError, lacks_memory, require_setting, squeezed
 
 try:
     import turbojpeg
@@ -26,6 +26,7 @@ if not hasattr(turbojpeg, "transform"):  # PyTurboJPEG's module has the same nam
     turbojpeg = None
 
 ENCODINGS = ("jpeg", "png", "raw")
+MAX_SIZE = 10_000
 # Far above any survey cutout: a larger image or file is a mistake or a decompression bomb.
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256_000_000
@@ -45,13 +46,19 @@ class CropSettings:
 
     crop_fraction: side of the centred square over the image's shorter side, in (0, 1].
     size: side of the crop as stored, in pixels. encoding: one of ENCODINGS. jpeg_quality: 1 to 100, for JPEGs that
-    must be encoded again.
+    must be encoded again. Raises SettingError for a value out of range.
     """
 
     crop_fraction: float = 0.5
     size: int = 212
     encoding: str = "jpeg"
     jpeg_quality: int = 95
+
+    def __post_init__(self) -> None:
+        require_setting(0 < self.crop_fraction <= 1, "crop_fraction", self.crop_fraction, "above 0 and at most 1")
+        require_setting(1 <= self.size <= MAX_SIZE, "size", self.size, f"from 1 to {MAX_SIZE:,}")
+        require_setting(self.encoding in ENCODINGS, "encoding", self.encoding, f"one of {', '.join(ENCODINGS)}")
+        require_setting(1 <= self.jpeg_quality <= 100, "jpeg_quality", self.jpeg_quality, "from 1 to 100")
 
 
 @dataclass(frozen=True)

@@ -29,4 +29,6 @@ def progress_bar(total: int, description: str, unit: str, initial: int = 0, **op
     else:
         # miniters: otherwise tqdm's monitor thread prints between two lines.
         options |= {"file": _Lines(), "mininterval": LINE_SECONDS, "delay": LINE_SECONDS, "miniters": 1, "ncols": 0}
-    return tqdm(total=total, initial=initial, desc=description, unit=f" {unit}", **options)
+    return tqdm(
+        total=total, initial=initial, desc=description, unit=unit if options.get("unit_scale") else f" {unit}", **options
+    )

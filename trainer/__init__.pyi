@@ -5,11 +5,14 @@ from .config import TrainConfig as TrainConfig
 from .evaluate import evaluate_run as evaluate_run
 from .explore import explore_dataset as explore_dataset
 from .export import export_model as export_model
+from .images.fits import Stretch as Stretch
 from .predict import ImagePredictions as ImagePredictions
 from .predict import predict_images as predict_images
 from .predict import predict_split as predict_split
+from .run import Record as Record
 from .run import Run as Run
 from .run import open_run as open_run
+from .tables import ExtraColumns as ExtraColumns
 from .tables import Predictions as Predictions
 from .tables import write_csv as write_csv
 from .train import train_model as train_model

@@ -1,4 +1,4 @@
-"""Measure what limits training on this machine, the pipeline or the step, and advise what to change.
+"""Measure what limits training on this machine (the pipeline, the step, or CPU cores that both share) and advise a change.
 
     pipeline  reading batches from the shards and discarding them
     step      training on one batch that is already on the devices
@@ -165,7 +165,9 @@ def measure_speed(config: TrainConfig, steps: int = STEPS, rounds: int = ROUNDS)
     DatasetError
         If the dataset is damaged.
     ConfigError
-        If the machine cannot do what the settings ask for.
+        If the settings do not fit the dataset or the devices.
+    RunError
+        If a required GPU is missing, or memory does not suffice.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Every setting of a training run, described once: the flags, their help, their validation and README's table are made from it.
+"""Every setting of a training run, described once: flags, help, validation and docs/settings.md are made from it.
 
 A recipe sets all choices of how a run learns together; there are two.
 """
@@ -25,12 +25,12 @@ PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 class Setting:
     """The description of a setting, without its name and default.
 
-    group: one of GROUPS. help: its text in --help and README. unit: what a number counts, or what a text stands for; shown
-    in place of a value. kind: converts the text of a flag to a value; bool for a switch. choices: all legal values, if they
-    are few. minimum, maximum: the legal range of a number, inclusive; above, below: likewise, exclusive. none: the meaning
-    of a default that stands for no value, which is legal whatever the range. in_recipe: its default depends on the recipe.
-    of_run: part of what defines a run; the other settings are paths, and choices of hardware and speed. timed: it affects
-    the speed of training, so `trainer benchmark` has it too.
+    group: one of GROUPS. help: its text in --help and docs/settings.md. unit: what a number counts, or what a text stands for;
+    shown in place of a value. kind: converts the text of a flag to a value; bool for a switch. choices: all legal values,
+    if they are few. minimum, maximum: the legal range of a number, inclusive; above, below: likewise, exclusive. none: the
+    meaning of a default that stands for no value, which is legal whatever the range. in_recipe: its default depends on the
+    recipe. of_run: part of what defines a run; the other settings are paths, and choices of hardware and speed. timed: it
+    affects the speed of training, so `trainer benchmark` has it too.
     """
 
     group: str
@@ -307,8 +307,9 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("tfrecords", "out"):  # a str will do from Python
+        for name in ("tfrecords", "out"):  # callers from Python may give a str
             object.__setattr__(self, name, local_path(getattr(self, name)))
+        object.__setattr__(self, "weights", str(self.weights))  # or a Path
         for described in fields(self):
             setting, value = _setting_of(described), getattr(self, described.name)
             if not (setting.none and value == described.default):

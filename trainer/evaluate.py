@@ -161,10 +161,10 @@ def record_run(run: Run, dataset: Dataset, limit: int = 0) -> None:
 
 @explained
 def evaluate_run(run: Run, dataset: Dataset, split: str = "test", limit: int = 0) -> tuple[Record, dict[str, Any]]:
-    """Measure the model of a run on a split with votes, of any dataset with the same crop and size.
+    """Evaluate the model of a run on a split with votes, of any dataset with the same crop and size.
 
     The metrics, the predictions and the report go to a folder below `evaluations/` of the run, and the model card lists them.
-    The run's own measurement, from the end of training, stays unchanged.
+    The run's own evaluation, from the end of training, stays unchanged.
 
     Parameters
     ----------

@@ -159,7 +159,7 @@ def _splits(labelled: LabelledGalaxies) -> Section:
             f"{_FEWEST} galaxies with votes."
         )
     elif flagged:
-        said = f"More than {STANDARD_ERRORS:.0f} standard errors from train, which is hardly chance: {'; '.join(flagged)}."
+        said = f"More than {STANDARD_ERRORS:.0f} standard errors from train, unlikely to be chance: {'; '.join(flagged)}."
     else:
         said = f"No column mean is more than {STANDARD_ERRORS:.0f} standard errors from that in train: no sign of a difference."
     deviation = tree_deviation(labelled.voted).max(axis=0)
@@ -297,6 +297,8 @@ def explore_dataset(dataset: Dataset, out: str | Path, source: str | Path | None
         If `where` cannot be parsed.
     ConfigError
         If `out` holds something else, another explore is writing there, or `source` holds other images.
+    SourceError
+        If `source` cannot be read.
     DatasetError
         If no galaxy has votes, or a shard is damaged.
 

@@ -95,7 +95,7 @@ def predict_split(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit
     limit : int
         Use only the first `limit` galaxies, as stored; 0 for all.
     tta : int
-        Number of views, 1 to 8: each galaxy is predicted in so many of the square's symmetries, and the mean is returned.
+        Number of views, 1 to 8: each galaxy is predicted in this many of the square's 8 symmetries, and the mean is returned.
 
     Returns
     -------
@@ -170,6 +170,8 @@ def predict_images(runs: Run | Sequence[Run], path: str | Path, tta: int = 1, st
     ------
     SourceError
         If there are no images, or none of them can be read.
+    ConfigError
+        If FITS images need a package that is not installed.
     SettingError
         If `tta` is out of range, or there is no run.
     RunError

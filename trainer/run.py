@@ -308,7 +308,7 @@ def open_run(folder: str | Path) -> Run:
     Parameters
     ----------
     folder : str or Path
-        Run folder, the `out` of a training.
+        Run folder, the `out` of a training run.
 
     Returns
     -------

@@ -167,7 +167,7 @@ def write_csv(
     predictions : Predictions
         From `predict_split` or `predict_images`.
     path : str or Path
-        File to write. It appears when it is complete.
+        File to write. It appears when it is complete, in place of an earlier file.
     names : mapping of int to str
         Names to write in place of ids. Characters that would break the table, and formulas of spreadsheets, are escaped.
     extra : ExtraColumns

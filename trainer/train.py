@@ -71,15 +71,18 @@ def train_model(config: TrainConfig, overwrite: bool = False) -> Run:
     DatasetError
         If the dataset is damaged.
     ConfigError
-        If `config.out` holds another run or something else, or the machine cannot do what the settings ask for.
+        If `config.out` holds another run or something else, or the settings do not fit the dataset or the devices.
+    SettingError
+        If the settings of several machines contradict each other.
     RunError
-        If training fails, or a file of the run is damaged.
+        If training fails, the weights or a required GPU are missing, or a file of the run is damaged.
 
     Examples
     --------
+    >>> from contextlib import redirect_stdout
     >>> from trainer import TrainConfig, train_model
-    >>> run = train_model(TrainConfig("data/demo", "runs/first", weights="none", epochs=1))  # doctest: +ELLIPSIS
-    CPU with ...
+    >>> with redirect_stdout(None):  # it prints its progress
+    ...     run = train_model(TrainConfig("data/demo", "runs/first", weights="none", epochs=1))
     >>> [epoch.epoch for epoch in run.history()]
     [1]
     """

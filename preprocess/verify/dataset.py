@@ -19,7 +19,7 @@ from preprocess.verify.shard import NAMED, CheckTask, Contents, Faults, Finding,
 from preprocess.verify.source import compare
 from tfrecords import dataset
 from tfrecords.dataset import SPLITS, Dataset
-from tfrecords.errors import DatasetError
+from tfrecords.errors import DatasetError, SettingError, require_setting
 from tfrecords.files import local_path, sha256_file
 from tfrecords.images import CropSettings
 from tfrecords.progress import progress_bar
@@ -118,7 +118,10 @@ def _settings(data: Dataset) -> tuple[CropSettings, plan.PlanSettings]:
     if not data.shards:
         raise DatasetError("lists no shards")
     of_crop = {field.name: values.pop(field.name) for field in fields(CropSettings)}
-    return CropSettings(**of_crop), plan.PlanSettings(**values)
+    try:
+        return CropSettings(**of_crop), plan.PlanSettings(**values)
+    except SettingError as error:
+        raise DatasetError(f"holds an illegal setting ({error})") from error
 
 
 def verify_dataset(
@@ -148,6 +151,10 @@ def verify_dataset(
         If `folder` holds no dataset.
     SourceError
         If the source cannot be read.
+    SettingError
+        If `workers` is out of range.
+    GalaxyZooError
+        If a worker process was killed.
 
     Examples
     --------
@@ -155,6 +162,7 @@ def verify_dataset(
     >>> verify_dataset("data/demo", src="demo").findings
     ()
     """
+    require_setting(workers >= 1, "workers", workers, "at least 1")
     folder = local_path(folder)
     src, solutions = (None if path is None else local_path(path) for path in (src, solutions))
     if not (folder / dataset.MANIFEST).is_file():

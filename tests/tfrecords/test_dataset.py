@@ -31,7 +31,7 @@ def _examples(opened: Dataset, split: str) -> list[schema.Example]:
 
 
 def _sliced(galaxy: dict[str, np.ndarray]) -> np.ndarray:
-    """The crop of 32 x 32 pixels, sliced as the README describes for TFDS."""
+    """The crop of 32 x 32 pixels, sliced as docs/formats.md describes for TFDS."""
     row, column = galaxy["crop_offset"]
     return galaxy["image"][row : row + 32, column : column + 32]
 

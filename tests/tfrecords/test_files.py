@@ -12,6 +12,8 @@ import pytest
 from tfrecords import files
 from tfrecords.errors import ConfigError, one_line
 
+NEEDS_FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+
 
 class Killed(BaseException):
     """Like KeyboardInterrupt: not an Exception."""
@@ -152,6 +154,7 @@ def test_a_folder_named_like_the_beginning_of_an_address_can_be_reached(
     assert files.local_path("./gs:/bucket") == files.local_path(Path("gs:/bucket")) == Path("gs:/bucket")
 
 
+@NEEDS_FULL
 def test_a_full_disk_is_told_with_the_file_and_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "shard"
     # A Linux device on which every write fails as on a full disk; the error names no file.
@@ -165,6 +168,7 @@ def test_a_full_disk_is_told_with_the_file_and_the_way_out(tmp_path: Path) -> No
     assert not path.exists()
 
 
+@NEEDS_FULL
 @pytest.mark.parametrize("size", [10, 5_000_000])
 def test_a_disk_that_is_full_before_the_last_bytes_are_out_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int

@@ -30,7 +30,7 @@ def _shown(name: str, value: Any) -> Any:
 def write_card(run: Run, metrics: dict[str, Any] | None, evaluations: Sequence[tuple[Record, dict[str, Any]]]) -> None:
     """Write README.md into the run folder: data, recipe, metrics of the test split, limits, credits.
 
-    metrics: the run's own, as in metrics.json; None without a test split. evaluations: later measurements.
+    metrics: the run's own, as in metrics.json; None without a test split. evaluations: later ones, of other splits or datasets.
     """
     import jinja2
 

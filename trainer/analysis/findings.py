@@ -55,7 +55,7 @@ def ladder(evaluation: Evaluation) -> Chart:
         f"Ladder of scores: RMSE {content['rmse']:.4f}, better than {' and '.join(beaten) or 'none of the baselines'}",
         "Root mean squared error over all galaxies and columns, the challenge's measure, with its 95 % interval from 1,000 "
         "resamples of the galaxies. Filled bars were measured on the same galaxies. Open bars were published for other test "
-        "sets of real galaxies and serve only for orientation.",
+        "sets of real galaxies and are shown for reference only.",
         lambda width: figures.draw_ladder(width, rungs, _OURS, interval),
         Table(
             ("score", "rmse", "interval_low", "interval_high", "published_for_another_test_set"),

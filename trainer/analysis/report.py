@@ -195,5 +195,5 @@ def write_history_plot(run: Run) -> None:
 
 
 def write_report(evaluation: Evaluation, record: Record) -> None:
-    """Write the report of a measurement; names in figures/ and data/ beside it begin with the split."""
+    """Write the report of an evaluation; names in figures/ and data/ beside it begin with the split."""
     write_page(_page(evaluation), evaluation.run.output, record.report, f"{record.split}-")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrecords.errors import RunError, squeezed
+from tfrecords.errors import RunError, install_extra, squeezed
 from trainer.backends.base import STEPS_IN_FLIGHT, Devices, Hardware, Objective, check_shapes, keeps_average, variables_of
 from trainer.backends.startup import without_native_notes
 
@@ -26,8 +26,8 @@ def find_hardware() -> Hardware:
         raise
     except Exception as error:  # of many kinds, including AssertionError
         raise RunError(
-            f"JAX cannot initialise its devices ({squeezed(error)}): check nvidia-smi and JAX_PLATFORMS, or install with the "
-            "jax-gpu extra"
+            f"JAX cannot initialise its devices ({squeezed(error)}): check nvidia-smi and JAX_PLATFORMS, or run "
+            f"{install_extra('jax-gpu')}"
         ) from error
     gpus = [device for device in devices if device.platform == "gpu"]
     memory = [int((gpu.memory_stats() or {}).get("bytes_limit", 0)) for gpu in gpus]

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from absl import logging
 
-from tfrecords.errors import BUILD_AGAIN, DatasetError, GalaxyZooError, RunError, squeezed
+from tfrecords.errors import BUILD_AGAIN, DatasetError, GalaxyZooError, RunError, install_extra, squeezed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,7 +68,7 @@ def load_backend() -> str:
             import tensorflow as tf
         except (ImportError, ValueError) as error:  # ValueError: KERAS_BACKEND is not a backend of Keras
             raise RunError(
-                f"cannot import Keras or its backend ({error}): install again (for JAX with the extra jax or jax-gpu), "
+                f"cannot import Keras or its backend ({error}): install it again (JAX: {install_extra('jax')}), "
                 "or unset KERAS_BACKEND"
             ) from error
         backend = str(keras.backend.backend())

@@ -88,7 +88,7 @@ def scaling(backbone: str, kind: str) -> tuple[list[float], list[float]]:
 def _stock(layer: Any, synchronized: bool) -> Any:
     """A copy of the layer, or for ConvNeXt's layer scale a stock layer of Keras that does the same.
 
-    synchronized: batch normalization uses the whole batch, although each device gets only a part of it.
+    synchronized: batch normalisation uses the whole batch, although each device gets only a part of it.
     """
     import keras
 

@@ -42,7 +42,7 @@ def architecture(design: Design, precision: str, seed: int = 0, synchronized: bo
     """The keras.Model, its weights not yet set: uint8 (batch, size, size, 3) -> float32 (batch, 37) in 0..1.
 
     `precision`: a Keras dtype policy; the output stays float32 under all of them. `seed`: of the dropout. `synchronized`:
-    batch normalization uses the whole batch, although each device gets only a part of it, see `Devices.splits_batches`. The
+    batch normalisation uses the whole batch, although each device gets only a part of it, see `Devices.splits_batches`. The
     layer named after the pooling outputs the features; the layers before it are the backbone.
     """
     import keras

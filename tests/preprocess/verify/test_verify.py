@@ -225,7 +225,7 @@ def test_files_of_somebody_else_and_an_interrupted_job_are_odd_but_no_errors(out
         (lambda content: content["settings"].update(size=0), "manifest.json"),
         (lambda content: content["settings"].update(examples_per_shard=0), "manifest.json"),
         (lambda content: content["settings"].update(encoding="raw"), TRAIN),
-        (lambda content: content["settings"].update(encoding="gif"), "features.json"),
+        (lambda content: content["settings"].update(encoding="gif"), "manifest.json"),
     ],
 )
 def test_a_manifest_that_was_edited_together_with_its_own_hash_is_found(
