@@ -79,9 +79,10 @@ def train_model(config: TrainConfig, overwrite: bool = False) -> Run:
 
     Examples
     --------
+    >>> import io
     >>> from contextlib import redirect_stdout
     >>> from trainer import TrainConfig, train_model
-    >>> with redirect_stdout(None):  # it prints its progress
+    >>> with redirect_stdout(io.StringIO()):  # it prints its progress
     ...     run = train_model(TrainConfig("data/demo", "runs/first", weights="none", epochs=1))
     >>> [epoch.epoch for epoch in run.history()]
     [1]

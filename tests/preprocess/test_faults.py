@@ -122,14 +122,14 @@ def _has_finished(out: Path, shards: int) -> Ready:
 @pytest.fixture(scope="module")
 def job(command: list[str], survey: Path) -> list[str]:
     """A job of 15 shards, without its --out; enlarging the crops makes it slow enough to be killed."""
-    flags = "--size=600 --encoding=png --examples_per_shard=2 --validation_fraction=0.2 --test_fraction=0.2 --workers=2"
+    flags = "--size=800 --encoding=png --examples_per_shard=2 --validation_fraction=0.2 --test_fraction=0.2 --workers=2"
     return [*command, f"--src={survey}", *flags.split()]
 
 
 @pytest.fixture(scope="module")
 def settings(build_settings: Settings) -> BuildSettings:
     """The settings of `job`."""
-    return build_settings(size=600, examples_per_shard=2)
+    return build_settings(size=800, examples_per_shard=2)
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,7 @@ def test_a_split_that_is_not_alike_is_named(plain_dataset: Dataset, monkeypatch:
     survey = LabelledGalaxies(plain_dataset, ("train", "test"), np.repeat([0, 1], [60, 30]), np.arange(90), votes)
     section = exploring._splits(survey)
     assert section.paragraphs[0].startswith(
-        "More than 4 standard errors from train, which is hardly chance: Class3.1 in test (0.6"
+        "More than 4 standard errors from train, unlikely to be chance: Class3.1 in test (0.6"
     )
     assert section.paragraphs[0].count("Class") == 1
 
