@@ -33,6 +33,7 @@ from tfrecords.integrity import Stamp
 from tfrecords.outputs import NEVER, PRIVATE, Output
 from trainer.history import HISTORY, Epoch, read_history, write_history
 from trainer.network.backbones import BACKBONES, Backbone
+from trainer.sealing import seal, unseal
 
 CONFIG = "config.json"
 MODEL = "model.keras"
@@ -87,20 +88,6 @@ class Record:
 
 # Written by training; every other evaluation has its own folder.
 OWN = Record("test")
-
-
-def sealed(content: Mapping[str, Any]) -> str:
-    """`content` as JSON, with the SHA-256 of the rest of it as "sha256", as in a dataset's manifest."""
-    return to_json({**content, "sha256": hashlib.sha256(to_json(content).encode("utf-8")).hexdigest()})
-
-
-def unsealed(text: str) -> dict[str, Any]:
-    """The content of a text from `sealed`. Raises ValueError, KeyError or TypeError if the text was changed."""
-    content: dict[str, Any] = json.loads(text)
-    if sealed({name: value for name, value in content.items() if name != "sha256"}) != text:
-        raise ValueError("it has changed since it was written")
-    del content["sha256"]
-    return content
 
 
 def _dataset_summary(dataset: Dataset) -> dict[str, Any]:
@@ -236,7 +223,7 @@ class Run:
         with atomic_file(partial / _ARRAYS) as file:
             np.savez(file, allow_pickle=False, **{f"{index:04d}": array for index, array in enumerate(arrays)})
         content = {**asdict(progress), "arrays": sha256_file(partial / _ARRAYS), "run": self._identity()}
-        write_text(partial / _PROGRESS, sealed(content))
+        write_text(partial / _PROGRESS, seal(content))
         partial.rename(final)
         sync_folder(final.parent)
         output.remove([name for name in output.files if name.startswith(f"{CHECKPOINT}/") and name not in listed])
@@ -253,7 +240,7 @@ class Run:
 
     def _read_progress(self, latest: Path) -> dict[str, Any]:
         try:
-            content = unsealed((latest / _PROGRESS).read_text("utf-8"))
+            content = unseal((latest / _PROGRESS).read_text("utf-8"))
             if content["run"] != self._identity():
                 raise ValueError("it belongs to another run")
             return content
@@ -336,7 +323,7 @@ def open_run(folder: str | Path) -> Run:
         text = path.read_text("utf-8")
         if {*json.loads(text)} >= {"settings", "dataset"} and "sha256" not in json.loads(text):
             raise ValueError("it was written by an earlier version of this program")
-        config = unsealed(text)
+        config = unseal(text)
         config["settings"], [config["dataset"][name] for name in ("fingerprint", "crop_fraction", "size", "galaxies", "folder")]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: not the intact {CONFIG} of a run ({error}): restore it, or {hint}") from error
@@ -404,4 +391,4 @@ def create(run: Run) -> None:
         path.unlink()
     # config.json last, because without it the folder is not a run.
     output.remove(sorted(output.files, key=lambda name: (name == CONFIG, name)))
-    output.write({CONFIG: sealed(run.config).encode("utf-8")})
+    output.write({CONFIG: seal(run.config).encode("utf-8")})
