@@ -40,7 +40,7 @@ setup(
     packages=find_packages(include=["tfrecords*", "preprocess*", "trainer*"]),
     package_data={
         "trainer.analysis": ["*.html", "*.md"],
-        "tfrecords": ["py.typed", "*.pyi"],
+        "tfrecords": ["py.typed", "*.pyi", "trees/*.toml"],
         "preprocess": ["py.typed", "*.pyi"],
         "trainer": ["py.typed", "*.pyi"],
     },

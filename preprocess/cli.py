@@ -1,4 +1,4 @@
-"""The command line of `preprocess`: build (the default command), verify and demo."""
+"""The command line of `preprocess`: build (the default command), verify, trees and demo."""
 
 import os
 from pathlib import Path
@@ -45,7 +45,22 @@ def _build_flags(parser: Any) -> None:
         "--solutions",
         type=local_path,
         metavar="FILE",
-        help="table of votes, zipped or not (default: training_solutions_rev1.csv or target_data/targets.csv, found in --src)",
+        help="table of votes, zipped or not (default: training_solutions_rev1.csv or target_data/targets.csv in --src, or its "
+        "CSV file with the columns of a tree)",
+    )
+    add(
+        "--tree",
+        default=None,
+        metavar="NAME|FILE",
+        help="decision tree of the votes: one that `preprocess trees` lists, or a TOML file (default: found by the table's "
+        "columns)",
+    )
+    add(
+        "--votes",
+        default="",
+        metavar="NAME",
+        help="which votes of the table to use, if its tree describes several, such as debiased (default: the first of the tree "
+        "that the table has)",
     )
     add(
         "--limit",
@@ -144,9 +159,11 @@ def _build(args: Any) -> None:
         PlanSettings(args.validation_fraction, args.test_fraction, args.seed, args.examples_per_shard, args.limit or 0),
     )
     bad = BadImages(args.on_bad_image == "skip", args.max_bad_fraction)
-    result = build_dataset(args.src, args.out, settings, args.solutions, args.workers, args.overwrite, bad, args.dask)
+    result = build_dataset(
+        args.src, args.out, settings, args.solutions, args.workers, args.overwrite, bad, args.dask, args.tree, args.votes
+    )
     dataset = result.dataset
-    say(f"{dataset.folder}: {'already complete, nothing to do' if result.already_complete else 'complete'}")
+    say(f"{dataset.folder}: {'already complete, nothing to do' if result.already_complete else 'complete'}{_votes_in(dataset)}")
     for split in SPLITS:
         shards = [shard for shard in dataset.shards if shard.split == split]
         if shards:
@@ -168,6 +185,29 @@ def _build(args: Any) -> None:
         split = next(split for split in reversed(SPLITS) if dataset.galaxies(split))
         predict = f"trainer predict --run RUN --tfrecords {folder} --split {split} --out FILE.csv"
         say(f"split train is empty, so there is nothing to train on; to predict split {split}: {predict}")
+
+
+def _votes_in(dataset: Any) -> str:
+    """Which votes the dataset holds, for the end of a sentence; empty without any."""
+    layout = dataset.settings.get("votes", "")
+    return f", votes of tree {dataset.tree.name} ({layout})" if layout else ""
+
+
+def _trees_flags(parser: Any) -> None:
+    add = parser.add_argument_group("data").add_argument
+    add("name", nargs="?", default=None, metavar="NAME|FILE", help="tree to draw, ours or a TOML file (default: list ours)")
+
+
+def _trees(args: Any) -> None:
+    from tfrecords.tree import drawing
+    from tfrecords.treefile import builtin_names, builtin_tree, find_tree
+
+    if args.name is not None:
+        say(drawing(find_tree(args.name)))
+        return
+    for name in builtin_names():
+        tree = builtin_tree(name)
+        say(f"{name:<10}{len(tree.questions):>3} questions {len(tree.columns):>3} answers  {tree.title}; id {tree.id}")
 
 
 def _verify_flags(parser: Any) -> None:
@@ -211,13 +251,19 @@ def _demo_flags(parser: Any) -> None:
         help=f"number of galaxies with votes; a tenth as many are added without votes {_DEFAULT}",
     )
     add("--seed", type=int, default=0, metavar="N", help=f"seed of the galaxies and their votes {_DEFAULT}")
+    add(
+        "--tree",
+        default="kaggle",
+        metavar="NAME",
+        help=f"survey whose questions the volunteers answer, one that `preprocess trees` lists {_DEFAULT}",
+    )
     _workers_flag(parser.add_argument_group("speed"))
 
 
 def _demo(args: Any) -> None:
     from preprocess.demo import make_demo
 
-    make_demo(args.out, args.galaxies, args.seed, args.workers)
+    make_demo(args.out, args.galaxies, args.seed, args.workers, args.tree)
     say(f"{args.out}: {args.galaxies:,} synthetic galaxies with votes, {args.galaxies // 10:,} without")
     dataset, run = (shell_word(Path(parent) / args.out.resolve().name) for parent in ("data", "runs"))
     say(f"next: preprocess --src {shell_word(args.out)} --out {dataset} --size {_DEMO_SIZE}")
@@ -237,8 +283,14 @@ COMMANDS = {
         _verify,
         f"preprocess verify --tfrecords {_DATASET} --src kaggle",
     ),
+    "trees": Command(
+        "List the decision trees of surveys, or draw one as text.",
+        _trees_flags,
+        _trees,
+        "preprocess trees decals5",
+    ),
     "demo": Command(
-        "Draw synthetic galaxies in Kaggle's layout, to try everything without a download.",
+        "Draw synthetic galaxies and votes in a survey's layout, to try everything without a download.",
         _demo_flags,
         _demo,
         "preprocess demo --out demo",

@@ -1,39 +1,61 @@
-"""A small synthetic survey in Kaggle's layout: galaxies, and the votes that volunteers might have given.
+"""A small synthetic survey in the layout of a real one: galaxies, and the votes that volunteers might have given.
 
-The votes follow from how a galaxy was drawn: its parameters give the probability of each answer to every question of the
-decision tree. Some forty volunteers then answer at random, each led through the tree by their own answers.
+Galaxies of random types are drawn by `synthetic`; `volunteers` then answer the questions of the survey's decision tree. Images
+and tables have the names that they have in the survey.
 """
 
 import contextlib
 import multiprocessing
 import os
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from preprocess.engines import guard_worker, starting_workers, worker_killed
 from preprocess.synthetic import Galaxy, draw_cutout
+from preprocess.volunteers import Answers, draw_answers, refuse_unanswerable
 from tfrecords.errors import ConfigError, SettingError, require_setting
 from tfrecords.files import local_path, partial_path, sync_folder, write_text
 from tfrecords.progress import progress_bar
-from tfrecords.taxonomy import COLUMNS, QUESTIONS
+from tfrecords.tree import Tree
+from tfrecords.treefile import KAGGLE, find_tree
 
-TRAINING, TEST, SOLUTIONS = "images_training_rev1", "images_test_rev1", "training_solutions_rev1.csv"
+FOLDERS = ("images", "images_without_votes")
+KAGGLE_FOLDERS = ("images_training_rev1", "images_test_rev1")
 JPEG_QUALITY = 75  # that of the real cutouts, by their quantisation tables
 IDS = 900_000  # with six digits
 
 
-def draw_galaxy(generator: np.random.Generator) -> Galaxy:
-    """A galaxy of a random type: 29 % smooth, 19 % edge-on, 25 % spiral, 16 % barred, the rest odd or not a galaxy."""
+@dataclass(frozen=True)
+class Mix:
+    """The galaxies of a survey. shares: of each type in KINDS; bar, disturbance: the least of barred and disturbed galaxies."""
+
+    shares: tuple[float, ...]
+    bar: float
+    disturbance: float
+
+
+KINDS = ("smooth", "edge-on", "spiral", "barred", "ring", "irregular", "disturbed", "merger", "arc", "star", "trail")
+PLAIN = Mix((0.29, 0.19, 0.25, 0.16, 0.025, 0.02, 0.02, 0.02, 0.005, 0.015, 0.005), bar=0.6, disturbance=0.7)
+# For surveys that ask every volunteer about mergers, and tell weak from strong: enough of each to learn from.
+FINE = Mix((0.44, 0.11, 0.17, 0.13, 0.01, 0.03, 0.04, 0.04, 0.005, 0.015, 0.01), bar=0.3, disturbance=0.3)
+
+
+def mix_of(tree: Tree) -> Mix:
+    """The galaxies of a tree's survey: FINE if it asks about merging, else PLAIN."""
+    return FINE if any("merging" in question.title for question in tree.questions) else PLAIN
+
+
+def draw_galaxy(generator: np.random.Generator, mix: Mix = PLAIN) -> Galaxy:
+    """A galaxy of a random type. PLAIN: 29 % smooth, 19 % edge-on, 25 % spiral, 16 % barred, the rest odd or not a galaxy."""
     uniform = generator.uniform
-    kinds = ("smooth", "edge-on", "spiral", "barred", "ring", "irregular", "disturbed", "merger", "arc", "star", "trail")
-    shares = (0.29, 0.19, 0.25, 0.16, 0.025, 0.02, 0.02, 0.02, 0.005, 0.015, 0.005)
-    kind = generator.choice(kinds, p=shares)
+    kind = generator.choice(KINDS, p=mix.shares)
     turn = uniform(0, 180)
     if kind == "star":
         return Galaxy("star", 6.0, 1.0, turn, generator.uniform(50, 200), uniform(-0.2, 1.2))
@@ -87,71 +109,11 @@ def draw_galaxy(generator: np.random.Generator) -> Galaxy:
         pitch=float(generator.choice((uniform(7, 12), uniform(15, 23), uniform(28, 40)), p=(0.3, 0.4, 0.3))),
         arm_contrast=uniform(0.45, 1) if spiral else 0.0,
         fuzziness=uniform(0, 0.3) if grand else uniform(0.6, 1),
-        bar=uniform(0.6, 1) if barred else 0.0,
+        bar=uniform(mix.bar, 1) if barred else 0.0,
         ring=uniform(0.7, 1) if kind == "ring" else 0.0,
-        disturbance=uniform(0.7, 1) if kind == "disturbed" else 0.0,
+        disturbance=uniform(mix.disturbance, 1) if kind == "disturbed" else 0.0,
         clumps=uniform(0.7, 1) if kind == "irregular" else 0.0,
     )
-
-
-def _logistic(x: float) -> float:
-    return float(1 / (1 + np.exp(-x)))
-
-
-def _near(value: float, centres: Sequence[float] | np.ndarray, width: float) -> np.ndarray:
-    """Probabilities of answers on a scale: the closer `value` is to the centre of an answer, the likelier the answer."""
-    closeness = np.exp(-0.5 * ((value - np.asarray(centres)) / width) ** 2) + 1e-3
-    return closeness / closeness.sum()
-
-
-def _yes_no(yes: float) -> np.ndarray:
-    return np.array([yes, 1 - yes])
-
-
-def answer_probabilities(galaxy: Galaxy) -> tuple[np.ndarray, ...]:
-    """The probability of each answer by a volunteer who is asked: one array per question, each adding up to 1."""
-    g = galaxy
-    no_galaxy = 0.92 if g.kind in ("star", "trail") else 0.012
-    edge_on = g.kind == "edge-on"
-    spiral = g.arm_contrast if g.arms else 0.0
-    structure = max(0.9 * edge_on, spiral, g.bar, 0.9 * g.ring, 0.9 * g.clumps, 0.5 * g.disturbance, 0.35 * g.companion)
-    featured = (1 - no_galaxy) * _logistic(7 * (structure - 0.42))
-    odd = {  # ring, lens or arc, disturbed, irregular, other, merger, dust lane
-        "ring": g.ring, "arc": g.arc, "disturbed": g.disturbance, "irregular": g.clumps, "other": 0.15,
-        "merger": g.companion, "dust": (0.6 if edge_on else 0.9) * g.dust,
-    }  # fmt: skip
-    oddness = np.array([*odd.values()]) ** 2 + 0.01
-    flat = 0.97 if edge_on else _logistic(22 * (0.34 - g.axis_ratio))
-    countable = _near(g.arms or 2, (1, 2, 3, 4, 5.5), 0.45)
-    lost = np.clip(0.08 + 0.75 * g.fuzziness + 0.3 * (0.8 - g.arm_contrast), 0, 0.95) if g.arms else 0.6
-    has_bulge = 1 - np.exp(-g.bulge / 0.07) if edge_on else 0.9
-    boxy = 0.05 + 0.6 * g.boxiness
-    return (
-        np.array([1 - no_galaxy - featured, featured, no_galaxy]),
-        _yes_no(flat),
-        _yes_no(0.96 * _logistic(9 * (g.bar - 0.38)) + 0.02),
-        _yes_no(0.97 * _logistic(9 * (spiral - 0.28)) + 0.01),
-        _near(np.sqrt(g.bulge), (0.0, 0.28, 0.48, 0.72), 0.085),
-        _yes_no(0.95 * _logistic(8 * (max(value for name, value in odd.items() if name != "other") - 0.55)) + 0.03),
-        _near(g.axis_ratio, (0.95, 0.64, 0.3), 0.11),
-        oddness / oddness.sum(),
-        np.array([has_bulge * (1 - boxy), has_bulge * boxy, 1 - has_bulge]),
-        _near(np.log(g.pitch), np.log((9.5, 18.5, 33.5)), 0.22),
-        np.append(countable * (1 - lost), lost),
-    )
-
-
-def draw_votes(galaxy: Galaxy, generator: np.random.Generator) -> np.ndarray:
-    """Draw the vote fractions of 36 to 50 volunteers: float64 (37,), cumulative along the decision tree.
-
-    A question is put to those whose answer leads to it; a column is the count of its answer over all volunteers.
-    """
-    volunteers = int(generator.integers(36, 51))
-    counts = np.zeros(len(COLUMNS), np.int64)
-    for question, probabilities in zip(QUESTIONS, answer_probabilities(galaxy), strict=True):
-        asked = volunteers if question.parent is None else counts[question.parent]
-        counts[question.columns] = generator.multinomial(asked, probabilities)
-    return counts / volunteers
 
 
 @dataclass(frozen=True)
@@ -164,24 +126,25 @@ class CutoutTask:
     index: int
 
 
-def _draw(task: CutoutTask) -> np.ndarray:
-    """Write the image of a task, and return its votes."""
+def _draw(task: CutoutTask, tree: Tree) -> Answers:
+    """Write the image of a task, and return the answers to it."""
     generator = np.random.default_rng([task.seed, task.stream, task.index])
-    galaxy = draw_galaxy(generator)
-    votes = draw_votes(galaxy, generator)
+    galaxy = draw_galaxy(generator, mix_of(tree))
+    answers = draw_answers(galaxy, tree, generator)
     draw_cutout(galaxy, generator).save(task.path, quality=JPEG_QUALITY)
-    return votes
+    return answers
 
 
-def _draw_all(tasks: Sequence[CutoutTask], workers: int) -> Generator[np.ndarray, None, None]:
-    """Yield the votes of each task, in order, while `workers` processes draw the images (this process if 1)."""
+def _draw_all(tasks: Sequence[CutoutTask], tree: Tree, workers: int) -> Generator[Answers, None, None]:
+    """Yield the answers to each task, in order, while `workers` processes draw the images (this process if 1)."""
+    draw = partial(_draw, tree=tree)
     if workers == 1:
-        yield from map(_draw, tasks)
+        yield from map(draw, tasks)
         return
     executor = ProcessPoolExecutor(min(workers, len(tasks)), multiprocessing.get_context("spawn"), guard_worker)
     try:
         with starting_workers():
-            drawn = executor.map(_draw, tasks, chunksize=4)
+            drawn = executor.map(draw, tasks, chunksize=4)
         yield from drawn
     except BrokenProcessPool as error:
         raise worker_killed() from error
@@ -196,29 +159,102 @@ def _check(out: Path, galaxies: int) -> None:
         raise SettingError(f"--galaxies {galaxies}: the demo draws 1 to {IDS // 2:,} galaxies: choose a number in this range")
 
 
-def make_demo(out: str | Path, galaxies: int = 600, seed: int = 0, workers: int = 1) -> None:
-    """Draw a synthetic survey in Kaggle's layout, to try everything without a download.
+@dataclass(frozen=True)
+class Name:
+    """What a survey calls a galaxy. id: in its table; image: path of its image in a folder, without a suffix; file: the name of
+    the image in the table that maps ids to files."""
 
-    The bytes depend on `galaxies` and `seed` alone, and a larger survey contains every image of a smaller one. The folder
-    appears when the survey is complete.
+    id: str
+    image: str
+    file: str
+
+
+def name_galaxy(number: int, tree: Tree) -> Name:
+    """The name of a galaxy in a tree's survey, from its number, 100,000 to 999,999: other numbers have other names.
+
+    Named by position (J100403.94+182735.8, in folder J100), by the 18 digits of SDSS, by tile and object, or by the number.
+    """
+    plain = str(number)
+    if tree.files:
+        return Name(str(587_722_000_000_000_000 + 270_000_011 * number), plain, plain)
+    if tree.id == "iauname":
+        ticks = (number - 100_000) * 8_640_000 // IDS  # hundredths of a second of right ascension, 9.6 apart
+        tenths = number * 7_919 % 1_800_000 - 648_000  # tenths of a second of arc of declination, -18 to +32 degrees
+        (hours, minutes), seconds = divmod(ticks // 6_000, 60), ticks % 6_000
+        (degrees, arcminutes), arcseconds = divmod(abs(tenths) // 600, 60), abs(tenths) % 600
+        ascension = f"J{hours:02}{minutes:02}{seconds // 100:02}.{seconds % 100:02}"
+        declination = f"{'-' if tenths < 0 else '+'}{degrees:02}{arcminutes:02}{arcseconds // 10:02}.{arcseconds % 10}"
+        return Name(f"{ascension}{declination}", f"{ascension[:4]}/{ascension}{declination}", "")
+    if tree.id in ("id_str", "dr8_id"):
+        tile = 300_000 + number * 7_919 % 500
+        return Name(f"{tile}_{number}", f"{tile}/{tile}_{number}", "")
+    return Name(plain, plain, "")
+
+
+def _table_name(tree: Tree) -> str:
+    """The usual name of a survey's table; never one outside the folder."""
+    usual = next((PurePosixPath(table) for table in tree.tables if table.endswith(".csv")), PurePosixPath("votes.csv"))
+    return usual.name if usual.is_absolute() or ".." in usual.parts else str(usual)
+
+
+def votes_table(answers: Mapping[str, Answers], tree: Tree) -> str:
+    """The answers to galaxies, by id, as the survey's table holds them: text of a CSV file in the first layout of its tree."""
+    layout = tree.layouts[0]
+    kept = [place for place, column in enumerate(tree.columns) if column not in tree.rest]
+    header = [tree.id or "id", *(f"{tree.columns[place]}{layout.suffix}" for place in kept)]
+    if layout.total:
+        header += [f"{question.key}{layout.total}" for question in tree.questions]
+    lines = [",".join(header)]
+    for galaxy in sorted(answers):
+        votes = answers[galaxy]
+        if layout.kind == "counts":
+            cells = [str(votes.counts[place]) for place in kept]
+        else:
+            fractions = votes.votes(tree) if layout.kind == "cumulative" else votes.shares(tree)
+            cells = [f"{fractions[place]:.9f}" for place in kept]
+        lines.append(",".join([galaxy, *cells, *(map(str, votes.asked) if layout.total else ())]))
+    return "\n".join(lines) + "\n"
+
+
+def _write_tables(folder: Path, tree: Tree, names: Sequence[Name], answers: Mapping[str, Answers]) -> None:
+    """Write the table of votes, and the one that maps ids to files if the survey has one."""
+    table = folder / _table_name(tree)
+    table.parent.mkdir(parents=True, exist_ok=True)
+    write_text(table, votes_table(answers, tree))
+    if tree.files:
+        rows = sorted(f"{name.id},{name.file}" for name in names)
+        write_text(
+            folder / PurePosixPath(tree.files.table).name, "\n".join([f"{tree.files.id},{tree.files.file}", *rows]) + "\n"
+        )
+
+
+def make_demo(out: str | Path, galaxies: int = 600, seed: int = 0, workers: int = 1, tree: str | Path | Tree = KAGGLE) -> None:
+    """Draw a synthetic survey in the layout of a real one, Kaggle's by default, to try everything without a download.
+
+    The bytes depend on `galaxies`, `seed` and `tree` alone, and a larger survey contains every image of a smaller one.
+    The folder appears when the survey is complete.
 
     Parameters
     ----------
     out : str or Path
-        Folder to create: images of 424 x 424 pixels and `training_solutions_rev1.csv`.
+        Folder to create: images of 424 x 424 pixels and the table of votes.
     galaxies : int
         Number of galaxies with votes; a tenth as many are drawn without.
     seed : int
         Seed of the drawing.
     workers : int
         Number of processes. With several, call this below `if __name__ == "__main__":`.
+    tree : str, Path or Tree
+        Decision tree of the survey: one of ours by name, or a TOML file.
 
     Raises
     ------
     ConfigError
         If `out` is not empty.
     SettingError
-        If `galaxies` or `workers` is out of range.
+        If `galaxies` or `workers` is out of range, or the tree asks about something that is not drawn.
+    TreeError
+        If there is no such tree.
     GalaxyZooError
         If a worker process was killed.
 
@@ -228,29 +264,33 @@ def make_demo(out: str | Path, galaxies: int = 600, seed: int = 0, workers: int 
     >>> make_demo("small-demo", galaxies=10)
     """
     require_setting(workers >= 1, "workers", workers, "at least 1")
+    tree = tree if isinstance(tree, Tree) else find_tree(tree)
+    refuse_unanswerable(tree)
     out = local_path(out).resolve()
     _check(out, galaxies)
-    ids = np.random.default_rng([seed % 2**64]).permutation(IDS) + 100_000
+    numbers = np.random.default_rng([seed % 2**64]).permutation(IDS) + 100_000
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_path(out)
+    partial_out = partial_path(out)
+    folders = KAGGLE_FOLDERS if tree.name == KAGGLE else FOLDERS
     tasks: list[CutoutTask] = []
-    for stream, (folder, chosen) in enumerate(((TRAINING, ids[:galaxies]), (TEST, ids[::-1][: galaxies // 10]))):
+    names: list[Name] = []
+    for stream, (folder, chosen) in enumerate(zip(folders, (numbers[:galaxies], numbers[::-1][: galaxies // 10]), strict=True)):
+        names += (named := [name_galaxy(number, tree) for number in chosen.tolist()])
         tasks += [
-            CutoutTask(partial / folder / f"{galaxy_id}.jpg", seed % 2**64, stream, index)
-            for index, galaxy_id in enumerate(chosen.tolist())
+            CutoutTask(partial_out / folder / f"{name.image}.jpg", seed % 2**64, stream, index)
+            for index, name in enumerate(named)
         ]
-    partial.mkdir()
+    partial_out.mkdir()
     try:
-        for folder in (TRAINING, TEST):
-            (partial / folder).mkdir()
+        for parent in {*(partial_out / folder for folder in folders), *(task.path.parent for task in tasks)}:
+            parent.mkdir(parents=True, exist_ok=True)
         # Closed before a failure removes the folder: a worker still drawing would leave an image behind.
-        with contextlib.closing(_draw_all(tasks, workers)) as drawn:
+        with contextlib.closing(_draw_all(tasks, tree, workers)) as drawn:
             bar = progress_bar(len(tasks), "drawing galaxies", "galaxies", iterable=drawn)
-            votes = dict(zip(ids[:galaxies].tolist(), list(bar), strict=False))  # the rest have no votes
-        rows = [",".join([str(galaxy_id), *(f"{vote:.9f}" for vote in votes[galaxy_id])]) for galaxy_id in sorted(votes)]
-        write_text(partial / SOLUTIONS, "\n".join([",".join(["GalaxyID", *COLUMNS]), *rows]) + "\n")
-        os.replace(partial, out)
+            answers = dict(zip([name.id for name in names[:galaxies]], list(bar), strict=False))  # the rest have no votes
+        _write_tables(partial_out, tree, names, answers)
+        os.replace(partial_out, out)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial_out, ignore_errors=True)
         raise
     sync_folder(out.parent)

@@ -24,6 +24,8 @@ from tfrecords.images import CropSettings, require_codec
 from tfrecords.integrity import check_shards
 from tfrecords.progress import progress_bar
 from tfrecords.text import cell
+from tfrecords.tree import Tree
+from tfrecords.treefile import find_tree
 
 log = logging.getLogger("preprocess")
 
@@ -109,7 +111,8 @@ def _changed(images: Listing, shard: ShardPlan, receipt: Receipt, same_place: bo
 
 def _task(shard: ShardPlan, survey: Survey, folder: Path, work: Path, crop: CropSettings, skip_bad: bool) -> ShardTask:
     images = survey.images.part(shard.rows)
-    return ShardTask(shard.name, shard.split, images, survey.votes.of(images.galaxy_id), folder, work, crop, skip_bad)
+    targets, asked = survey.votes.of(images.galaxy_id)
+    return ShardTask(shard.name, shard.split, images, targets, asked, folder, work, crop, skip_bad)
 
 
 def _too_many(rejected: list[Rejected], total: int, bad: BadImages) -> None:
@@ -202,15 +205,17 @@ def _commit(
         [dataset.REJECTED_HEADER, *((entry.galaxy_id, cell(entry.path), cell(entry.reason)) for entry in rejected)],
         unfinished,
     )
-    names = [dataset.REJECTED, dataset.FEATURES, dataset.DATASET_INFO]
+    names = [dataset.REJECTED, dataset.TREE, dataset.FEATURES, dataset.DATASET_INFO]
+    tree, asked = survey.votes.tree, survey.votes.asked is not None
     images = survey.images
     if len(named := np.sort(rows)[images.named[np.sort(rows)] == 1]):
         names.append(dataset.NAMES)
         lines = ((images.galaxy_id[row], cell(images.path(row))) for row in named)
         _write_csv(folder / dataset.NAMES, itertools.chain([dataset.NAMES_HEADER], lines), unfinished)
     shape = shapes.pop() if len(shapes) == 1 else None
-    write_text(folder / dataset.FEATURES, dataset.features_json(job["settings"]["encoding"], shape), unfinished)
-    write_text(folder / dataset.DATASET_INFO, dataset.dataset_info_json(written), unfinished)
+    write_text(folder / dataset.TREE, tree.text, unfinished)
+    write_text(folder / dataset.FEATURES, dataset.features_json(job["settings"]["encoding"], shape, tree, asked), unfinished)
+    write_text(folder / dataset.DATASET_INFO, dataset.dataset_info_json(written, tree), unfinished)
     source = {
         **job["source"],
         "fingerprint": surveys.fingerprint(job["source"]["listing"], crcs),
@@ -232,6 +237,8 @@ def build_dataset(
     overwrite: bool = False,
     bad: BadImages = BadImages(),
     dask: str = "",
+    tree: str | Path | Tree | None = None,
+    votes: str = "",
 ) -> Result:
     """Build a dataset from a survey's images and votes, or resume an interrupted build.
 
@@ -255,6 +262,11 @@ def build_dataset(
         What to do with images that cannot be read.
     dask : str
         Address of a Dask cluster whose workers see the same files, in place of `workers`.
+    tree : str, Path or Tree, optional
+        Decision tree of the votes: the name of one of ours, a TOML file, or from `tfrecords.find_tree`. By default it is found
+        by the columns of the table.
+    votes : str
+        Which votes of the table to use, if its tree describes several, such as "debiased". By default the first that are there.
 
     Returns
     -------
@@ -271,6 +283,8 @@ def build_dataset(
         If the finished dataset in `out` is damaged.
     SettingError
         If a setting is out of range.
+    TreeError
+        If `tree` is not a decision tree.
     GalaxyZooError
         If a worker process was killed.
 
@@ -285,6 +299,7 @@ def build_dataset(
     require_codec(settings.crop.encoding)
     src, out = local_path(src), local_path(out)
     solutions_file = None if solutions_file is None else local_path(solutions_file)
+    tree = find_tree(tree) if isinstance(tree, (str, Path)) else tree
     if dask:
         require_dask(dask)
         src, out = src.resolve(), out.resolve()  # workers on other machines have another current folder
@@ -295,9 +310,9 @@ def build_dataset(
         return run_local(write_shard, tasks, workers, on_images)
 
     with state.locked_job(out) as work:
-        survey = surveys.survey_of(src, work, solutions_file)
+        survey = surveys.survey_of(src, work, solutions_file, tree, votes)
         job = {
-            "settings": settings.flat(),
+            "settings": {**settings.flat(), "tree": survey.tree_name, "votes": survey.votes.layout},
             "source": surveys.summarise(survey),
             "tool": versions.tool(),
             "path": str(src.resolve()),

@@ -21,7 +21,8 @@ from tfrecords.images import CropSettings, store
 class ShardTask:
     """Everything that a worker needs to write one shard.
 
-    `images`: in the order in which they are written; `targets`: float32 (images, 37), NaN without votes;
+    `images`: in the order in which they are written; `targets`: float32 (images, answers), NaN without votes;
+    `asked`: float32 (images, questions), 0 without votes, or None if the table has no counts;
     `folder`: folder of the finished shard; `work`: folder of the unfinished one, on the same file system;
     `skip_bad`: omit unreadable images and list them, else stop at the first.
     """
@@ -30,6 +31,7 @@ class ShardTask:
     split: str
     images: Listing
     targets: np.ndarray
+    asked: np.ndarray | None
     folder: Path
     work: Path
     crop: CropSettings
@@ -99,7 +101,8 @@ def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
                     ) from error
                 rejected.append(Rejected(galaxy_id, task.images.path(row), str(error)))
             else:
-                example = schema.Example(galaxy_id, stored.data, stored.offset, targets)
+                asked = None if task.asked is None else task.asked[row]
+                example = schema.Example(galaxy_id, stored.data, stored.offset, targets, asked)
                 record = framing.frame(schema.serialize(example))
                 file.write(record)
                 digest.update(record)

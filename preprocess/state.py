@@ -28,7 +28,7 @@ _FILES = "files.json"
 _RECEIPTS = "receipts"
 _UNFINISHED = "unfinished-"
 # In the order in which they are written; the last two make the folder a dataset.
-METADATA = (dataset.REJECTED, dataset.NAMES, dataset.FEATURES, dataset.DATASET_INFO, dataset.MANIFEST)
+METADATA = (dataset.REJECTED, dataset.NAMES, dataset.TREE, dataset.FEATURES, dataset.DATASET_INFO, dataset.MANIFEST)
 _SHARD = re.compile(rf"{dataset.NAME}-[a-z]+\.tfrecord-\d+-of-\d+")
 # The names in the work folder, including those of copied zips and unfinished files.
 _KNOWN = re.compile(rf"{re.escape(_JOB)}|{re.escape(_FILES)}|{_RECEIPTS}|{_UNFINISHED}.*|inner-.*|\..*\.partial")
@@ -103,13 +103,24 @@ def begun(work: Path) -> dict[str, Any] | None:
     return job
 
 
+# Of jobs that were begun before trees were data.
+_BEFORE = {"tree": "kaggle", "votes": "cumulative"}
+
+
+def _of(job: dict[str, Any], part: str, name: str, other: dict[str, Any]) -> Any:
+    """A value of a job; for a job that lacks it, the value that it had before it could be chosen."""
+    if part == "settings" and name in _BEFORE and name not in job[part]:
+        return _BEFORE[name] if other["source"].get("votes") else other[part].get(name)
+    return job[part].get(name)
+
+
 def difference_of_jobs(before: dict[str, Any], now: dict[str, Any], parts: tuple[str, ...] = ("settings", "tool")) -> str:
     """The differences between two jobs in these parts and the source, in words; empty if there are none."""
     changed = [
-        f"{name} was {before[part].get(name)}, now {now[part].get(name)}"
+        f"{name} was {_of(before, part, name, now)}, now {now[part].get(name)}"
         for part in parts
         for name in sorted({*before[part], *now[part]})
-        if before[part].get(name) != now[part].get(name)
+        if _of(before, part, name, now) != now[part].get(name)
     ]
     if before["source"].get("listing") != now["source"]["listing"]:
         counts = [

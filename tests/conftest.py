@@ -14,7 +14,8 @@ from preprocess.job import BuildSettings, build_dataset
 from preprocess.plan import PlanSettings
 from tfrecords.dataset import Dataset
 from tfrecords.images import CropSettings
-from tfrecords.taxonomy import COLUMNS, QUESTIONS
+from tfrecords.tree import Tree
+from tfrecords.treefile import builtin_tree
 
 # No deadline: a shared machine may be slow. The same examples every time: a failure can be reproduced.
 hypothesis_settings.register_profile("galaxy_zoo", deadline=None, derandomize=True, database=None)
@@ -58,14 +59,26 @@ def imagenet_weights() -> Path:
     return _shared("weights/vgg16_imagenet_notop.weights.h5")
 
 
-def random_votes(galaxies: int, generator: np.random.Generator) -> np.ndarray:
-    """Votes that obey the decision tree, float64 (galaxies, 37), rounded to 9 decimals as Kaggle's are."""
-    votes = np.zeros((galaxies, len(COLUMNS)))
-    for question in QUESTIONS:
+def random_votes(galaxies: int, generator: np.random.Generator, tree: Tree | None = None) -> np.ndarray:
+    """Votes that obey a tree (None: Kaggle's), float64 (galaxies, n), rounded to 9 decimals as Kaggle's are."""
+    tree = tree or builtin_tree()
+    votes = np.zeros((galaxies, len(tree.columns)))
+    for question in tree.questions:
         answers = generator.dirichlet(np.ones(question.stop - question.start), galaxies)
-        asked = np.ones(galaxies) if question.parent is None else votes[:, question.parent]
-        votes[:, question.columns] = answers * asked[:, None]
+        votes[:, question.columns] = answers * tree.reached(votes, question)[:, None]
     return votes.round(9)
+
+
+def random_counts(galaxies: int, generator: np.random.Generator, tree: Tree, volunteers: int = 40) -> np.ndarray:
+    """Volunteers who gave each answer, int64 (galaxies, n): 1 to `volunteers`, who answer all that they are asked."""
+    counts = np.zeros((galaxies, len(tree.columns)), np.int64)
+    everyone = generator.integers(1, volunteers + 1, galaxies)
+    for question in tree.questions:
+        shares = generator.dirichlet(np.ones(question.stop - question.start), galaxies)
+        counts[:, question.columns] = generator.multinomial(
+            tree.reached(counts, question) if question.parents else everyone, shares
+        )
+    return counts
 
 
 def galaxy_image(generator: np.random.Generator, side: int) -> Image.Image:
@@ -83,7 +96,7 @@ def galaxy_image(generator: np.random.Generator, side: int) -> Image.Image:
 def write_votes(path: Path, galaxy_ids: list[int], votes: np.ndarray) -> None:
     """Write a table of votes in Kaggle's format: GalaxyID and the 37 columns, one row per galaxy."""
     rows = [",".join([str(galaxy_id), *map(repr, row)]) for galaxy_id, row in zip(galaxy_ids, votes.tolist(), strict=True)]
-    path.write_text("\n".join([",".join(["GalaxyID", *COLUMNS]), *rows]) + "\n")
+    path.write_text("\n".join([",".join(["GalaxyID", *builtin_tree().columns]), *rows]) + "\n")
 
 
 @pytest.fixture(scope="session")

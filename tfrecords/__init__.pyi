@@ -8,5 +8,9 @@ from .errors import RecordError as RecordError
 from .errors import RunError as RunError
 from .errors import SettingError as SettingError
 from .errors import SourceError as SourceError
+from .errors import TreeError as TreeError
+from .tree import Question as Question
+from .tree import Tree as Tree
+from .treefile import find_tree as find_tree
 
 __version__: str

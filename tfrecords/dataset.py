@@ -3,6 +3,7 @@
     dataset_info.json  features.json                        metadata for tensorflow-datasets
     galaxy_zoo-train.tfrecord-00000-of-00024 ...            shards of train, validation, test, unlabelled
     manifest.json                                           settings, source, checksums: for this project
+    tree.toml                                               the decision tree that the targets follow
     rejected.csv                                            galaxy_id, source path, reason
     names.csv                                               galaxy_id, name: only if some names were not numbers
 
@@ -16,14 +17,15 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfrecords.errors import BUILD_AGAIN, DatasetError
+from tfrecords.errors import BUILD_AGAIN, DatasetError, TreeError
 from tfrecords.files import local_path, sha256_file
-from tfrecords.taxonomy import COLUMNS
 from tfrecords.text import from_cell
+from tfrecords.tree import Tree
+from tfrecords.treefile import KAGGLE, builtin_tree, parse_tree
 
 NAME = "galaxy_zoo"
 VERSION = "1.0.0"
@@ -33,15 +35,10 @@ FEATURES = "features.json"
 MANIFEST = "manifest.json"
 REJECTED = "rejected.csv"
 NAMES = "names.csv"
+TREE = "tree.toml"
 NAMES_HEADER = ("galaxy_id", "name")
 REJECTED_HEADER = ("galaxy_id", "source path", "reason")
 SHARD_PATTERN = f"{NAME}-*.tfrecord-*-of-*"
-
-_DESCRIPTION = (
-    "Galaxy cutouts, cropped to their centre, with the 37 vote fractions of the Galaxy Zoo 2 decision tree. "
-    "crop_offset is the row and column at which the crop begins in the stored image."
-)
-_CITATION = "Willett et al. 2013, MNRAS 435, 2835; Lintott et al. 2008, MNRAS 389, 1179"
 
 
 @dataclass(frozen=True)
@@ -87,17 +84,21 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _tensor(dtype: str, shape: Sequence[int], encoding: str = "none") -> dict[str, Any]:
+def _tensor(dtype: str, shape: Sequence[int], encoding: str = "none", description: str = "") -> dict[str, Any]:
     kind = "tensor_feature.Tensor" if shape else "scalar.Scalar"
     dimensions = {"dimensions": [str(side) for side in shape]} if shape else {}
     return {
+        **({"description": description} if description else {}),
         "pythonClassName": f"tensorflow_datasets.core.features.{kind}",
         "tensor": {"dtype": dtype, "encoding": encoding, "shape": dimensions},
     }
 
 
-def features_json(encoding: str, shape: tuple[int, int] | None) -> str:
-    """TFDS' features.json. `shape`: height and width of the stored images if all have the same, else None."""
+def features_json(encoding: str, shape: tuple[int, int] | None, tree: Tree, asked: bool, named: bool = True) -> str:
+    """TFDS' features.json. `shape`: height and width of the stored images if all have the same, else None.
+
+    asked: whether records hold it. named: describe each target; datasets made before trees were data do not.
+    """
     height, width = shape or (-1, -1)
     image: dict[str, Any]
     if encoding == "raw":
@@ -112,8 +113,12 @@ def features_json(encoding: str, shape: tuple[int, int] | None) -> str:
         "crop_offset": _tensor("int64", (2,)),
         "galaxy_id": _tensor("int64", ()),
         "image": image,
-        "targets": _tensor("float32", (len(COLUMNS),)),
+        "targets": _tensor("float32", (len(tree.columns),), description=_targets_described(tree) if named else ""),
     }
+    if asked:
+        questions = ", ".join(question.key for question in tree.questions)
+        what = f"How many volunteers answered each question, in this order: {questions}"
+        features["asked"] = _tensor("float32", (len(tree.questions),), description=what)
     return to_json(
         {
             "featuresDict": {"features": features},
@@ -122,7 +127,12 @@ def features_json(encoding: str, shape: tuple[int, int] | None) -> str:
     )
 
 
-def dataset_info_json(shards: Sequence[Shard]) -> str:
+def _targets_described(tree: Tree) -> str:
+    names = ", ".join(f"{name} ({tree.describe(place)})" for place, name in enumerate(tree.columns))
+    return f"Cumulative vote fractions, in this order: {names}"
+
+
+def dataset_info_json(shards: Sequence[Shard], tree: Tree) -> str:
     """TFDS' dataset_info.json for these shards, which must be sorted by name within each split."""
     splits = [
         {
@@ -136,10 +146,12 @@ def dataset_info_json(shards: Sequence[Shard]) -> str:
     ]
     return to_json(
         {
-            "citation": _CITATION,
-            "description": _DESCRIPTION,
+            "citation": tree.citation,
+            "description": "Galaxy cutouts, cropped to their centre, with the "
+            f"{len(tree.columns)} vote fractions of the {tree.title} decision tree. "
+            "crop_offset is the row and column at which the crop begins in the stored image.",
             "fileFormat": "tfrecord",
-            "location": {"urls": ["https://www.kaggle.com/c/galaxy-zoo-the-galaxy-challenge"]},
+            "location": {"urls": [tree.url] if tree.url else []},
             "name": NAME,
             "splits": splits,
             "supervisedKeys": {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "targets"}]}},
@@ -175,7 +187,7 @@ def manifest_json(
 class Dataset:
     """A finished dataset: its folder, how it was built (`settings`), its shards, and its fingerprint.
 
-    files: SHA-256 of every file except the shards and the manifest.
+    files: SHA-256 of every file except the shards and the manifest. tree: the decision tree of its votes.
     """
 
     folder: Path
@@ -185,6 +197,17 @@ class Dataset:
     files: dict[str, str]
     shards: tuple[Shard, ...]
     fingerprint: str
+    tree: Tree = field(default_factory=builtin_tree)
+
+    @property
+    def asked(self) -> bool:
+        """Whether its records hold how many volunteers answered each question."""
+        return bool(self.source.get("asked"))
+
+    @property
+    def votes_width(self) -> int:
+        """Length of a galaxy's votes in the input pipeline: its targets and, if the dataset has them, its `asked`."""
+        return len(self.tree.columns) + (len(self.tree.questions) if self.asked else 0)
 
     @property
     def size(self) -> int:
@@ -229,8 +252,25 @@ class Dataset:
         return paths
 
 
+def _tree_of(folder: Path, files: Mapping[str, str]) -> Tree:
+    """The tree of a dataset; Kaggle's for datasets that were made before trees were data."""
+    if TREE not in files:
+        return builtin_tree(KAGGLE)
+    path = folder / TREE
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: is missing or damaged: {BUILD_AGAIN}") from error
+    if sha256_text(text) != files[TREE]:
+        raise DatasetError(f"{path}: has changed since it was written: move it elsewhere, and {BUILD_AGAIN}")
+    try:
+        return parse_tree(text, str(path), path.stem)
+    except TreeError as error:
+        raise DatasetError(f"{error}; it was written by another version of preprocess: {BUILD_AGAIN}") from error
+
+
 def read_manifest(folder: Path) -> Dataset:
-    """The dataset as the manifest in `folder` describes it; the other files are not compared with it.
+    """The dataset as the manifest in `folder` describes it; of the other files only the tree is read and compared with it.
 
     Raises DatasetError if the folder is missing, unfinished or not a dataset, or if the manifest has been edited.
     """
@@ -253,14 +293,13 @@ def read_manifest(folder: Path) -> Dataset:
         intact &= fingerprint == sha256_text(to_json(content))
         shards = tuple(Shard(**shard) for shard in content["shards"])
         parts = (content["settings"], content["source"], content["tool"], content["files"])
-        dataset = Dataset(folder, *parts, shards, fingerprint)
+        if not intact:
+            raise DatasetError(f"{folder / MANIFEST}: has been edited since it was written: {BUILD_AGAIN}")
+        return Dataset(folder, *parts, shards, fingerprint, _tree_of(folder, content["files"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
             f"{folder / MANIFEST}: not a complete manifest of preprocess ({error}): build the dataset again in another folder"
         ) from error
-    if not intact:
-        raise DatasetError(f"{folder / MANIFEST}: has been edited since it was written: {BUILD_AGAIN}")
-    return dataset
 
 
 def _check_files(dataset: Dataset) -> None:

@@ -40,6 +40,10 @@ class RecordError(DatasetError):
     """A record of a shard is damaged."""
 
 
+class TreeError(GalaxyZooError):
+    """A file is not a decision tree, or a table of votes fits none."""
+
+
 class ConfigError(GalaxyZooError):
     """The settings conflict with the contents of the output folder, or with another input."""
 

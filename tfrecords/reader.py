@@ -1,25 +1,20 @@
 """Dataset folder -> tf.data.Dataset of records, parsed examples, decoded images.
 
 The only module of this package that imports TensorFlow. An example is a dict of tensors: galaxy_id int64 (),
-image string (), crop_offset int64 (2,), targets float32 (37,).
+image string (), crop_offset int64 (2,), votes float32 (width,): the targets and, if the dataset has them, the numbers of
+answers to each question after these (`Dataset.votes_width`).
 """
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tfrecords.dataset import Dataset
-from tfrecords.taxonomy import COLUMNS
 
-_FEATURES = {
-    "galaxy_id": tf.io.FixedLenFeature([], tf.int64),
-    "image": tf.io.FixedLenFeature([], tf.string),
-    "crop_offset": tf.io.FixedLenFeature([2], tf.int64),
-    "targets": tf.io.FixedLenFeature([len(COLUMNS)], tf.float32),
-}
 # Batches of raw images that are parsed in parallel, and the number of images in other encodings that one call decodes.
 _RAW_BATCHES = 4
 _DECODED = 32
@@ -34,9 +29,27 @@ class Piece:
     take: int
 
 
-def parse_record(record: tf.Tensor) -> dict[str, tf.Tensor]:
-    """One serialised record as an example."""
-    return tf.io.parse_single_example(record, _FEATURES)
+def _features(dataset: Dataset) -> dict[str, tf.io.FixedLenFeature]:
+    features = {
+        "galaxy_id": tf.io.FixedLenFeature([], tf.int64),
+        "image": tf.io.FixedLenFeature([], tf.string),
+        "crop_offset": tf.io.FixedLenFeature([2], tf.int64),
+        "targets": tf.io.FixedLenFeature([len(dataset.tree.columns)], tf.float32),
+    }
+    if dataset.asked:
+        features["asked"] = tf.io.FixedLenFeature([len(dataset.tree.questions)], tf.float32)
+    return features
+
+
+def _with_votes(examples: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Targets and asked, if there, as one tensor."""
+    targets, asked = examples.pop("targets"), examples.pop("asked", None)
+    return {**examples, "votes": targets if asked is None else tf.concat([targets, asked], axis=-1)}
+
+
+def parse_record(record: tf.Tensor, dataset: Dataset) -> dict[str, tf.Tensor]:
+    """One serialised record of a dataset as an example."""
+    return _with_votes(tf.io.parse_single_example(record, _features(dataset)))
 
 
 def decode_example(example: dict[str, tf.Tensor], encoding: str, size: int) -> tf.Tensor:
@@ -78,25 +91,26 @@ def stored_order(parts: Sequence[Piece], encoding: str) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices(rows).flat_map(lambda path, skip, take: records(path, skip, take, encoding))
 
 
-def decoded(serialized: tf.data.Dataset, encoding: str, size: int, batch_size: int) -> tf.data.Dataset:
-    """Records -> batches (galaxy_id int64 (batch,), image uint8 (batch, size, size, 3), targets float32 (batch, 37)).
+def decoded(serialized: tf.data.Dataset, dataset: Dataset, batch_size: int) -> tf.data.Dataset:
+    """Records -> batches (galaxy_id int64 (batch,), image uint8 (batch, size, size, 3), votes float32 (batch, width)).
 
     In the order of the records; the last batch may be smaller. Held in memory: up to four batches of raw images, or up
     to 32 other images per core. A core decodes these in one call, because one call per image costs a quarter more.
     """
+    encoding, size, features = dataset.encoding, dataset.size, _features(dataset)
     cores = os.cpu_count() or 1
     together, parallel = (batch_size, min(_RAW_BATCHES, cores)) if encoding == "raw" else (min(batch_size, _DECODED), cores)
 
     @tf.autograph.experimental.do_not_convert
     def several(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        examples = tf.io.parse_example(batch, _FEATURES)
+        examples = _with_votes(tf.io.parse_example(batch, features))
         if encoding == "raw":  # half the copies of parsing images one by one
             images = tf.reshape(tf.io.decode_raw(examples["image"], tf.uint8), (-1, size, size, 3))
         else:
             stored = {name: examples[name] for name in ("image", "crop_offset")}
             spec = tf.TensorSpec((size, size, 3), tf.uint8)
             images = tf.map_fn(lambda example: decode_example(example, encoding, size), stored, fn_output_signature=spec)
-        return examples["galaxy_id"], images, examples["targets"]
+        return examples["galaxy_id"], images, examples["votes"]
 
     batches = serialized.batch(together).map(several, num_parallel_calls=parallel, deterministic=True)
     return batches if together == batch_size else batches.rebatch(batch_size)
@@ -105,19 +119,33 @@ def decoded(serialized: tf.data.Dataset, encoding: str, size: int, batch_size: i
 def in_order(dataset: Dataset, split: str, limit: int = 0) -> tf.data.Dataset:
     """Every example of a split once, in stored order; at most `limit` (0: all)."""
     parts = pieces(dataset, split, 0, dataset.galaxies(split, limit))
-    return stored_order(parts, dataset.encoding).map(parse_record, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return stored_order(parts, dataset.encoding).map(
+        lambda record: parse_record(record, dataset), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
 
 
-def votes_of(dataset: Dataset, split: str, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """GalaxyIDs int64 (galaxies,) and vote fractions float32 (galaxies, 37) of a split, in stored order, without decoding."""
-    examples = in_order(dataset, split, limit).map(lambda example: (example["galaxy_id"], example["targets"]))
-    ids, targets = zip(*examples.batch(1024).as_numpy_iterator(), strict=True)
-    return np.concatenate(ids), np.concatenate(targets)
+class SplitVotes(NamedTuple):
+    """The votes of a split in stored order: `galaxy_ids` int64 (galaxies,), `targets` float32 (galaxies, n).
+
+    asked: float32 (galaxies, questions), how many volunteers answered each question; None if the dataset has no counts.
+    """
+
+    galaxy_ids: np.ndarray
+    targets: np.ndarray
+    asked: np.ndarray | None
 
 
-def targets_of(dataset: Dataset, split: str, limit: int = 0) -> np.ndarray:
-    """The vote fractions of a split as float32 (galaxies, 37), in stored order."""
-    return votes_of(dataset, split, limit)[1]
+def apart(votes: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, np.ndarray | None]:
+    """Votes of the pipeline (galaxies, width) as targets (galaxies, n) and asked (galaxies, questions), None without counts."""
+    answers = len(dataset.tree.columns)
+    return votes[:, :answers], votes[:, answers:] if dataset.asked else None
+
+
+def votes_of(dataset: Dataset, split: str, limit: int = 0) -> SplitVotes:
+    """The votes of a split, read without decoding images."""
+    examples = in_order(dataset, split, limit).map(lambda example: (example["galaxy_id"], example["votes"]))
+    ids, votes = zip(*examples.batch(1024).as_numpy_iterator(), strict=True)
+    return SplitVotes(np.concatenate(ids), *apart(np.concatenate(votes), dataset))
 
 
 def cutouts(dataset: Dataset, split: str, galaxy_ids: Sequence[int]) -> dict[int, np.ndarray]:

@@ -1,9 +1,11 @@
-"""One example: galaxy_id, image, crop_offset, targets <-> a serialised tf.train.Example. No TensorFlow.
+"""One example: galaxy_id, image, crop_offset, targets, asked <-> a serialised tf.train.Example. No TensorFlow.
 
     galaxy_id    int64
     image        bytes: a JPEG or PNG file, or raw height x width x 3 uint8 in row-major order
     crop_offset  int64[2]: row and column at which the size x size crop begins in the stored image
-    targets      float32[37]: vote fractions in the order of taxonomy.COLUMNS; NaN for galaxies without votes
+    targets      float32[n]: cumulative vote fractions in the order of the tree's columns; NaN for galaxies without votes
+    asked        float32[questions]: how many volunteers answered each question, 0 for galaxies without votes; only in datasets
+                 whose table has counts. If nobody answered a question, its targets are 0
 
 The message is declared here with protobuf's own runtime, in a separate descriptor pool: importing TensorFlow
 instead would cost each worker 8 s and 790 MB. Serialisation is deterministic (map keys are sorted).
@@ -18,7 +20,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from tfrecords.errors import BUILD_AGAIN, RecordError
-from tfrecords.taxonomy import COLUMNS
+from tfrecords.tree import Tree
+from tfrecords.treefile import builtin_tree
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _PACKAGE = "galaxy_zoo"
@@ -69,12 +72,16 @@ _Example = _example_class()
 
 @dataclass(frozen=True)
 class Example:
-    """One galaxy as stored: `targets` is float32 of shape (37,), all NaN without votes."""
+    """One galaxy as stored.
+
+    targets: float32 (n,), all NaN without votes. asked: float32 (questions,), None if the dataset has no counts.
+    """
 
     galaxy_id: int
     image: bytes
     crop_offset: tuple[int, int]
     targets: np.ndarray
+    asked: np.ndarray | None = None
 
 
 def serialize(example: Example) -> bytes:
@@ -85,11 +92,17 @@ def serialize(example: Example) -> bytes:
     feature["image"].bytes_list.value.append(example.image)
     feature["crop_offset"].int64_list.value.extend(example.crop_offset)
     feature["targets"].float_list.value.extend(example.targets.tolist())
+    if example.asked is not None:
+        feature["asked"].float_list.value.extend(example.asked.tolist())
     return message.SerializeToString(deterministic=True)
 
 
-def parse(data: bytes) -> Example:
-    """The inverse of `serialize`. Raises RecordError if a field is missing or has the wrong length."""
+def parse(data: bytes, tree: Tree | None = None, with_asked: bool = False) -> Example:
+    """The inverse of `serialize`, for a dataset with this tree (None: Kaggle's), and with `asked` if its table has counts.
+
+    Raises RecordError if a field is missing or does not have the length that the tree gives it.
+    """
+    tree = tree or builtin_tree()
     message = _Example()
     try:
         message.ParseFromString(data)
@@ -100,6 +113,10 @@ def parse(data: bytes) -> Example:
     images = feature["image"].bytes_list.value
     offset = feature["crop_offset"].int64_list.value
     targets = feature["targets"].float_list.value
-    if (len(ids), len(images), len(offset), len(targets)) != (1, 1, 2, len(COLUMNS)):
-        raise RecordError(f"a record lacks galaxy_id, image, crop_offset[2] or targets[37]: {BUILD_AGAIN}")
-    return Example(ids[0], images[0], (offset[0], offset[1]), np.array(targets, np.float32))
+    asked = feature["asked"].float_list.value if with_asked else ()
+    expected = (1, 1, 2, len(tree.columns), len(tree.questions) if with_asked else 0)
+    if (len(ids), len(images), len(offset), len(targets), len(asked)) != expected:
+        more = f", asked[{expected[4]}]" if with_asked else ""
+        raise RecordError(f"a record lacks galaxy_id, image, crop_offset[2], targets[{expected[3]}]{more}: {BUILD_AGAIN}")
+    of_questions = np.array(asked, np.float32) if with_asked else None
+    return Example(ids[0], images[0], (offset[0], offset[1]), np.array(targets, np.float32), of_questions)

@@ -26,7 +26,7 @@ from trainer.backends.base import Devices
 from trainer.backends.choose import choose
 from trainer.backends.startup import explained
 from trainer.config import TrainConfig
-from trainer.network.model import OUTPUTS, build_model
+from trainer.network.model import build_model
 from trainer.train import build_steps, open_for_training
 
 STEPS, ROUNDS = 10, 5
@@ -184,9 +184,9 @@ def measure_speed(config: TrainConfig, steps: int = STEPS, rounds: int = ROUNDS)
     steps_an_epoch, batch_size = steps_per_epoch(dataset, config.batch_size, config.limit, devices.replicas)
     cached = cache.plan(config.cache, dataset, steps_an_epoch * batch_size, cache.available_memory())
     with devices.scope():
-        start = (np.full(OUTPUTS, 0.3), devices.precision, config.seed)
-        net = build_model(config.design(dataset.size), "none", *start)
-        stepper = build_steps(net, config, devices, config.rate(steps_an_epoch))
+        start = (np.full(len(dataset.tree.columns), 0.3), devices.precision, config.seed)
+        net = build_model(config.design(dataset.size, dataset.tree), "none", *start)
+        stepper = build_steps(net, config, devices, config.rate(steps_an_epoch), dataset)
     stepper.start_epoch()
     source = TrainingInput(dataset, batch_size, config.seed, config.limit, cached, augmented=config.augment != "none")
     batches = source.batches(0, 2**31)

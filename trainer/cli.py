@@ -63,8 +63,8 @@ def _config(args: Any) -> TrainConfig:
     given = {name: getattr(args, name, None) for name in SETTINGS}
     chosen = {name: value for name, value in given.items() if value is not None}
     recipe = RECIPES[args.recipe]()
-    if chosen.get("head") == "sigmoid":  # the cross-entropy of a recipe needs --head tree
-        recipe["loss"] = "mse"
+    # The cross-entropy of a recipe needs --head tree.
+    recipe["loss"] = {"sigmoid": "mse", "dirichlet": "dirichlet_multinomial"}.get(chosen.get("head", ""), recipe["loss"])
     return TrainConfig(**{**recipe, **chosen})
 
 
@@ -196,7 +196,7 @@ def _predict_flags(parser: Any) -> None:
         "--hubble",
         action="store_true",
         help="add the columns hubble (elliptical, spiral, barred spiral, or uncertain) and hubble_detail (roundness, or "
-        "winding and number of arms); by convention elliptical means smooth, and includes S0; "
+        "winding and number of arms), for trees with classes; by convention elliptical means smooth, and includes S0; "
         "a table with these columns is not a valid submission",
     )
     add(
@@ -208,10 +208,17 @@ def _predict_flags(parser: Any) -> None:
         f"(default: {DEFAULT_THRESHOLD})",
     )
     add(
+        "--intervals",
+        action="store_true",
+        help="add the columns COLUMN_low and COLUMN_high: the interval that holds the fraction of each answer with a "
+        "probability of 90%%, for runs with --head dirichlet; likewise not a valid submission",
+    )
+    add(
         "--conditional",
         action="store_true",
-        help="add the columns Conditional1.1 ...: the fraction of those asked who give each answer, after projection onto the "
-        "decision tree; empty if fewer than 5%% are asked; likewise not a valid submission",
+        help="add the columns Conditional1.1 ... (for other trees than Kaggle's COLUMN_conditional): the fraction of those "
+        "asked who give each answer, after projection onto the decision tree; empty if fewer than 5%% are asked; likewise not "
+        "a valid submission",
     )
     stretch = Stretch()
     add = parser.add_argument_group(
@@ -252,12 +259,14 @@ def _check_above(path: Path) -> None:
 
 
 def _predict(args: Any) -> None:
+    from trainer.analysis.intervals import intervals
     from trainer.images.fits import Stretch
     from trainer.predict import predict_images, predict_split
     from trainer.run import open_run
     from trainer.tables import (
         DEFAULT_THRESHOLD,
         Predictions,
+        check_classes,
         check_threshold,
         extra_columns,
         refuse_other_table,
@@ -274,8 +283,18 @@ def _predict(args: Any) -> None:
     stretch = Stretch(
         defaults.stretch if args.fits_stretch is None else args.fits_stretch, defaults.q if args.fits_q is None else args.fits_q
     )
-    refuse_other_table(args.out)
+    several = [open_run(folder) for folder in args.run]
+    tree = several[0].tree
+    refuse_other_table(args.out, tree)
     _check_above(args.out)
+    if threshold is not None:
+        check_classes(tree)
+    for run in several:
+        if args.intervals and run.settings["head"] != "dirichlet":
+            raise SettingError(
+                f"--intervals: {run.folder} was trained with --head {run.settings['head']}, which predicts none: train with "
+                "--head dirichlet"
+            )
     predictions: Predictions
     rejected: tuple[Any, ...] = ()
     if args.images is None:
@@ -283,12 +302,16 @@ def _predict(args: Any) -> None:
 
         dataset, split = open_dataset(args.tfrecords), args.split or "unlabelled"
         names, what = dataset.names(), f"of split '{split}'"
-        predictions = predict_split([open_run(folder) for folder in args.run], dataset, split, tta=args.tta)
+        predictions = predict_split(several, dataset, split, tta=args.tta)
     else:
-        of_images = predict_images([open_run(folder) for folder in args.run], args.images, args.tta, stretch)
+        of_images = predict_images(several, args.images, args.tta, stretch)
         predictions, names, rejected, what = of_images, dict(of_images.names), of_images.rejected, f"of {args.images}"
     write_rejected(rejected, args.out)
-    write_csv(predictions, args.out, names, extra_columns(predictions.predicted, threshold, args.conditional))
+    ends = None
+    if args.intervals and predictions.concentrations is not None:
+        ends = intervals(tree, predictions.predicted, predictions.concentrations)
+    extra = extra_columns(predictions.predicted, threshold, args.conditional, tree, ends)
+    write_csv(predictions, args.out, names, extra, tree=tree)
     left_out = f"; {len(rejected):,} that cannot be read are listed in {rejected_path(args.out)}" if rejected else ""
     galaxies = len(predictions.galaxy_ids)
     say(f"{args.out}: predictions for {galaxies:,} {'galaxy' if galaxies == 1 else 'galaxies'} {what}{left_out}")
@@ -319,9 +342,10 @@ def _export(args: Any) -> None:
     from trainer.export import FORMATS, export_model
     from trainer.run import open_run
 
-    export_model(open_run(args.run), args.out, args.format)
+    run = open_run(args.run)
+    export_model(run, args.out, args.format)
     takes = "uint8 images or JPEG files" if args.format == "savedmodel" else "uint8 images"
-    say(f"{args.out}: {FORMATS[args.format]}, {takes} in, 37 vote fractions out")
+    say(f"{args.out}: {FORMATS[args.format]}, {takes} in, {len(run.tree.columns)} vote fractions out")
 
 
 COMMANDS = {
@@ -345,7 +369,7 @@ COMMANDS = {
         f"trainer explore --tfrecords {_DATASET} --out explore --src kaggle",
     ),
     "predict": Command(
-        "Write a table of predictions in Kaggle's submission format.",
+        "Write a table of predictions, for Kaggle's tree in its submission format.",
         _predict_flags,
         _predict,
         f"trainer predict --run runs/vgg16 --tfrecords {_DATASET} --out submission.csv",

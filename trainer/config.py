@@ -10,9 +10,11 @@ from typing import Any
 
 from tfrecords.errors import SettingError
 from tfrecords.files import local_path
+from tfrecords.tree import Tree
 from trainer.input.augmentation import AUGMENTATIONS
 from trainer.network.backbones import BACKBONES
-from trainer.network.heads import HEADS, LOSSES
+from trainer.network.heads import HEADS
+from trainer.network.losses import LOSSES
 from trainer.network.model import INITIALISATIONS, INPUT_SCALINGS, POOLINGS, Design
 from trainer.network.optimizer import SCHEDULES, Rate
 
@@ -144,7 +146,8 @@ class TrainConfig:
         default="tree",
         metadata=_setting(
             "model",
-            "sigmoid: each column is predicted independently; tree: the columns together obey the decision tree",
+            "sigmoid: each column is predicted independently; tree: the columns together obey the decision tree; dirichlet: as "
+            "tree, and also how sure the model is of each question, which gives intervals",
             choices=HEADS,
             in_recipe=True,
             timed=True,
@@ -200,7 +203,9 @@ class TrainConfig:
         metadata=_setting(
             "learning",
             "mse: squared error of the columns; cross_entropy: cross-entropy of the answers to each question, weighted by the "
-            "share of volunteers who were asked (needs --head tree; with --head sigmoid the default is mse)",
+            "number of its answers, without counts by the share of volunteers who were asked (needs --head tree; with --head "
+            "sigmoid the default is mse); dirichlet_multinomial: -log probability of the answers under the predicted "
+            "concentrations, without counts for the number of volunteers in the tree's file (default of --head dirichlet)",
             choices=LOSSES,
             in_recipe=True,
             timed=True,
@@ -316,6 +321,12 @@ class TrainConfig:
                 setting.check(described.name, value)
         if self.weights not in ("imagenet", "none"):
             local_path(self.weights)
+        if self.head == "dirichlet" and self.loss != "dirichlet_multinomial":
+            raise SettingError(
+                f"--head dirichlet: --loss {self.loss} ignores its concentrations: add --loss dirichlet_multinomial"
+            )
+        if self.loss == "dirichlet_multinomial" and self.head != "dirichlet":
+            raise SettingError("--loss dirichlet_multinomial: needs concentrations: add --head dirichlet")
         if self.loss == "cross_entropy" and self.head != "tree":
             raise SettingError("--loss cross_entropy: needs fractions that obey the decision tree: add --head tree")
 
@@ -324,10 +335,10 @@ class TrainConfig:
         of_run = {described.name for described in fields(self) if _setting_of(described).of_run}
         return {name: value for name, value in asdict(self).items() if name in of_run}
 
-    def design(self, size: int) -> Design:
-        """The design of the run's model, for images of `size` x `size` pixels."""
+    def design(self, size: int, tree: Tree) -> Design:
+        """The design of the run's model, for images of `size` x `size` pixels and votes on this tree."""
         scaling = "unit" if self.input_scaling == "unit" else ("random" if self.weights == "none" else "imagenet")
-        return Design(size, self.backbone, scaling, self.pooling, self.head)
+        return Design(size, self.backbone, scaling, self.pooling, self.head, tree)
 
     def rate(self, steps: int) -> Rate:
         """The learning rate over the run, for `steps` steps per epoch."""

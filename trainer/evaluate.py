@@ -16,15 +16,15 @@ from tfrecords.dataset import Dataset, to_json
 from tfrecords.errors import RunError
 from tfrecords.files import sha256_file
 from tfrecords.integrity import check_shards, read_shards
-from tfrecords.taxonomy import COLUMNS, QUESTIONS, column_means
+from tfrecords.tree import column_means
 from trainer.advice import CONSTANT_SPREAD, what_to_change
-from trainer.analysis import metrics
+from trainer.analysis import metrics, votes
 from trainer.analysis.card import write_card
 from trainer.backends.startup import explained, load_backend
 from trainer.history import best_epoch
 from trainer.predict import predict_split
 from trainer.run import CARD, EVALUATIONS, OWN, Record, Run
-from trainer.tables import Predictions, read_csv, write_csv
+from trainer.tables import ExtraColumns, Predictions, concentration_columns, read_csv, write_csv
 
 log = logging.getLogger("trainer")
 
@@ -36,6 +36,8 @@ def _content(
     best = best_epoch(history) if history else None
 
     def measured(mse: float, interval: np.ndarray) -> dict[str, Any]:
+        if np.isnan(mse):  # nobody was asked
+            return {"mse": None, "rmse": None, "interval": None}
         return {"mse": float(mse), "rmse": float(np.sqrt(mse)), "interval": [float(end) for end in interval]}
 
     return {
@@ -49,11 +51,13 @@ def _content(
                 **measured(scores.per_class[column], scores.class_intervals[column]),
                 "skill": None if np.isnan(scores.skill[column]) else float(scores.skill[column]),
             }
-            for column, name in enumerate(COLUMNS)
+            for column, name in enumerate(dataset.tree.columns)
         },
         "per_question": {
-            str(question.number): {"title": question.title, **measured(mse, interval)}
-            for question, mse, interval in zip(QUESTIONS, scores.per_question, scores.question_intervals, strict=True)
+            question.key: {"title": question.title, **measured(mse, interval)}
+            for question, mse, interval in zip(
+                dataset.tree.questions, scores.per_question, scores.question_intervals, strict=True
+            )
         },
         "baselines": baselines,
         "spread": float(predictions.predicted.std(axis=0, dtype=np.float64).mean()),
@@ -125,17 +129,20 @@ def _measure(run: Run, dataset: Dataset, record: Record, limit: int) -> dict[str
             output.remove([record.metrics])
         output.claim(record.predictions)
         output.make_folders(record.predictions)
-        write_csv(fresh, run.path(record.predictions), dataset.names(), beside=output.private)
+        sure = ExtraColumns() if fresh.concentrations is None else concentration_columns(fresh.concentrations, run.tree)
+        write_csv(fresh, run.path(record.predictions), dataset.names(), sure, output.private, run.tree)
         output.settle(record.predictions)
-    galaxy_ids, targets = votes_of(dataset, split, limit)
-    predictions = read_csv(run.path(record.predictions), galaxy_ids, targets)
+    galaxy_ids, targets, asked = votes_of(dataset, split, limit)
+    predictions = read_csv(run.path(record.predictions), galaxy_ids, targets, dataset.tree, asked, dataset.names())
     from trainer.analysis.report import Evaluation, write_report
 
     means = None
     if dataset.galaxies("train"):
-        means = column_means(votes_of(dataset, "train", limit)[1])
-    scores = metrics.score(predictions.predicted, predictions.targets)
-    content = _content(run, dataset, record, predictions, scores, metrics.baselines(predictions.targets, means))
+        train = votes_of(dataset, "train", limit)
+        means = column_means(train.targets, votes.counted(dataset.tree, train.asked))
+    counted = votes.counted(dataset.tree, predictions.asked)
+    scores = metrics.score(predictions.predicted, predictions.targets, dataset.tree, counted)
+    content = _content(run, dataset, record, predictions, scores, metrics.baselines(predictions.targets, means, counted))
     write_report(Evaluation(run, dataset, split, predictions, scores, means, content), record)
     run.output.write({record.metrics: to_json(content).encode("utf-8")})
     return content

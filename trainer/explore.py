@@ -4,216 +4,149 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrecords.dataset import SPLITS, Dataset
+from tfrecords.dataset import Dataset
 from tfrecords.files import local_path
 from tfrecords.integrity import check_shards
 from tfrecords.outputs import Output
-from tfrecords.taxonomy import (
-    COLUMN_INDEX,
-    COLUMNS,
-    HUBBLE_CLASSES,
-    HUBBLE_THRESHOLDS,
-    QUESTIONS,
-    column_means,
-    describe,
-    hubble_score,
-    tree_deviation,
-)
-from trainer.analysis import figures, galleries, tree, votes
+from tfrecords.tree import Tree
+from trainer.analysis import figures, galleries, tree, votes, wording
 from trainer.analysis.galleries import Choice
 from trainer.analysis.labelled import LabelledGalaxies, labelled_galaxies
 from trainer.analysis.light import light
 from trainer.analysis.page import Chart, Page, Section, Table, write_page
 from trainer.analysis.selection import Selection, parse_selection
+from trainer.analysis.splits import compare_splits
 from trainer.backends.startup import explained, load_backend
 
-# A larger difference between column means is hardly chance; with fewer than _FEWEST galaxies, skewed columns often have it.
-STANDARD_ERRORS = 4.0
-_FEWEST = 10
 _PAGE = "index.html"
 _BUSY = "another trainer explore is writing here: wait for it, or choose another --out"
-_ARMS = "question 10: how tightly wound, a to c; question 11: how many arms"
-_SUBCLASSES = {"elliptical": "question 7: how round, E0 to E7", "spiral": _ARMS, "barred spiral": _ARMS}
 _QUANTILES = (5, 25, 50, 75, 95)
-# The article's readings of its box plots: columns, and what a majority for the first column means.
-_READINGS = (
-    (("Class6.2", "Class6.1"), "find nothing odd"),
-    (("Class1.2",), "see features or a disk"),
-    (("Class2.2", "Class2.1"), "see a disk that is not edge-on"),
-    (("Class3.2", "Class3.1"), "see a disk that is not edge-on and has no bar"),
-)
 
 
 def _tree(labelled: LabelledGalaxies) -> Section:
-    reach = votes.reach(labelled.voted)
-    notes = ["asked of all" if q.parent is None else f"reached by {reach[n]:.0%} of votes" for n, q in enumerate(QUESTIONS)]
-    deviation = tree_deviation(labelled.voted).max(axis=0)
-    rarest = QUESTIONS[int(np.argmin(reach))]
+    of_tree = labelled.tree
+    reach = votes.reach(labelled.voted, of_tree)
+    notes = [f"reached by {reach[q.index]:.0%} of votes" if q.parents else "asked of all" for q in of_tree.questions]
+    deviation = of_tree.deviation(labelled.voted, labelled.asked).max(axis=0)
+    rarest = of_tree.questions[int(np.argmin(reach))]
     chart = Chart(
         "tree",
-        f"Decision tree: question {rarest.number} ({rarest.title}) is reached by the fewest votes, {reach.min():.0%}",
+        f"Decision tree: question {rarest.called('{} ({})')} is reached by the fewest votes, {reach.min():.0%}",
         "The questions for volunteers, and the answers that lead to them. Each box links to the numbers of its question.",
-        lambda width: tree.draw(width, notes),
+        lambda width: tree.draw(of_tree, width, notes),
         Table(
             ("question", "title", "reached", "largest_violation_of_its_sum"),
-            tuple((q.number, q.title, reach[n], deviation[n]) for n, q in enumerate(QUESTIONS)),
+            tuple((q.key, q.title, reach[n], deviation[n]) for n, q in enumerate(of_tree.questions)),
         ),
-        tree.links(notes, has_values=False),
+        tree.links(of_tree, notes, has_values=False),
     )
-    hubble = Table(
-        ("Hubble class", "columns", "subclasses", *(f"at {threshold}" for threshold in HUBBLE_THRESHOLDS)),
+    is_hubble = wording.has_hubble_classes(of_tree)
+    kind = "Hubble class" if is_hubble else "class"
+    classes = Table(
+        (kind, "columns", "subclasses", *(f"at {threshold}" for threshold in of_tree.thresholds)),
         tuple(
             (
-                name,
-                " and ".join(columns),
-                _SUBCLASSES[name],
-                *(int((hubble_score(labelled.voted, name) >= threshold).sum()) for threshold in HUBBLE_THRESHOLDS),
+                member.name,
+                " and ".join(of_tree.columns[column] for column in member.columns),
+                member.note,
+                *(int(of_tree.in_class(labelled.voted, member, threshold).sum()) for threshold in of_tree.thresholds),
             )
-            for name, columns in HUBBLE_CLASSES.items()
+            for member in of_tree.classes
         ),
     )
+    bars = any(of_tree.describe(column) == "bar: yes" for column in range(len(of_tree.columns)))
+    example = "“bar: yes” may mean a clear bar in a galaxy that few volunteers saw as a disk"
+    paragraphs = [
+        "A column is cumulative: the fraction of the volunteers asked who gave this answer, times the column that leads to "
+        f"the question. So 0.3 for {example if bars else 'an answer may mean that few volunteers were asked, and all agreed'}."
+    ]
+    if any(len(question.parents) > 1 for question in of_tree.questions):
+        paragraphs.append("If several columns lead to a question, it is their sum.")
+    if of_tree.classes:
+        kinds = "Hubble classes follow" if is_hubble else "Classes follow"
+        elliptical = " By convention, smooth galaxies are called elliptical; they include S0." if is_hubble else ""
+        paragraphs.append(
+            f"{kinds} from the tree: a galaxy is in a class if all columns of the class reach the threshold.{elliptical}"
+        )
+    if labelled.asked is not None:
+        paragraphs.append(wording.weighting(True))
     return Section(
         "reading",
         "How to read the votes",
-        (
-            "A column is cumulative: the fraction of the volunteers asked who gave this answer, times the column that leads to "
-            "the question. So 0.3 for “bar: yes” may mean a clear bar in a galaxy that few volunteers saw as a disk.",
-            "Hubble classes follow from the tree: a galaxy is in a class if all columns of the class reach the threshold. By "
-            "convention, smooth galaxies are called elliptical; they include S0.",
-        ),
-        (chart, hubble),
+        tuple(paragraphs),
+        (chart, classes) if of_tree.classes else (chart,),
     )
 
 
-def readings(voted: np.ndarray) -> list[str]:
-    """The article's four readings of the box plots, as sentences with the medians and quartiles of these votes (n, 37)."""
-    first, median, third = np.percentile(voted, (25, 50, 75), axis=0)
+def readings(voted: np.ndarray, of_tree: Tree, counted: np.ndarray | None = None) -> list[str]:
+    """The tree's readings of the box plots, as sentences with the medians and quartiles of these votes (galaxies, n)."""
+    first, median, third = votes.quantiles(voted, (25, 50, 75), counted)
     sentences = []
-    for names, what in _READINGS:
-        columns = [COLUMN_INDEX[name] for name in names]
-        share = float((voted[:, columns[0]] > 0.5).mean())
+    for reading in of_tree.readings:
+        share = float((voted[:, reading.columns[0]] > 0.5).mean())
         figures_of = [
-            f"{name} ({describe(column)}) has a median of {median[column]:.2f} (quartiles {first[column]:.2f} to "
-            f"{third[column]:.2f})"
-            for name, column in zip(names, columns, strict=True)
+            f"{of_tree.columns[column]} ({of_tree.describe(column)}) has a median of {wording.shown(median[column], '.2f')} "
+            f"(quartiles {wording.shown(first[column], '.2f')} to {wording.shown(third[column], '.2f')})"
+            for column in reading.columns
         ]
-        sentences.append(f"In {share:.0%} of galaxies, more than half of the volunteers {what}: {' and '.join(figures_of)}.")
+        sentences.append(
+            f"In {share:.0%} of galaxies, more than half of the volunteers {reading.words}: {' and '.join(figures_of)}."
+        )
     return sentences
 
 
+def _mean(labelled: LabelledGalaxies, column: int, split: str = "") -> float:
+    """The mean of the votes of a column that count, of all galaxies or of a split; NaN if none does."""
+    voted, counted = labelled.voted, labelled.counted
+    if split:
+        voted, counted = labelled.voted_in(split), labelled.counted_in(split)
+    values = voted[:, column] if counted is None else voted[counted[:, column], column]
+    return float(values.mean(dtype=np.float64)) if len(values) else float("nan")
+
+
 def _distribution(labelled: LabelledGalaxies) -> Section:
-    quantiles = np.percentile(labelled.voted, _QUANTILES, axis=0)
-    largest = votes.maximum_agreement(labelled.voted)
+    of_tree, counted = labelled.tree, labelled.counted
+    columns = of_tree.columns
+    quantiles = votes.quantiles(labelled.voted, _QUANTILES, counted)
+    largest = votes.maximum_agreement(labelled.voted, counted)
     full = int((largest >= 0.995).sum())
     lowest = int(np.argmin(largest))
-    widest = int(np.argmax(quantiles[3] - quantiles[1]))
+    widest = int(np.argmax(np.nan_to_num(quantiles[3] - quantiles[1], nan=-1.0)))
     return Section(
         "distribution",
         "How volunteers voted",
-        tuple(readings(labelled.voted)),
+        tuple(readings(labelled.voted, of_tree, counted)),
         (
             Chart(
                 "vote-fractions",
-                f"Box plots of the 37 columns: the widest is {COLUMNS[widest]} ({describe(widest)}), with half of the galaxies "
-                f"between {quantiles[1, widest]:.2f} and {quantiles[3, widest]:.2f}",
+                f"Box plots of the {len(columns)} columns: the widest is {columns[widest]} ({of_tree.describe(widest)}), with "
+                f"half of the galaxies between {quantiles[1, widest]:.2f} and {quantiles[3, widest]:.2f}",
                 "Class distribution by agreement: each box holds the middle half of the galaxies, its line runs from 5 to "
                 "95 %, and the stroke marks the median. Columns are cumulative, so those far down the tree are small for most "
                 "galaxies.",
-                lambda width: figures.draw_boxes(width, len(labelled.voted), quantiles),
+                lambda width: figures.draw_boxes(of_tree, width, len(labelled.voted), quantiles),
                 Table(
                     ("column", *(f"quantile_{percent}" for percent in _QUANTILES), "mean"),
-                    tuple(
-                        (name, *quantiles[:, n], labelled.voted[:, n].mean(dtype=np.float64)) for n, name in enumerate(COLUMNS)
-                    ),
+                    tuple((name, *quantiles[:, n], _mean(labelled, n)) for n, name in enumerate(columns)),
                 ),
             ),
             Chart(
                 "maximum-agreement",
-                f"Maximum agreement: {full} of 37 answers have a galaxy with all votes; the lowest is "
-                f"{largest[lowest]:.2f}, for {COLUMNS[lowest]} ({describe(lowest)})",
+                f"Maximum agreement: {full} of {len(columns)} answers have a galaxy with all votes; the lowest is "
+                f"{largest[lowest]:.2f}, for {columns[lowest]} ({of_tree.describe(lowest)})",
                 "The largest value of each column shows how clear the clearest example of its answer is. "
                 f"{full} answers have a galaxy with all votes (at least 99.5 %). The least clear answer is "
-                f"{describe(lowest)} ({COLUMNS[lowest]}), with {largest[lowest]:.2f}.",
-                lambda width: figures.draw_maximum_agreement(width, len(labelled.voted), largest),
-                Table(("column", "maximum_agreement"), tuple(zip(COLUMNS, largest, strict=True))),
+                f"{of_tree.describe(lowest)} ({columns[lowest]}), with {largest[lowest]:.2f}.",
+                lambda width: figures.draw_maximum_agreement(of_tree, width, len(labelled.voted), largest),
+                Table(("column", "maximum_agreement"), tuple(zip(columns, largest, strict=True))),
             ),
         ),
     )
 
 
-def _splits(labelled: LabelledGalaxies) -> Section:
-    train = labelled.voted_in("train") if "train" in labelled.splits else None
-    means = {split: column_means(labelled.voted_in(split)) for split in labelled.splits}
-    others = [split for split in labelled.splits if split != "train" and len(labelled.voted_in(split)) >= _FEWEST]
-    if train is None or len(train) < _FEWEST:
-        others = []
-    errors = {split: votes.differing_means(train, labelled.voted_in(split))[1] for split in others} if train is not None else {}
-    flagged = [
-        f"{COLUMNS[column]} in {split} ({means[split][column]:.3f} against {means['train'][column]:.3f})"
-        for split in others
-        for column in np.flatnonzero(np.abs(errors[split]) > STANDARD_ERRORS)
-    ]
-    if not others:
-        said = (
-            "There is nothing to compare: that needs train and another split, each with at least "
-            f"{_FEWEST} galaxies with votes."
-        )
-    elif flagged:
-        said = f"More than {STANDARD_ERRORS:.0f} standard errors from train, unlikely to be chance: {'; '.join(flagged)}."
-    else:
-        said = f"No column mean is more than {STANDARD_ERRORS:.0f} standard errors from that in train: no sign of a difference."
-    deviation = tree_deviation(labelled.voted).max(axis=0)
-    worst = int(np.argmax(deviation))
-    sums = (
-        "Each question's columns must add up to the column that leads to it; the largest violation is "
-        f"{deviation[worst]:.1e}, in question {QUESTIONS[worst].number} ({QUESTIONS[worst].title})."
-    )
-    parts: list[Chart | Table] = [
-        Table(
-            ("split", "galaxies", "share"),
-            tuple(
-                (
-                    split,
-                    labelled.dataset.galaxies(split),
-                    f"{labelled.dataset.galaxies(split) / sum(map(labelled.dataset.galaxies, SPLITS)):.1%}",
-                )
-                for split in SPLITS
-                if labelled.dataset.galaxies(split)
-            ),
-        )
-    ]
-    if others:
-        parts.append(
-            Chart(
-                "splits",
-                f"Column means of each split: {len(flagged)} differ from train by more than {STANDARD_ERRORS:.0f} "
-                "standard errors",
-                "Each mark compares the mean of a column in a split with that in train. Differences within the band of "
-                f"{STANDARD_ERRORS:.0f} standard errors may be chance.",
-                lambda width: figures.draw_split_differences(width, errors, STANDARD_ERRORS),
-                Table(
-                    ("split", "column", "mean", "train_mean", "difference_in_standard_errors", "flagged"),
-                    tuple(
-                        (
-                            split,
-                            name,
-                            means[split][n],
-                            means["train"][n],
-                            errors[split][n],
-                            bool(abs(errors[split][n]) > STANDARD_ERRORS),
-                        )
-                        for split in others
-                        for n, name in enumerate(COLUMNS)
-                    ),
-                ),
-            )
-        )
-    return Section("splits", "The splits", (said, sums), tuple(parts))
-
-
 def _selected(labelled: LabelledGalaxies, selection: Selection) -> Section:
     rows = np.flatnonzero(selection.matches(labelled.voted))
-    columns = [COLUMN_INDEX[name] for name in selection.columns]
+    columns = [labelled.tree.index[name] for name in selection.columns]
     choice = Choice(
         "where",
         f"{len(rows):,} of {len(labelled.galaxy_ids):,} galaxies",
@@ -227,12 +160,14 @@ def _selected(labelled: LabelledGalaxies, selection: Selection) -> Section:
 
 
 def _questions(labelled: LabelledGalaxies) -> list[Section]:
-    quantiles = np.percentile(labelled.voted, (25, 50, 75), axis=0)
-    agreement = votes.agreement(labelled.voted)
-    violations = tree_deviation(labelled.voted).max(axis=0)
+    of_tree = labelled.tree
+    quantiles = votes.quantiles(labelled.voted, (25, 50, 75), labelled.counted)
+    agreement = votes.agreement(labelled.voted, of_tree, labelled.asked)
+    violations = of_tree.deviation(labelled.voted, labelled.asked).max(axis=0)
+    largest = votes.maximum_agreement(labelled.voted, labelled.counted)
     sections = []
-    for question in QUESTIONS:
-        asked = agreement[:, question.number - 1]
+    for question, anchor in zip(of_tree.questions, tree.anchors(of_tree), strict=True):
+        asked = agreement[:, question.index]
         asked = asked[~np.isnan(asked)]
         agreed = "There is no galaxy for which at least half of the volunteers were asked this."
         if len(asked):
@@ -240,35 +175,40 @@ def _questions(labelled: LabelledGalaxies) -> list[Section]:
                 f"Median agreement {np.median(asked):.2f} over the {len(asked):,} galaxies for which at least half of the "
                 "volunteers were asked (1: all give the same answer; 0: all answers have equal votes)."
             )
-        total = "1" if question.parent is None else COLUMNS[question.parent]
-        sums = f"The sum of its columns differs from {total} by at most {violations[question.number - 1]:.1e}."
+        sums = f"The sum of its columns differs from {of_tree.leads(question)} by at most {violations[question.index]:.1e}."
         rows = tuple(
             (
-                COLUMNS[column],
-                describe(column).partition(": ")[2],
-                *(f"{labelled.voted_in(split)[:, column].mean(dtype=np.float64):.3f}" for split in labelled.splits),
-                *(f"{value:.2f}" for value in quantiles[:, column]),
-                f"{labelled.voted[:, column].max():.2f}",
+                of_tree.columns[column],
+                question.answers[column - question.start],
+                *(wording.shown(_mean(labelled, column, split), ".3f") for split in labelled.splits),
+                *(wording.shown(value, ".2f") for value in quantiles[:, column]),
+                f"{largest[column]:.2f}",
             )
             for column in range(question.start, question.stop)
         )
         means = (f"mean in {split}" for split in labelled.splits)
         table = Table(("column", "answer", *means, "1st quartile", "median", "3rd quartile", "maximum"), rows)
-        title = f"{question.number}  {question.title}"
-        sections.append(
-            Section(f"question-{question.number}", title, (f"{question.words} {agreed} {sums}",), (table,), question.number % 2)
-        )
+        text = wording.sentences(question.words, agreed, sums)
+        sections.append(Section(anchor, question.called("{}  {}"), (text,), (table,), (question.index + 1) % 2))
     return sections
 
 
 def _headline(labelled: LabelledGalaxies) -> str:
-    scores = {name: hubble_score(labelled.voted, name) >= 0.6 for name in HUBBLE_CLASSES}
-    said = [f"{int(passes.sum()):,} {galleries.PLURAL[name]}" for name, passes in scores.items()]
-    rest = int((~np.logical_or.reduce(list(scores.values()))).sum())
-    return (
-        f"{len(labelled.galaxy_ids):,} galaxies with votes: {said[0]}, {said[1]} and {said[2]} according to at least "
-        f"60 % of the volunteers, and {rest:,} others."
+    of_tree = labelled.tree
+    number = f"{len(labelled.galaxy_ids):,} galaxies with votes"
+    if not of_tree.classes:
+        first = of_tree.questions[0]
+        answers = np.bincount(labelled.voted[:, first.columns].argmax(axis=1), minlength=len(first.answers))
+        order = np.argsort(-answers, kind="stable").tolist()
+        said = wording.enumerated([f"{answers[place]:,} {first.answers[place]}" for place in order])
+        return f"{number}; by the most voted answer to “{first.title}”: {said}."
+    threshold = min(of_tree.thresholds)
+    passes = [of_tree.in_class(labelled.voted, member, threshold) for member in of_tree.classes]
+    said = wording.enumerated(
+        [f"{int(inside.sum()):,} {member.plural}" for inside, member in zip(passes, of_tree.classes, strict=True)]
     )
+    rest = int((~np.logical_or.reduce(passes)).sum())
+    return f"{number}: {said} according to at least {100 * threshold:g} % of the volunteers, and {rest:,} others."
 
 
 @explained
@@ -309,7 +249,7 @@ def explore_dataset(dataset: Dataset, out: str | Path, source: str | Path | None
     >>> print(explore_dataset(open_dataset("data/demo"), "page").as_posix())
     page/index.html
     """
-    selection = None if where is None else parse_selection(where)
+    selection = None if where is None else parse_selection(where, dataset.tree)
     out, source = local_path(out), None if source is None else local_path(source)
     output = Output(out, "page")
     output.refuse_others()
@@ -324,13 +264,15 @@ def _page(dataset: Dataset, source: Path | None, selection: Selection | None) ->
     check_shards(dataset, [shard for shard in dataset.shards if shard.split != "unlabelled"])
     labelled = labelled_galaxies(dataset)
     pictures = light(labelled, source)
-    classes = Section(
-        "hubble",
-        "Ellipticals, spirals, barred spirals",
-        (),
-        galleries.galleries(labelled.candidates, galleries.hubble_choices(labelled.candidates)),
-    )
+    of_tree = dataset.tree
+    classes = []
+    if of_tree.classes:
+        plurals = ", ".join(member.plural for member in of_tree.classes)
+        shown = galleries.galleries(labelled.candidates, galleries.class_choices(labelled.candidates))
+        classes.append(Section("hubble", plurals[:1].upper() + plurals[1:], (), shown))
     chosen = [_selected(labelled, selection)] if selection else []
-    sections = (*chosen, _tree(labelled), _distribution(labelled), classes, pictures, _splits(labelled), *_questions(labelled))
+    opening = (*chosen, _tree(labelled), _distribution(labelled), *classes)
+    sections = (*opening, pictures, compare_splits(labelled), *_questions(labelled))
     facts = f"dataset {dataset.folder} · {dataset.size} × {dataset.size} pixels · fingerprint {dataset.fingerprint[:12]}"
-    return Page("Galaxy Zoo: exploring the data", _headline(labelled), facts, sections)
+    title = f"{wording.survey(of_tree)}: exploring the data"
+    return Page(title, _headline(labelled), facts, sections, credit=wording.credit(of_tree))

@@ -4,7 +4,7 @@ All three are made with Keras' TensorFlow backend, in a separate process, whiche
 is the same float32 network on both. The separate process also releases the memory that the conversion needs.
 
 In every format the input `image` is uint8 (any batch, size, size, 3), and the output `vote_fractions` is float32
-(batch, 37). A SavedModel also accepts whole JPEG files.
+(batch, outputs). A SavedModel also accepts whole JPEG files.
 """
 
 import importlib.util

@@ -6,7 +6,7 @@ Several runs, and several views of each galaxy, act as one model: their predicti
 import functools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,6 @@ from tfrecords.errors import SettingError, SourceError
 from tfrecords.files import local_path
 from tfrecords.integrity import check_shards, read_shards
 from tfrecords.progress import progress_bar
-from tfrecords.taxonomy import COLUMNS
 from trainer.backends.base import WHOLE, Devices
 from trainer.backends.choose import choose
 from trainer.backends.startup import explained
@@ -40,14 +39,18 @@ class ImagePredictions(Predictions):
     names: by id, of images whose file names are not numbers; rejected: images that could not be read.
     """
 
-    names: Mapping[int, str]
-    rejected: tuple[UnreadableImage, ...]
+    names: Mapping[int, str] = field(kw_only=True)
+    rejected: tuple[UnreadableImage, ...] = field(kw_only=True)
 
 
 class _Ensemble:
     """The mean over the models of several runs, each with its own crop, and over `views` symmetries of the square."""
 
     def __init__(self, runs: Sequence[Run], views: int, devices: Devices) -> None:
+        self.tree = runs[0].tree
+        for run in runs[1:]:
+            self.tree.refuse_other(run.tree, runs[0].folder, run.folder)
+        self._sure = all(run.settings["head"] == "dirichlet" for run in runs)
         self._views = [functools.partial(symmetries.transformed, number=number) for number in range(views)]
         self.crops = tuple(dict.fromkeys(map(_crop, runs)))
         with devices.scope():
@@ -57,13 +60,22 @@ class _Ensemble:
         ]
 
     def __call__(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        """Predict float64 (rows, 37). crops: uint8 (rows, size, size, 3), one array for each of `self.crops`."""
-        total = np.zeros((len(crops[0]), len(COLUMNS)))
+        """Predict float64 (rows, outputs): the fractions and, if all models have them, the concentrations.
+
+        crops: uint8 (rows, size, size, 3), one array for each of `self.crops`.
+        """
+        width = len(self.tree.columns) + (len(self.tree.questions) if self._sure else 0)
+        total = np.zeros((len(crops[0]), width))
         for view in self._views:
             turned = [np.ascontiguousarray(view(images)) for images in crops]
             for place, predictor in self._models:
-                total += predictor(turned[place])
+                total += predictor(turned[place])[:, :width]
         return total / (len(self._views) * len(self._models))
+
+    def apart(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Outputs (rows, outputs) as fractions (rows, n) and concentrations (rows, questions), None if a model has none."""
+        answers = len(self.tree.columns)
+        return outputs[:, :answers], outputs[:, answers:] if self._sure else None
 
 
 def _crop(run: Run) -> Crop:
@@ -100,12 +112,14 @@ def predict_split(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit
     Returns
     -------
     Predictions
-        `galaxy_ids` (n,), sorted, `predicted` and `targets` float32 (n, 37). `targets` is NaN without votes.
+        `galaxy_ids` (galaxies,), sorted, `predicted` and `targets` float32 (galaxies, answers), in the order of the tree.
+        `targets` is NaN without votes. `asked` and `concentrations` are float32 (galaxies, questions), or None if the dataset
+        has no counts and the run has another head than dirichlet.
 
     Raises
     ------
     ConfigError
-        If the dataset has another crop or size than one of the runs.
+        If the dataset has another tree, crop or size than one of the runs.
     SettingError
         If `tta` is out of range, or there is no run.
     DatasetError
@@ -127,7 +141,8 @@ def predict_split(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit
     dataset.paths(split)  # raises before anything slow starts
     check_shards(dataset, read_shards(dataset, split, limit))
     devices = choose("float32", require_gpu=False)
-    from trainer.input.evaluation import predicted_batches  # TensorFlow, which `choose` has loaded quietly
+    from tfrecords.reader import apart  # TensorFlow, which `choose` has loaded quietly
+    from trainer.input.evaluation import predicted_batches
 
     ensemble = _Ensemble(several, tta, devices)
     batches = predicted_batches(lambda images: ensemble([images]), dataset, split, devices.rounded(BATCH_SIZE), limit, WHOLE)
@@ -136,9 +151,11 @@ def predict_split(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit
         for part in batches:
             parts.append(part)
             bar.update(len(part[0]))
-    ids, predicted, targets = (np.concatenate(column) for column in zip(*parts, strict=True))
+    ids, outputs, votes = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(ids, kind="stable")
-    return Predictions(ids[order], predicted[order], targets[order])
+    targets, asked = apart(votes[order], dataset)
+    predicted, concentrations = ensemble.apart(outputs[order])
+    return Predictions(ids[order], predicted, targets, asked, concentrations)
 
 
 @explained
@@ -163,8 +180,8 @@ def predict_images(runs: Run | Sequence[Run], path: str | Path, tta: int = 1, st
     Returns
     -------
     ImagePredictions
-        `galaxy_ids` (n,), `predicted` float32 (n, 37), `names` by id for files whose names are not numbers, and the `rejected`
-        images.
+        `galaxy_ids` (galaxies,), `predicted` float32 (galaxies, answers), `names` by id for files whose names are not numbers,
+        and the `rejected` images.
 
     Raises
     ------
@@ -214,7 +231,8 @@ def predict_images(runs: Run | Sequence[Run], path: str | Path, tta: int = 1, st
         names = {int(images.galaxy_id[row]): images.path(row) for row in np.flatnonzero(images.named).tolist()}
     if not parts:
         raise SourceError(f"{path}: none of its {len(rejected):,} images can be read; the first is {_reason(rejected[0])}")
-    ids, predicted = (np.concatenate(column) for column in zip(*parts, strict=True))
+    ids, outputs = (np.concatenate(column) for column in zip(*parts, strict=True))
+    predicted, concentrations = ensemble.apart(outputs)
     if rejected:
         first = ", ".join(map(_reason, rejected[:_NAMED_UNREADABLE])) + (", ..." if len(rejected) > _NAMED_UNREADABLE else "")
         log.warning(f"{len(rejected):,} of {len(images):,} images cannot be read and are skipped: {first}")
@@ -231,7 +249,8 @@ def predict_images(runs: Run | Sequence[Run], path: str | Path, tta: int = 1, st
         )
     if outside:
         log.warning(scale.warning(outside, len(ids), [radii for _, radii in known]))
-    return ImagePredictions(ids, predicted, np.full_like(predicted, np.nan), names, tuple(rejected))
+    without = np.full_like(predicted, np.nan)
+    return ImagePredictions(ids, predicted, without, None, concentrations, names=names, rejected=tuple(rejected))
 
 
 def _reason(image: UnreadableImage) -> str:

@@ -1,6 +1,7 @@
 """The run folder: its files, and the settings, history, checkpoint and best model of a run.
 
 config.json     settings; the dataset's fingerprint, crop and size; half_light_radius, the range of 98 % of its galaxies
+tree.toml       the decision tree of the dataset, whose SHA-256 is in config.json
 history.csv     one row per epoch
 checkpoint/     epoch-00007/{arrays.npz, progress.json}: all that training needs to resume exactly after 7 epochs;
                 epoch-00007-step-0000012 if it was interrupted 12 steps later
@@ -19,18 +20,20 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfrecords import __version__
-from tfrecords.dataset import SPLITS, Dataset, to_json
-from tfrecords.errors import ConfigError, RunError, lacks_memory, squeezed
+from tfrecords.dataset import SPLITS, TREE, Dataset, sha256_text, to_json
+from tfrecords.errors import ConfigError, RunError, TreeError, lacks_memory, squeezed
 from tfrecords.files import PARTIAL_SUFFIX, atomic_file, local_path, real_folder, sha256_file, sync_folder, write_text
 from tfrecords.integrity import Stamp
 from tfrecords.outputs import NEVER, PRIVATE, Output
+from tfrecords.tree import Tree
+from tfrecords.treefile import builtin_tree, parse_tree
 from trainer.history import HISTORY, Epoch, read_history, write_history
 from trainer.network.backbones import BACKBONES, Backbone
 from trainer.sealing import seal, unseal
@@ -98,15 +101,18 @@ def _dataset_summary(dataset: Dataset) -> dict[str, Any]:
         "crop_fraction": dataset.settings["crop_fraction"],
         "size": dataset.size,
         "encoding": dataset.encoding,
+        "tree": sha256_text(dataset.tree.text),
+        "asked": dataset.asked,
     }
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder: its path and the content of its config.json."""
+    """A run folder: its path, the content of its config.json, and the decision tree whose votes it predicts."""
 
     folder: Path
     config: dict[str, Any]
+    tree: Tree = field(default_factory=builtin_tree)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -175,7 +181,8 @@ class Run:
             )
 
     def check_dataset(self, dataset: Dataset) -> None:
-        """Raise ConfigError if the dataset's crop or size differs from those the model was trained on."""
+        """Raise ConfigError if the dataset's tree, crop or size differs from that the model was trained on."""
+        self.tree.refuse_other(dataset.tree, self.folder, dataset.folder)
         for name, now in (("crop_fraction", dataset.settings["crop_fraction"]), ("size", dataset.size)):
             if self.config["dataset"][name] != now:
                 raise ConfigError(
@@ -289,6 +296,21 @@ class Run:
         write_text(self.output.private / _SHARDS, to_json(content))
 
 
+def _tree_of(folder: Path, config: dict[str, Any]) -> Tree:
+    """The tree of a run; Kaggle's for runs from before trees were data. Raises RunError if the file was removed or changed."""
+    digest = config["dataset"].get("tree")
+    if digest is None:
+        return builtin_tree()
+    path = folder / TREE
+    try:
+        text = path.read_bytes().decode("utf-8")
+        if sha256_text(text) != digest:
+            raise ValueError("it has changed since it was written")
+        return parse_tree(text, str(path), path.stem)
+    except (OSError, ValueError, TreeError) as error:
+        raise RunError(f"{path}: not the decision tree of this run ({squeezed(error)}): restore it, or train again") from error
+
+
 def open_run(folder: str | Path) -> Run:
     """Open a run.
 
@@ -327,7 +349,7 @@ def open_run(folder: str | Path) -> Run:
         config["settings"], [config["dataset"][name] for name in ("fingerprint", "crop_fraction", "size", "galaxies", "folder")]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: not the intact {CONFIG} of a run ({error}): restore it, or {hint}") from error
-    return Run(folder, config)
+    return Run(folder, config, _tree_of(folder, config))
 
 
 def _differences(run: Run, new: Run) -> list[str]:
@@ -354,7 +376,7 @@ def start(folder: Path, settings: dict[str, Any], dataset: Dataset, overwrite: b
     refuse_lost_marker(output)
     output.refuse_others()
     config = {"settings": settings, "dataset": _dataset_summary(dataset), "tool": {"galaxy-zoo-vgg16": __version__}}
-    new = Run(folder, config)
+    new = Run(folder, config, dataset.tree)
     if overwrite or not (folder / CONFIG).is_file():
         refuse_in_the_way(new)
         output.refuse_others({*output.files, CONFIG})
@@ -381,7 +403,7 @@ def refuse_lost_marker(output: Output) -> None:
 def refuse_in_the_way(run: Run) -> None:
     """Raise ConfigError, with its name, if a file to be written exists and is not as a trainer wrote it."""
     output = run.output
-    output.refuse_others([HISTORY, MODEL, OWN.metrics, OWN.predictions, OWN.report, CARD])
+    output.refuse_others([HISTORY, MODEL, TREE, OWN.metrics, OWN.predictions, OWN.report, CARD])
 
 
 def create(run: Run) -> None:
@@ -391,4 +413,5 @@ def create(run: Run) -> None:
         path.unlink()
     # config.json last, because without it the folder is not a run.
     output.remove(sorted(output.files, key=lambda name: (name == CONFIG, name)))
+    output.write({TREE: run.tree.text.encode("utf-8")})
     output.write({CONFIG: seal(run.config).encode("utf-8")})

@@ -1,4 +1,4 @@
-"""Write and read tables of predictions: Kaggle's columns, and optionally Hubble classes and fractions of those asked.
+"""Write and read tables of predictions: the answers' columns, and optionally classes, fractions of those asked and intervals.
 
 Smooth galaxies are called elliptical by convention: volunteers cannot tell an S0 without a visible disk from an elliptical.
 """
@@ -13,41 +13,42 @@ from types import MappingProxyType
 
 import numpy as np
 
-from preprocess.sources import SOLUTIONS_NAMES
 from tfrecords.dataset import csv_line
 from tfrecords.errors import ConfigError, RunError, SettingError
 from tfrecords.files import atomic_file, local_path
 from tfrecords.outputs import listed_files
-from tfrecords.taxonomy import COLUMNS, HUBBLE_CLASSES, QUESTIONS, conditional, hubble_score
 from tfrecords.text import cell
+from tfrecords.tree import Question, Tree
+from tfrecords.treefile import builtin_names, builtin_tree
 from trainer.images.cutouts import UnreadableImage
 
 UNCERTAIN = "uncertain"
 DEFAULT_THRESHOLD = 0.6
 # Below this share of volunteers who were asked, the predicted fractions among them are meaningless.
 MINIMUM_ASKED = 0.05
-_ARMS = {"1": "1 arm", "more than 4": "more than 4 arms", "can't tell": "can't tell how many arms"}
-# 37 numbers with nine decimals, after the first column.
-_PREDICTED = re.compile(rb",\d\.\d{9}" * len(COLUMNS))
-_HEADER = ("GalaxyID", *COLUMNS)
+_CONCENTRATION = "_concentration"
 _REJECTED_HEADER = csv_line(("GalaxyID", "path", "reason"))
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """One row per galaxy, sorted by id: `galaxy_ids` int64 (n,), `predicted` and `targets` float32 (n, 37).
+    """One row per galaxy, sorted by id: `galaxy_ids` int64 (galaxies,), `predicted` and `targets` float32 (galaxies, n).
 
-    `targets` is NaN for galaxies without votes.
+    `targets` is NaN for galaxies without votes. `asked` (galaxies, questions): how many volunteers answered each question; None
+    without counts. `concentrations` (galaxies, questions): of the Dirichlet distributions whose means are predicted; None for
+    other heads.
     """
 
     galaxy_ids: np.ndarray
     predicted: np.ndarray
     targets: np.ndarray
+    asked: np.ndarray | None = None
+    concentrations: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class ExtraColumns:
-    """Columns in addition to the 37: their names, and for each galaxy their values as text."""
+    """Columns in addition to the predicted fractions: their names, and for each galaxy their values as text."""
 
     names: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
@@ -57,61 +58,98 @@ _NO_COLUMNS = ExtraColumns()
 _NO_NAMES: Mapping[int, str] = MappingProxyType({})
 
 
+def _header(tree: Tree) -> tuple[str, ...]:
+    return (tree.id or "GalaxyID", *tree.columns)
+
+
+def _shown(galaxy_id: int, names: Mapping[int, str]) -> str:
+    """A galaxy in the first column."""
+    return cell(names[galaxy_id]) if galaxy_id in names else str(galaxy_id)
+
+
+def check_classes(tree: Tree) -> None:
+    """Raise SettingError unless the tree has classes for --hubble."""
+    if not tree.classes:
+        raise SettingError(
+            f"--hubble: the decision tree {tree.name} has no classes: remove the flag, or use --where or --conditional"
+        )
+
+
 def check_threshold(threshold: float) -> None:
     """Raise SettingError unless `threshold` is above 0.5, so that classes exclude one another, and at most 1."""
     if not 0.5 < threshold <= 1:
         raise SettingError(f"--threshold {threshold}: must be above 0.5, so that classes exclude one another, and at most 1")
 
 
-def hubble_classes(votes: np.ndarray, threshold: float) -> list[str]:
-    """The Hubble class of each galaxy: the class whose columns are all >= threshold, else "uncertain".
+def hubble_classes(votes: np.ndarray, threshold: float, tree: Tree) -> list[str]:
+    """The class of each galaxy: the class of the tree whose columns are all >= threshold, else "uncertain".
 
-    votes: (galaxies, 37). Votes that obey the tree are in at most one class. Predictions that do not may be in two; then the
-    class with the higher score counts. Raises SettingError unless the threshold is above 0.5 and at most 1.
+    votes: (galaxies, n). Votes that obey Kaggle's tree are in at most one class. Predictions that do not may be in two; then
+    the class with the higher score counts. Raises SettingError unless the threshold is above 0.5 and at most 1, and the tree
+    has classes.
     """
+    check_classes(tree)
     check_threshold(threshold)
-    names = list(HUBBLE_CLASSES)
-    scores = np.stack([hubble_score(votes, name) for name in names], axis=1)
+    names = [member.name for member in tree.classes]
+    scores = np.stack([tree.class_score(votes, member) for member in tree.classes], axis=1)
     best = scores.argmax(axis=1)
     return [names[column] if row[column] >= threshold else UNCERTAIN for column, row in zip(best.tolist(), scores, strict=True)]
 
 
-def _most_voted(row: np.ndarray, number: int) -> str:
-    question = QUESTIONS[number - 1]
-    return question.answers[int(row[question.columns].argmax())]
+def _most_voted(row: np.ndarray, question: Question) -> str:
+    return question.phrases[int(row[question.columns].argmax())]
 
 
-def hubble_details(votes: np.ndarray, classes: list[str]) -> list[str]:
-    """The most voted roundness of ellipticals, and arms of spirals, such as "tight, 2 arms"; empty for uncertain galaxies."""
-    details = []
-    for row, name in zip(votes, classes, strict=True):
-        if name == UNCERTAIN:
-            details.append("")
-        elif name == "elliptical":
-            details.append(_most_voted(row, 7))
-        else:
-            arms = _most_voted(row, 11)
-            details.append(f"{_most_voted(row, 10)}, {_ARMS.get(arms, f'{arms} arms')}")
-    return details
+def hubble_details(votes: np.ndarray, classes: list[str], tree: Tree) -> list[str]:
+    """The most voted answers to the questions that describe a galaxy's class, such as "tight, 2 arms"; empty if uncertain."""
+    describing = {member.name: [tree.questions[place] for place in member.describe] for member in tree.classes}
+    return [
+        ", ".join(_most_voted(row, question) for question in describing.get(name, []))
+        for row, name in zip(votes, classes, strict=True)
+    ]
 
 
-def extra_columns(votes: np.ndarray, hubble: float | None, with_conditional: bool) -> ExtraColumns:
-    """The columns of --hubble and --conditional. votes: (galaxies, 37); hubble: the threshold, or None to omit its columns.
+def conditional_names(tree: Tree) -> list[str]:
+    """The names of the columns of --conditional: Conditional1.1 for Kaggle's Class1.1, else the column with a suffix."""
+    if tree.prefix == "Class":
+        return [f"Conditional{tree.short(column)}" for column in range(len(tree.columns))]
+    return [f"{column}_conditional" for column in tree.columns]
 
-    Conditional1.1 ... are the fractions of those asked who gave each answer, after projection onto the tree, with nine
-    decimals; empty if fewer than 5 % were asked.
+
+def extra_columns(
+    votes: np.ndarray,
+    hubble: float | None,
+    with_conditional: bool,
+    tree: Tree,
+    intervals: tuple[np.ndarray, np.ndarray] | None = None,
+) -> ExtraColumns:
+    """The columns of --hubble, --conditional and --intervals, with nine decimals.
+
+    votes: (galaxies, n); hubble: the threshold, or None to omit its columns. Conditional columns are the fractions of those
+    asked who gave each answer, after projection onto the tree; empty if fewer than 5 % were asked. intervals: the lower and the
+    upper ends for each answer, (galaxies, n) each.
     """
     names: list[str] = []
     columns: list[list[str]] = []
     if hubble is not None:
-        classes = hubble_classes(votes, hubble)
+        classes = hubble_classes(votes, hubble, tree)
         names += ["hubble", "hubble_detail"]
-        columns += [classes, hubble_details(votes, classes)]
+        columns += [classes, hubble_details(votes, classes, tree)]
     if with_conditional:
-        names += [name.replace("Class", "Conditional") for name in COLUMNS]
-        fractions = conditional(votes, MINIMUM_ASKED)
+        names += conditional_names(tree)
+        fractions = tree.conditional(votes, MINIMUM_ASKED)
         columns += [["" if np.isnan(value) else f"{value:.9f}" for value in column] for column in fractions.T.tolist()]
+    if intervals is not None:
+        names += [f"{column}_{end}" for column in tree.columns for end in ("low", "high")]
+        ends = np.stack(intervals, axis=2).reshape(len(votes), -1)
+        columns += [[f"{value:.9f}" for value in column] for column in ends.T.tolist()]
     return ExtraColumns(tuple(names), tuple(zip(*columns, strict=True)) if columns else ())
+
+
+def concentration_columns(concentrations: np.ndarray, tree: Tree) -> ExtraColumns:
+    """The concentrations (galaxies, questions) as columns that `read_csv` restores to the last digit."""
+    names = tuple(f"{question.key}{_CONCENTRATION}" for question in tree.questions)
+    return ExtraColumns(names, tuple(tuple(f"{value:.9g}" for value in row) for row in concentrations.tolist()))
 
 
 def _is_rejected_list(path: Path) -> bool:
@@ -126,10 +164,20 @@ def _is_rejected_list(path: Path) -> bool:
     return not path.is_symlink() and text == whole and text.startswith(_REJECTED_HEADER.decode()) and {*map(len, rows)} == {3}
 
 
-def refuse_other_table(path: Path) -> None:
-    """Raise ConfigError if `path` exists and is not a table of predictions; a table of votes is never replaced.
+def _is_table(path: Path, tree: Tree) -> bool:
+    """Whether a file begins as a table of predictions for this tree does: its header, and fractions with nine decimals."""
+    with path.open("rb") as file:
+        head, first = (file.readline().rstrip(b"\r\n") for _ in range(2))
+    start = csv_line(_header(tree)).rstrip(b"\r\n")
+    predicted = re.compile(rb",\d\.\d{9}" * len(tree.columns))
+    return (head == start or head.startswith(start + b",")) and (not first or bool(predicted.search(first)))
 
-    A table of votes has the same columns, but predictions have nine decimals, and never a name under which votes are found.
+
+def refuse_other_table(path: Path, tree: Tree | None = None) -> None:
+    """Raise ConfigError if `path` exists and is not a table of predictions, for `tree` or one of ours.
+
+    A table of votes is never replaced: it may have the same columns, but predictions have nine decimals, and never a name under
+    which votes are found.
     """
     for folder in local_path(path).absolute().parents:
         if path.absolute().relative_to(folder).as_posix() in listed_files(folder):
@@ -143,13 +191,9 @@ def refuse_other_table(path: Path) -> None:
         return
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder: set --out to a file, such as {path / 'submission.csv'}")
-    votes = {PurePosixPath(name).name for name in SOLUTIONS_NAMES}
-    ours = False
-    if path.is_file() and path.name not in votes:
-        with path.open("rb") as file:
-            head, first = file.readline(), file.readline().rstrip(b"\r\n")
-        ours = head.startswith(csv_line(_HEADER).rstrip()) and (not first or bool(_PREDICTED.search(first)))
-    if not ours:
+    trees = [*map(builtin_tree, builtin_names()), *([] if tree is None else [tree])]
+    votes = {PurePosixPath(name).name for one in trees for name in one.tables}
+    if not path.is_file() or path.name in votes or not any(_is_table(path, one) for one in trees):
         raise ConfigError(f"{path}: exists and is not a table of predictions: choose another --out, or move it elsewhere")
 
 
@@ -159,8 +203,11 @@ def write_csv(
     names: Mapping[int, str] = _NO_NAMES,
     extra: ExtraColumns = _NO_COLUMNS,
     beside: Path | None = None,
+    tree: Tree | None = None,
 ) -> None:
-    """Write predictions in Kaggle's submission format: GalaxyID,Class1.1,...,Class11.6, nine decimals, sorted by GalaxyID.
+    """Write predictions as a table: the galaxy, then the fraction of each answer with nine decimals, sorted by GalaxyID.
+
+    For Kaggle's tree this is the submission format: GalaxyID,Class1.1,...,Class11.6.
 
     Parameters
     ----------
@@ -171,9 +218,16 @@ def write_csv(
     names : mapping of int to str
         Names to write in place of ids. Characters that would break the table, and formulas of spreadsheets, are escaped.
     extra : ExtraColumns
-        Columns after the 37, with which the table is no longer a submission.
+        Columns after the fractions, with which the table is no longer a submission.
     beside : Path, optional
         Folder for the unfinished file.
+    tree : Tree, optional
+        Decision tree of the run, `run.tree`; default: Kaggle's.
+
+    Raises
+    ------
+    SettingError
+        If the predictions are not for this tree.
 
     Examples
     --------
@@ -183,14 +237,18 @@ def write_csv(
     >>> open("predictions.csv").readline()[:26]
     'GalaxyID,Class1.1,Class1.2'
     """
-    path = local_path(path)
+    path, tree = local_path(path), tree or builtin_tree()
+    if predictions.predicted.shape[1] != len(tree.columns):
+        raise SettingError(
+            f"{path}: the predictions have {predictions.predicted.shape[1]} answers, but the decision tree {tree.name} has "
+            f"{len(tree.columns)}: use tree=run.tree"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, beside) as file:
-        file.write(csv_line((*_HEADER, *extra.names)))
+        file.write(csv_line((*_header(tree), *extra.names)))
         more = extra.rows or ((),) * len(predictions.galaxy_ids)
         for galaxy_id, row, added in zip(predictions.galaxy_ids.tolist(), predictions.predicted, more, strict=True):
-            shown = cell(names[galaxy_id]) if galaxy_id in names else galaxy_id
-            file.write(csv_line((shown, *(f"{value:.9f}" for value in row), *added)))
+            file.write(csv_line((_shown(galaxy_id, names), *(f"{value:.9f}" for value in row), *added)))
 
 
 def rejected_path(path: Path) -> Path:
@@ -213,21 +271,33 @@ def write_rejected(rejected: Sequence[UnreadableImage], path: Path) -> None:
             file.write(csv_line((galaxy, cell(image.path), cell(image.reason))))
 
 
-def read_csv(path: Path, galaxy_ids: np.ndarray, targets: np.ndarray) -> Predictions:
-    """Read a table that `write_csv` wrote, and add the votes of its galaxies.
+def read_csv(
+    path: Path,
+    galaxy_ids: np.ndarray,
+    targets: np.ndarray,
+    tree: Tree,
+    asked: np.ndarray | None = None,
+    names: Mapping[int, str] = _NO_NAMES,
+) -> Predictions:
+    """Read a table that `write_csv` wrote, with `concentration_columns` or none, and add the votes of its galaxies.
 
-    galaxy_ids: int64 (n,); targets: float32 (n, 37); in any order. Raises RunError if the table is damaged or lists other
-    galaxies.
+    galaxy_ids: int64 (galaxies,); targets: float32 (galaxies, n); asked: (galaxies, questions) or None; in any order. names:
+    those with which it was written. Raises RunError if the table is damaged or lists other galaxies.
     """
     order = np.argsort(galaxy_ids, kind="stable")
-    galaxy_ids, targets = galaxy_ids[order], targets[order]
+    galaxy_ids, targets, asked = galaxy_ids[order], targets[order], None if asked is None else asked[order]
+    extra = [f"{question.key}{_CONCENTRATION}" for question in tree.questions]
+    number = len(tree.columns)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-        listed = np.array([int(row[0]) for row in rows], np.int64)
-        predicted = np.array([row[1:] for row in rows], np.float32).reshape(len(rows), len(COLUMNS))
+        listed = [row[0] for row in rows]
+        values = np.array([row[1:] for row in rows], np.float32).reshape(len(rows), len(header) - 1)
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise RunError(f"{path}: damaged ({error}): remove it, and run the same command again") from error
-    if header != [*_HEADER] or not np.array_equal(listed, galaxy_ids):
+    columns = [*_header(tree)]
+    expected = [_shown(galaxy_id, names) for galaxy_id in galaxy_ids.tolist()]
+    if header not in (columns, columns + extra) or listed != expected:
         raise RunError(f"{path}: lists other galaxies: remove it, and run the same command again")
-    return Predictions(galaxy_ids, predicted, targets)
+    concentrations = values[:, number:] if len(header) > len(columns) else None
+    return Predictions(galaxy_ids, values[:, :number], targets, asked, concentrations)

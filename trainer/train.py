@@ -26,7 +26,7 @@ from tfrecords.errors import ConfigError, RunError
 from tfrecords.integrity import check_shards, read_shards
 from tfrecords.interrupts import Interruption, deferred_interrupts
 from tfrecords.progress import progress_bar
-from tfrecords.taxonomy import column_means
+from tfrecords.tree import column_means
 from trainer import advice
 from trainer import run as runs
 from trainer.backends import hosts
@@ -37,7 +37,7 @@ from trainer.config import TrainConfig
 from trainer.history import HISTORY, Curves, Epoch, best_epoch, stops_early
 from trainer.input.augmentation import augment
 from trainer.input.scale import training_range
-from trainer.network.heads import LOSSES, squared_error
+from trainer.network.losses import error_function, loss_function
 from trainer.network.model import architecture, build_model, for_inference
 from trainer.network.optimizer import Rate, build_optimizer
 from trainer.run import NOTHING_YET, OWN, Progress, Run
@@ -181,7 +181,7 @@ class _Training:
 
     def __init__(self, run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices: Devices) -> None:
         """Build the model and restore the latest checkpoint, if there is one."""
-        from tfrecords.reader import targets_of
+        from tfrecords.reader import votes_of
         from trainer.input.training import steps_per_epoch
 
         self.run, self.config, self.dataset, self.devices = run, config, dataset, devices
@@ -191,15 +191,16 @@ class _Training:
         resumes = self.progress != NOTHING_YET
         self.rate = config.rate(self.steps_per_epoch)
         self.cached = self._plan_cache()
-        self.design = config.design(dataset.size)
+        self.design = config.design(dataset.size, dataset.tree)
         with devices.scope():
             if resumes:  # all weights come from the checkpoint: the file of initial weights may be gone
                 model = architecture(self.design, devices.precision, config.seed, devices.splits_batches)
             else:
-                means = column_means(targets_of(dataset, "train", config.limit))
+                votes = votes_of(dataset, "train", config.limit)
+                means = column_means(votes.targets, dataset.tree.counted(votes.asked))
                 start = (config.weights, means, devices.precision, config.seed, config.initialisation)
                 model = build_model(self.design, *start, devices.splits_batches)
-            self.steps = build_steps(model, config, devices, self.rate)
+            self.steps = build_steps(model, config, devices, self.rate, dataset)
         if resumes:
             try:
                 self.steps.restore(run.checkpoint_arrays())
@@ -302,13 +303,14 @@ class _Training:
         if self.writes:
             self.run.save_checkpoint(self.steps.state(), self.progress)
 
-    def _predicted(self, split: str, limit: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches (predicted, targets) of a split, with the current weights."""
+    def _predicted(self, split: str, limit: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+        """Batches (fractions, targets, asked or None) of a split, with the current weights."""
+        from tfrecords.reader import apart
         from trainer.input.evaluation import predicted_batches
 
         size, share = self.devices.rounded(self.batch_size), self.devices.share
-        for _, predicted, targets in predicted_batches(self.steps.predict, self.dataset, split, size, limit, share):
-            yield predicted, targets
+        for _, predicted, votes in predicted_batches(self.steps.predict, self.dataset, split, size, limit, share):
+            yield predicted[:, : len(self.dataset.tree.columns)], *apart(votes, self.dataset)
 
     def _validate(self, interruption: Interruption) -> float:
         """The MSE on split `validation`; NaN without one."""
@@ -317,19 +319,21 @@ class _Training:
         alone = self.devices.share.processes == 1
         total, count = 0.0, 0
         with self.steps.averaged():
-            for predicted, targets in self._predicted("validation", self.config.limit):
-                total += float(np.square(predicted.astype(np.float64) - targets).sum())
-                count += targets.size
+            for predicted, targets, asked in self._predicted("validation", self.config.limit):
+                errors = np.square(predicted.astype(np.float64) - targets)
+                counted = self.dataset.tree.counted(asked)
+                total += float(errors.sum() if counted is None else errors.sum(where=counted))
+                count += targets.size if counted is None else int(counted.sum())
                 if alone and interruption.signal is not None:
                     break
         if alone and interruption.signal is not None:
             self._stop(interruption, self.steps_per_epoch)
-        return total / count
+        return total / count if count else math.nan
 
     def _warn_of_constants(self) -> None:
         """Warn if the predictions are the same for all galaxies; with the current weights, because their average lags."""
         limit = min(self.dataset.galaxies("train", self.config.limit), _GUARD_GALAXIES)
-        spread = advice.spread([predicted for predicted, _ in self._predicted("train", limit)])
+        spread = advice.spread([predicted for predicted, _, _ in self._predicted("train", limit)])
         if warning := advice.collapse_warning(spread, self.config.settings()):
             self.say(warning)
 
@@ -354,10 +358,11 @@ class _Training:
         self.say(f"epoch {row.epoch}/{self.config.epochs}: MSE {row.mse:.5f}{validation}, {row.seconds:.0f} s")
 
 
-def build_steps(model: Any, config: TrainConfig, devices: Devices, rate: Rate) -> Steps:
-    """The training steps of a model, with the optimizer, loss and augmentation of a run."""
+def build_steps(model: Any, config: TrainConfig, devices: Devices, rate: Rate, dataset: Dataset) -> Steps:
+    """The training steps of a model on a dataset, with the optimizer, loss and augmentation of a run."""
     optimizer = build_optimizer(model.trainable_variables, rate, devices.precision, config.weight_decay, config.ema)
-    objective = Objective(functools.partial(augment, kind=config.augment), LOSSES[config.loss], squared_error)
+    loss, error = loss_function(config.loss, dataset.tree, dataset.asked), error_function(dataset.tree, dataset.asked)
+    objective = Objective(functools.partial(augment, kind=config.augment), loss, error)
     return devices.steps(model, optimizer, objective)
 
 

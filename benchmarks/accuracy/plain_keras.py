@@ -64,14 +64,14 @@ def predict(args: argparse.Namespace) -> None:
     """Write the predictions for a split as CSV."""
     import keras
 
-    from tfrecords.taxonomy import COLUMNS
+    from tfrecords.treefile import builtin_tree
 
     ids, images, _ = _split(args.tfrecords, args.split)
     model = keras.models.load_model(args.run / "model.keras", compile=False)
     predicted = model.predict(images.astype(np.float32), verbose=0)
     with args.out.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["GalaxyID", *COLUMNS])
+        writer.writerow(["GalaxyID", *builtin_tree().columns])
         writer.writerows([number, *row] for number, row in zip(ids.tolist(), predicted.tolist(), strict=True))
 
 

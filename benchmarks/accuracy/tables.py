@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrecords.taxonomy import column_means
+from tfrecords.tree import column_means
 
 RESAMPLES = 10_000
 
@@ -118,13 +118,13 @@ def print_confirmed(work: Any, trials: tuple[Any, ...], split: str) -> None:
 
 def _without_training(work: Any, groups: dict[str, list[Any]], split: str) -> list[str]:
     """The table of views, projection onto the tree, and averages of runs."""
-    from tfrecords.taxonomy import project
+    from tfrecords.treefile import builtin_tree
 
     rows = []
     for label, trials in groups.items():
         single = [work.predicted(trial, split) for trial in trials]
         plain = np.mean([work.errors(one, split) for one in single], axis=0)
-        ways = {"projected onto the tree": [project(one) for one in single]}
+        ways = {"projected onto the tree": [builtin_tree().project(one) for one in single]}
         if len(trials) > 1:
             ways[f"mean of {len(trials)} seeds"] = [np.mean(single, axis=0)]
         if not trials[0].plain:

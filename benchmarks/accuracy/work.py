@@ -22,7 +22,7 @@ VIEWS = (1, 8)
 _PLAIN_LOOP = ("-m", "benchmarks.accuracy.plain_keras")
 
 
-def _command(*arguments: object) -> None:
+def run_command(*arguments: object) -> None:
     """Run a Python program; if it fails, print its output and exit."""
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
@@ -85,7 +85,7 @@ class Work:
             sys.exit(f"{weights}: no such file: give --weights the ImageNet weights of VGG16's backbone")
         self.folder.mkdir(parents=True, exist_ok=True)
         common = ("-m", "preprocess", "--src", source.resolve(), "--size", SIZE)
-        _command(*common, "--out", self.splits, *SPLIT_FLAGS)
+        run_command(*common, "--out", self.splits, *SPLIT_FLAGS)
         table = self.folder / "train.csv"
         chosen = {str(number) for number in votes_of(open_dataset(self.splits), "train")[0].tolist()}
         with solutions.open(newline="") as file:
@@ -93,7 +93,7 @@ class Work:
         with table.open("w", newline="") as file:
             csv.writer(file).writerows([header, *(row for row in rows if row[0] in chosen)])
         none = ("--validation_fraction", "0", "--test_fraction", "0")
-        _command(*common, "--out", self.train, "--solutions", table, *none)
+        run_command(*common, "--out", self.train, "--solutions", table, *none)
         inputs = {name: open_dataset(path).fingerprint for name, path in (("splits", self.splits), ("train", self.train))}
         inputs["weights"] = sha256_file(weights)
         record = self.folder / "inputs.json"
@@ -112,7 +112,7 @@ class Work:
             from tfrecords.dataset import open_dataset
             from tfrecords.reader import votes_of
 
-            ids, votes = votes_of(open_dataset(self.splits), split)
+            ids, votes, _ = votes_of(open_dataset(self.splits), split)
             order = np.argsort(ids)
             self._votes[split] = ids[order], votes[order].astype(np.float64)
         return self._votes[split]
@@ -137,15 +137,15 @@ class Work:
         commit, began, used = _commit(), time.monotonic(), _cpu_seconds()
         where = ("--out", folder, "--weights", weights.resolve())
         if trial.plain:
-            _command(*_PLAIN_LOOP, "train", *where, "--train", self.train, *trial.flags())
+            run_command(*_PLAIN_LOOP, "train", *where, "--train", self.train, *trial.flags())
         else:
-            _command("-m", "trainer", *where, "--tfrecords", self.train, *trial.flags())
+            run_command("-m", "trainer", *where, "--tfrecords", self.train, *trial.flags())
         seconds = {"seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(_cpu_seconds() - used, 1)}
         for split in ("validation", "test") if trial in CONFIRM else ("validation",):
             for views in _views(trial):
                 program = (*_PLAIN_LOOP, "predict") if trial.plain else ("-m", "trainer", "predict", "--tta", views)
                 out = self.predictions_path(trial, split, views)
-                _command(*program, "--run", folder, "--tfrecords", self.splits, "--split", split, "--out", out)
+                run_command(*program, "--run", folder, "--tfrecords", self.splits, "--split", split, "--out", out)
         result = {"flags": " ".join(trial.flags()), **seconds, "commit": commit, "inputs": self.inputs()}
         write_text(self.folder / f"{trial.name}.json", json.dumps(result))
         shutil.rmtree(folder)

@@ -24,33 +24,38 @@ class Parts:
 
 def make_parts(settings: Settings, precision: str) -> Parts:
     """Parts with random weights. The output layer is random too: with zeros, no gradient would reach the layers below."""
-    from tfrecords.taxonomy import COLUMNS
+    from tfrecords.treefile import builtin_tree
     from trainer.backends.base import Objective
     from trainer.backends.choose import choose
     from trainer.config import TrainConfig
     from trainer.input.augmentation import augment
-    from trainer.network.heads import LOSSES, squared_error
+    from trainer.network.losses import error_function, loss_function
     from trainer.network.model import build_model
     from trainer.network.optimizer import build_optimizer
 
     config, devices = TrainConfig(Path(), weights="none", initialisation="he"), choose(precision, require_gpu=False)
-    start = (np.full(len(COLUMNS), 0.3), devices.precision, config.seed, config.initialisation)
-    model = build_model(config.design(settings.size), config.weights, *start)
+    tree = builtin_tree()
+    start = (np.full(len(tree.columns), 0.3), devices.precision, config.seed, config.initialisation)
+    model = build_model(config.design(settings.size, tree), config.weights, *start)
     optimizer = build_optimizer(model.trainable_variables, config.rate(steps=100), devices.precision)
-    objective = Objective(functools.partial(augment, kind=config.augment), LOSSES[config.loss], squared_error)
+    loss, error = loss_function(config.loss, tree, asked=False), error_function(tree, asked=False)
+    objective = Objective(functools.partial(augment, kind=config.augment), loss, error)
     return Parts(devices, model, optimizer, objective)
 
 
 def draw_batch(settings: Settings, galaxies: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images uint8 (galaxies, size, size, 3), votes float32 (galaxies, 37), random numbers for augmentation (galaxies, 7)."""
-    from preprocess.demo import draw_galaxy, draw_votes
+    from preprocess.demo import draw_galaxy
     from preprocess.synthetic import draw_cutout
+    from preprocess.volunteers import draw_answers
     from tfrecords.images import crop
+    from tfrecords.treefile import builtin_tree
     from trainer.input.augmentation import DRAWS
 
     generator = np.random.default_rng(0)
     drawn = [draw_galaxy(generator) for _ in range(min(galaxies, _DRAWN))]
-    votes = np.stack([draw_votes(galaxy, generator) for galaxy in drawn]).astype(np.float32)
+    tree = builtin_tree()
+    votes = np.stack([draw_answers(galaxy, tree, generator).votes(tree) for galaxy in drawn]).astype(np.float32)
     images = np.stack([crop(np.asarray(draw_cutout(galaxy, generator)), 0.5, settings.size) for galaxy in drawn])
     places = np.arange(galaxies) % len(drawn)
     return images[places], votes[places], generator.random((galaxies, DRAWS), np.float32)

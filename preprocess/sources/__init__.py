@@ -7,6 +7,7 @@ from preprocess.sources.find import (
     VotesTable,
     find_images,
     find_source,
+    refuse_several,
     solutions_table,
 )
 from preprocess.sources.listing import PLAIN, ImageReader, Listing
@@ -21,5 +22,6 @@ __all__ = [
     "VotesTable",
     "find_images",
     "find_source",
+    "refuse_several",
     "solutions_table",
 ]

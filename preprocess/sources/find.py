@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +28,9 @@ TRAINING_FOLDERS = ("train_images", "validation_images", "images_training_rev1",
 _NUMBER = re.compile(rb"0*(\d{1,19})")
 _ARTICLES_NUMBER = re.compile(rb"(?:data)?0*(\d{1,19})")
 _MAX_DEPTH = 4
+_LONGEST_HEADER = 1_000_000
+# Files of Kaggle's challenge with the columns of votes that are no votes.
+_BENCHMARKS = ("all_zeros_benchmark.csv", "all_ones_benchmark.csv", "central_pixel_benchmark.csv")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,18 @@ class VotesTable:
     archive: archives.Zip
     entry: archives.Entry | None = None
 
+    @property
+    def name(self) -> str:
+        """Its file name."""
+        return PurePosixPath(self.path).name
+
+    def first_line(self) -> bytes:
+        """The names of its columns: of a file on disk only the start is read."""
+        if self.entry is not None:
+            return self.read().split(b"\n", 1)[0]
+        with self.archive.path.open("rb") as file:
+            return file.readline(_LONGEST_HEADER)
+
     def read(self) -> bytes:
         """Return its bytes, unpacked. Raises SourceError if it is damaged in its zip."""
         if self.entry is None:
@@ -47,11 +62,15 @@ class VotesTable:
 
 @dataclass(frozen=True)
 class Source:
-    """The images, sorted by galaxy and one per galaxy, and the tables of votes. `path`: as the user gave it."""
+    """The images, sorted by galaxy and one per galaxy, and the tables. `path`: as the user gave it.
+
+    solutions: tables of votes by their names. others: all other CSV files.
+    """
 
     path: Path
     images: Listing
     solutions: tuple[VotesTable, ...]
+    others: tuple[VotesTable, ...] = ()
 
 
 def hashed_id(path: bytes) -> int:
@@ -69,6 +88,7 @@ class _Finder:
     def __init__(self, scratch: Path, suffixes: tuple[str, ...]) -> None:
         self.images = ListingBuilder()
         self.tables: list[VotesTable] = []
+        self.others: list[VotesTable] = []
         self._scratch = scratch
         self._suffixes = suffixes
         self._here: tuple[Path, str, bytes] = (Path(), "", b"")
@@ -101,9 +121,15 @@ class _Finder:
             elif name.lower().endswith(".zip"):
                 archive = archives.Zip(root / folder / name, f"{root}/{folder}{name}", 0, status.st_size)
                 self.zip(archive, (*PurePosixPath(folder).parts, name[:-4]))
-            elif _is_solutions((), f"{folder}{name}"):
+            elif name.lower().endswith(".csv"):
                 archive = archives.Zip(root / folder / name, name, 0, status.st_size)
-                self.tables.append(VotesTable(f"{root}/{folder}{name}", archive))
+                self._table((), f"{folder}{name}", VotesTable(f"{root}/{folder}{name}", archive))
+
+    def _table(self, above: tuple[str, ...], path: str, table: VotesTable) -> None:
+        if _is_solutions(above, path):
+            self.tables.append(table)
+        elif table.name not in _BENCHMARKS:
+            self.others.append(table)
 
     def file(self, path: Path) -> None:
         """Collect one image on disk."""
@@ -130,8 +156,8 @@ class _Finder:
                     else archives.unpack(archive, entry, self._scratch)
                 )
                 self.zip(inner, (*above, *PurePosixPath(path).with_suffix("").parts), depth + 1)
-            elif _is_solutions(above, path):
-                self.tables.append(VotesTable(f"{archive.name}/{path}", archive, entry))
+            elif name.lower().endswith(".csv"):
+                self._table(above, path, VotesTable(f"{archive.name}/{path}", archive, entry))
 
 
 def _in_zip(name: str) -> bytes:
@@ -249,7 +275,7 @@ def find_source(path: Path, scratch: Path) -> Source:
     images = finder.images.listing()
     if not len(images):
         raise SourceError(f"{path}: holds no JPEG or PNG images: give --src the folder or zip that holds them")
-    return Source(path, _one_each(path, images), tuple(finder.tables))
+    return Source(path, _one_each(path, images), tuple(finder.tables), tuple(finder.others))
 
 
 def find_images(path: Path, scratch: Path, suffixes: tuple[str, ...]) -> Listing:
@@ -273,18 +299,28 @@ def find_images(path: Path, scratch: Path, suffixes: tuple[str, ...]) -> Listing
     return _one_each(path, images)
 
 
-def solutions_table(source: Source, given: Path | None) -> VotesTable | None:
+def solutions_table(
+    source: Source, given: Path | None, usual: tuple[str, ...], holds_votes: Callable[[bytes], bool]
+) -> VotesTable | None:
     """Return the table of votes: the one `given`, else the only one in the source, else None.
 
-    Copies with the same bytes count once. Raises SourceError if several differ, or the given one is not a table.
+    usual: the tree's own names of its table, if it is not Kaggle's; they count before Kaggle's. holds_votes: whether the first
+    line of a CSV file is that of a table of votes: asked of all CSV files if none has a usual name. Copies with the same bytes
+    count once. Raises SourceError if several differ, or the given one is not a table.
     """
     if given is not None:
         return _given(given)
-    tables = source.solutions
+    tables = tuple(table for table in source.others if table.name in usual) or source.solutions
+    tables = tables or tuple(table for table in source.others if holds_votes(table.first_line()))
+    refuse_several(source, tables, "table of votes", "choose one with --solutions FILE")
+    return tables[0] if tables else None
+
+
+def refuse_several(source: Source, tables: Sequence[VotesTable], what: str, cure: str) -> None:
+    """Raise SourceError if tables of which a source must have one differ."""
     if len(tables) > 1 and len({hashlib.sha256(table.read()).digest() for table in tables}) > 1:
         several = ", ".join(sorted(table.path for table in tables))
-        raise SourceError(f"{source.path}: more than one table of votes ({several}): choose one with --solutions FILE")
-    return tables[0] if tables else None
+        raise SourceError(f"{source.path}: more than one {what} ({several}): {cure}")
 
 
 def _given(path: Path) -> VotesTable:

@@ -73,8 +73,8 @@ def _check_tfds(data: Dataset, contents: list[Contents]) -> Iterator[Finding]:
     shape = next(iter(shapes)) if len(shapes) == 1 else None
     written = [replace(content.shard, examples=len(content.ids)) for content in contents]
     for name, expected in (
-        (dataset.DATASET_INFO, dataset.dataset_info_json(written)),
-        (dataset.FEATURES, dataset.features_json(data.encoding, shape)),
+        (dataset.DATASET_INFO, dataset.dataset_info_json(written, data.tree)),
+        (dataset.FEATURES, dataset.features_json(data.encoding, shape, data.tree, data.asked, dataset.TREE in data.files)),
     ):
         path = data.folder / name
         if path.is_file() and path.read_bytes() != expected.encode("utf-8"):
@@ -171,10 +171,12 @@ def verify_dataset(
         data = dataset.read_manifest(folder)
         crop, planned = _settings(data)
     except DatasetError as error:
-        what = str(error).removeprefix(f"{folder / dataset.MANIFEST}: ")
-        return Report(None, (Finding("error", dataset.MANIFEST, what),))
+        # Without its tree, no record of a dataset can be read.
+        where = dataset.TREE if str(error).startswith(f"{folder / dataset.TREE}: ") else dataset.MANIFEST
+        return Report(None, (Finding("error", where, str(error).removeprefix(f"{folder / where}: ")),))
     findings = list(_check_files(data))
-    tasks = (CheckTask(folder / shard.name, shard, crop) for shard in sorted(data.shards, key=lambda shard: -shard.examples))
+    longest_first = sorted(data.shards, key=lambda shard: -shard.examples)
+    tasks = (CheckTask(folder / shard.name, shard, crop, data.tree, data.asked) for shard in longest_first)
     by_name: dict[str, Contents] = {}
     with progress_bar(sum(shard.examples for shard in data.shards), "verifying shards", "galaxies") as bar:
         for result in run_local(check_shard, tasks, min(workers, len(data.shards)), bar.update):

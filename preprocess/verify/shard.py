@@ -12,10 +12,11 @@ from tfrecords import dataset, framing, images, schema
 from tfrecords.dataset import Shard
 from tfrecords.errors import ImageError, RecordError
 from tfrecords.files import sha256_file
-from tfrecords.taxonomy import SUM_TOLERANCE_ERROR, tree_deviation
+from tfrecords.tree import Tree
 
 # How many faults of one kind are named per file; the rest are counted.
 NAMED = 3
+_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class Faults:
 
 @dataclass(frozen=True)
 class CheckTask:
-    """A shard to check on its own."""
+    """A shard to check on its own. asked: whether its records hold numbers of answers."""
 
     path: Path
     shard: Shard
     crop: images.CropSettings
+    tree: Tree
+    asked: bool
 
 
 @dataclass(frozen=True)
@@ -78,14 +81,23 @@ def _check_example(example: schema.Example, task: CheckTask, faults: Faults) -> 
                 faults.add(f"images without a whole crop of {size} x {size} at crop_offset, galaxies", example.galaxy_id)
     except ImageError as error:
         faults.add("images that cannot be decoded, galaxies", f"{example.galaxy_id} ({error})")
-    if task.shard.split == "unlabelled":
-        if not np.isnan(example.targets).all():
-            faults.add("targets in split unlabelled, galaxies", example.galaxy_id)
-    elif not np.isfinite(example.targets).all() or example.targets.min() < 0 or example.targets.max() > 1 + SUM_TOLERANCE_ERROR:
-        faults.add("targets missing or outside 0 to 1, galaxies", example.galaxy_id)
-    elif tree_deviation(example.targets[None]).max() > SUM_TOLERANCE_ERROR:
-        faults.add("targets that break the decision tree, galaxies", example.galaxy_id)
+    _check_votes(example, task, faults)
     return shape
+
+
+def _check_votes(example: schema.Example, task: CheckTask, faults: Faults) -> None:
+    targets, asked = example.targets, example.asked
+    # Cumulative fractions are stored as they are in the table, with its rounding.
+    tolerance = max((layout.error for layout in task.tree.layouts if layout.kind == "cumulative"), default=_TOLERANCE)
+    if asked is not None and not (np.isfinite(asked) & (asked >= 0)).all():
+        faults.add("numbers of answers that are missing or below 0, galaxies", example.galaxy_id)
+    if task.shard.split == "unlabelled":
+        if not np.isnan(targets).all() or (asked is not None and asked.any()):
+            faults.add("targets in split unlabelled, galaxies", example.galaxy_id)
+    elif not np.isfinite(targets).all() or targets.min() < 0 or targets.max() > 1 + tolerance:
+        faults.add("targets missing or outside 0 to 1, galaxies", example.galaxy_id)
+    elif task.tree.deviation(targets[None], None if asked is None else asked[None]).max() > tolerance:
+        faults.add("targets that break the decision tree, galaxies", example.galaxy_id)
 
 
 def check_shard(task: CheckTask, on_image: Callable[[], None]) -> Contents:
@@ -105,7 +117,7 @@ def check_shard(task: CheckTask, on_image: Callable[[], None]) -> Contents:
         try:
             for number, record in enumerate(framing.read_records(task.path)):
                 try:
-                    example = schema.parse(record)
+                    example = schema.parse(record, task.tree, task.asked)
                 except RecordError:
                     faults.add("records that are not examples of galaxies, numbers", number)
                     continue
@@ -125,13 +137,15 @@ def check_shard(task: CheckTask, on_image: Callable[[], None]) -> Contents:
 
 @dataclass(frozen=True)
 class SourceTask:
-    """A shard to compare with its source: the source images of its galaxies, and those rejected from it."""
+    """A shard to compare with its source: the source images and votes of its galaxies, and the images rejected from it."""
 
     path: Path
     shard: Shard
     crop: images.CropSettings
+    tree: Tree
     images: Listing
     targets: np.ndarray
+    asked: np.ndarray | None
     rejected: Listing
 
 
@@ -163,7 +177,8 @@ def check_against_source(task: SourceTask, on_image: Callable[[], None]) -> Comp
         crcs |= zip(listed.galaxy_id.tolist(), listed.known_crcs().tolist(), strict=True)
     rows = {galaxy_id: row for row, galaxy_id in enumerate(task.images.galaxy_id.tolist())}
     with ImageReader() as reader:
-        for example in map(schema.parse, framing.read_records(task.path)):
+        for record in framing.read_records(task.path):
+            example = schema.parse(record, task.tree, task.asked is not None)
             row = rows.get(example.galaxy_id)
             if row is not None:
                 try:
@@ -172,7 +187,10 @@ def check_against_source(task: SourceTask, on_image: Callable[[], None]) -> Comp
                         faults.add("pixels that differ from the source, galaxies", example.galaxy_id)
                 except ImageError as error:
                     faults.add("images that cannot be compared with the source, galaxies", f"{example.galaxy_id} ({error})")
-                if not np.array_equal(task.targets[row], example.targets, equal_nan=True):
+                expected = None if task.asked is None else task.asked[row]
+                if not np.array_equal(task.targets[row], example.targets, equal_nan=True) or (
+                    expected is not None and (example.asked is None or not np.array_equal(expected, example.asked))
+                ):
                     faults.add("targets that differ from the source, galaxies", example.galaxy_id)
             on_image()
         for row, galaxy_id in enumerate(task.rejected.galaxy_id.tolist()):

@@ -60,8 +60,8 @@ def _source_tasks(
         listed = survey.images.part(rows[ids[rows] == content.ids])
         planned = rows_of.get(content.shard.name, np.zeros(0, np.int64))
         left_out = survey.images.part(planned[np.isin(ids[planned], rejected)])
-        path, targets = data.folder / content.shard.name, survey.votes.of(listed.galaxy_id)
-        yield SourceTask(path, content.shard, crop, listed, targets, left_out)
+        path, (targets, asked) = data.folder / content.shard.name, survey.votes.of(listed.galaxy_id)
+        yield SourceTask(path, content.shard, crop, data.tree, listed, targets, asked, left_out)
 
 
 def _check_listed(data: Dataset, survey: Survey, shards: list[plan.ShardPlan]) -> Iterator[Finding]:
@@ -108,10 +108,15 @@ def compare(
     solutions: the table of votes, if it is not in the source. Raises SourceError if the source cannot be read.
     """
     with TemporaryDirectory(prefix="preprocess-verify-") as scratch:
-        survey = surveys.survey_of(src, Path(scratch), solutions)
+        survey = surveys.survey_of(src, Path(scratch), solutions, data.tree, data.settings.get("votes", ""))
         if data.source.get("votes") and not survey.votes.sha256:
             raise SourceError(
                 f"{src}: has no table of votes, but the dataset was built with one: give it with --solutions FILE"
+            )
+        if (survey.votes.asked is not None) != data.asked:
+            there = "counts" if survey.votes.asked is not None else "no counts"
+            raise SourceError(
+                f"{src}: its table of votes has {there}, unlike that of the dataset: give the same table with --solutions FILE"
             )
         shards = plan.make(survey.galaxies, settings)
         yield from _check_members(data, contents, survey, shards)

@@ -18,6 +18,8 @@ from preprocess.cli import main
 from preprocess.job import BuildSettings, build_dataset
 from tfrecords import __version__
 from tfrecords.dataset import open_dataset
+from tfrecords.tree import drawing
+from tfrecords.treefile import builtin_names, builtin_tree
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Main = Callable[..., tuple[int, str, str]]
@@ -72,7 +74,7 @@ def test_a_job_ends_with_status_0_and_what_it_made(run_main: Main, survey: Path,
     dataset = open_dataset(out)
     lines = said.splitlines()
     assert code == 0
-    assert lines[0] == f"{out}: complete"
+    assert lines[0] == f"{out}: complete, votes of tree kaggle (cumulative)"
     assert lines[-2:] == ["  4 images have no votes", f"next: trainer --tfrecords {out}"]
     table = {words[0]: (int(words[1]), int(words[3])) for words in map(str.split, lines[1:-2])}
     assert table == {split: (dataset.galaxies(split), len(dataset.paths(split))) for split in ("train", "test", "unlabelled")}
@@ -105,8 +107,9 @@ def test_every_flag_reaches_the_job(run_main: Main, survey: Path, tmp_path: Path
     }  # fmt: skip
     out = tmp_path / "out"
     flags = [f"--{name}={value}" for name, value in values.items()]
+    flags += ["--tree=kaggle", "--votes=cumulative"]
     assert run_main(f"--src={survey}", f"--out={out}", f"--solutions={votes}", "--workers=2", *flags)[0] == 0
-    assert open_dataset(out).settings == values
+    assert open_dataset(out).settings == {**values, "tree": "kaggle", "votes": "cumulative"}
     code, _, err = run_main(f"--src={survey}", f"--out={out}", *SMALL)
     assert code == 1 and err.startswith(
         f"error: {out}: holds a dataset with other settings or source (crop_fraction was 0.75, now 0.5; "
@@ -120,7 +123,7 @@ def test_the_defaults_are_the_articles(run: Run, survey: Path, tmp_path: Path) -
     assert run("--src", survey).returncode == 0
     assert open_dataset(tmp_path / "data" / "galaxy_zoo" / "1.0.0").settings == {
         "crop_fraction": 0.5, "size": 212, "encoding": "jpeg", "jpeg_quality": 95, "validation_fraction": 0.1,
-        "test_fraction": 0.1, "seed": 0, "examples_per_shard": 2048, "limit": 0,
+        "test_fraction": 0.1, "seed": 0, "examples_per_shard": 2048, "limit": 0, "tree": "kaggle", "votes": "cumulative",
     }  # fmt: skip
 
 
@@ -371,6 +374,22 @@ def test_file_names_break_no_table_no_terminal_and_no_spreadsheet(
     assert code == 0 and "\\x1b[2Jnotes" in table and "\x1b" not in table
 
 
+def test_trees_lists_our_trees_or_draws_one(run_main: Main, tmp_path: Path) -> None:
+    code, out, _ = run_main("trees")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == [*builtin_names()]
+    assert "decals5    10 questions  34 answers  " in out and "id iauname" in out
+    code, out, _ = run_main("trees", "decals5")
+    assert (code, out) == (0, f"{drawing(builtin_tree('decals5'))}\n")
+    assert all(column in out for column in builtin_tree("decals5").columns)
+    own = tmp_path / "rings.toml"
+    own.write_text('[[question]]\nkey = "ring"\nanswers = { yes = "ring" }\nrest = "no"\n')
+    code, out, _ = run_main("trees", own)
+    assert code == 0 and out.startswith("rings\n") and "no   ring_no (the rest)" in out
+    code, out, err = run_main("trees", "decal5")
+    assert (code, out, err) == (1, "", "error: --tree decal5: no such tree: did you mean decals5?\n")
+
+
 @pytest.mark.parametrize("arguments", [["--version"], ["demo", "--version"], ["build", "--version"]])
 def test_every_command_tells_the_version(run_main: Main, arguments: list[str]) -> None:
     assert run_main(*arguments) == (0, f"galaxy-zoo-vgg16 {__version__}\n", "")
@@ -393,12 +412,14 @@ def test_python_m_preprocess_is_the_same_program(run_main: Main, capfd: pytest.C
                 "--encoding": "jpeg", "--jpeg_quality": "95", "--validation_fraction": "0.1", "--test_fraction": "0.1",
                 "--seed": "0", "--examples_per_shard": "2048", "--workers": None, "--limit": "all", "--on_bad_image": "skip",
                 "--max_bad_fraction": "0.01", "--overwrite": None, "--dask": None,
+                "--tree": "found by the table's columns", "--votes": "the first of the tree that the table has",
             },
         ),
         (["verify"], {"--tfrecords": None, "--src": None, "--solutions": "the one in --src", "--workers": None}),
-        (["demo"], {"--out": None, "--galaxies": "600", "--seed": "0", "--workers": None}),
+        (["demo"], {"--out": None, "--galaxies": "600", "--seed": "0", "--workers": None, "--tree": "kaggle"}),
+        (["trees"], {}),
     ],
-    ids=["build", "verify", "demo"],
+    ids=["build", "verify", "demo", "trees"],
 )  # fmt: skip
 def test_help_lists_every_flag_with_its_default(run_main: Main, command: list[str], defaults: dict[str, str | None]) -> None:
     code, out, _ = run_main(*command, "--help")
@@ -409,4 +430,4 @@ def test_help_lists_every_flag_with_its_default(run_main: Main, command: list[st
     assert told.keys() - {"--version", "--helpfull"} == defaults.keys()
     for flag, default in defaults.items():
         assert default is None or f"(default: {default})" in told[flag]
-    assert command or all(f"  preprocess {other} " in out for other in ("verify", "demo"))
+    assert command or all(f"  preprocess {other} " in out for other in ("verify", "demo", "trees"))

@@ -1,6 +1,8 @@
-"""The synthetic survey: reproducible, in Kaggle's layout, with votes that obey the tree and match what was drawn."""
+"""The synthetic survey: reproducible, in the layout of its tree's survey, with pictures that match what was drawn."""
 
 import csv
+import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +12,12 @@ from PIL import Image
 
 from preprocess import demo
 from preprocess.synthetic import Frame, Galaxy, blur, draw_cutout, galaxy_light, sersic, stretch
-from tfrecords.errors import ConfigError, SettingError
-from tfrecords.taxonomy import COLUMN_INDEX, COLUMNS, tree_deviation
+from preprocess.volunteers import Answers
+from tfrecords.errors import ConfigError, SettingError, TreeError
+from tfrecords.tree import Tree
+from tfrecords.treefile import builtin_names, builtin_tree, parse_tree
 
+KAGGLE = builtin_tree("kaggle")
 SURVEY = {"galaxies": 30, "seed": 3}
 SMOOTH = Galaxy("spheroid", radius=20, axis_ratio=0.95, position_angle=30, brightness=90, redness=0.9)
 SPIRAL = Galaxy(
@@ -30,25 +35,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def population() -> tuple[list[Galaxy], np.ndarray]:
-    """400 galaxies and the votes on them; no image is drawn, which saves time."""
-    galaxies, votes = [], []
-    for index in range(400):
-        generator = np.random.default_rng([0, 0, index])
-        galaxies.append(demo.draw_galaxy(generator))
-        votes.append(demo.draw_votes(galaxies[-1], generator))
-    return galaxies, np.stack(votes)
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def mean_votes(galaxy: Galaxy, column: str) -> float:
-    """The mean votes of 100 groups of volunteers."""
-    generator = np.random.default_rng(0)
-    return float(np.mean([demo.draw_votes(galaxy, generator)[COLUMN_INDEX[column]] for _ in range(100)]))
 
 
 @pytest.mark.slow
@@ -74,7 +62,7 @@ def test_layout_is_kaggles(drawn: Path) -> None:
         "images_test_rev1", "images_training_rev1", "training_solutions_rev1.csv",
     ]  # fmt: skip
     header, *rows = csv.reader((drawn / "training_solutions_rev1.csv").read_text().splitlines())
-    assert header == ["GalaxyID", *COLUMNS]
+    assert header == ["GalaxyID", *KAGGLE.columns]
     labelled = {path.stem for path in (drawn / "images_training_rev1").iterdir()}
     unlabelled = {path.stem for path in (drawn / "images_test_rev1").iterdir()}
     assert [row[0] for row in rows] == sorted(labelled) and len(rows) == 30
@@ -86,63 +74,163 @@ def test_table_of_votes_obeys_the_tree_to_a_millionth(drawn: Path) -> None:
     rows = [*csv.reader((drawn / "training_solutions_rev1.csv").read_text().splitlines())][1:]
     votes = np.array([[float(value) for value in row[1:]] for row in rows])
     assert votes.shape == (30, 37) and votes.min() >= 0 and votes.max() <= 1
-    assert tree_deviation(votes).max() <= 1e-6
+    assert KAGGLE.deviation(votes).max() <= 1e-6
 
 
-def test_every_galaxy_is_asked_what_the_tree_asks_and_no_more(population: tuple[list[Galaxy], np.ndarray]) -> None:
-    _, votes = population
-    assert votes.min() >= 0 and votes.max() <= 1 and tree_deviation(votes).max() <= 1e-9
-    nobody = votes[:, COLUMN_INDEX["Class1.2"]] == 0
-    assert nobody.any() and not votes[nobody][:, COLUMN_INDEX["Class2.1"] : COLUMN_INDEX["Class5.4"] + 1].any()
+def test_kaggles_survey_is_the_one_that_it_was_before_there_were_other_trees(drawn: Path) -> None:
+    """Every byte of the table, and the pictures' mean colours: a random number drawn more or less would change both.
+
+    The pictures' bytes also depend on the versions of Pillow and NumPy.
+    """
+    table = (drawn / "training_solutions_rev1.csv").read_bytes()
+    assert hashlib.sha256(table).hexdigest() == "cba20f08e7232fd1e84e58aa209d3750af18f2ef01942c355c65790bd2df0d2d"
+    for name, colour in (
+        ("images_training_rev1/164400.jpg", (5.968, 5.648, 4.878)),
+        ("images_training_rev1/190044.jpg", (9.580, 8.003, 5.895)),
+        ("images_test_rev1/495044.jpg", (7.777, 7.456, 6.040)),
+    ):
+        with Image.open(drawn / name) as image:
+            assert np.asarray(image).mean(axis=(0, 1)) == pytest.approx(colour, abs=0.02)
 
 
-def test_answer_probabilities_are_probabilities(population: tuple[list[Galaxy], np.ndarray]) -> None:
-    for galaxy in population[0]:
-        for probabilities in demo.answer_probabilities(galaxy):
-            assert probabilities.min() >= 0 and probabilities.sum() == pytest.approx(1)
+@pytest.fixture(scope="module")
+def other_surveys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A survey of 10 galaxies with votes and 1 without for each of our trees but Kaggle's."""
+    folder = tmp_path_factory.mktemp("others")
+    for name in builtin_names()[1:]:
+        demo.make_demo(folder / name, galaxies=10, seed=3, tree=name)
+    return {name: folder / name for name in builtin_names()[1:]}
 
 
-def test_votes_follow_the_drawn_galaxy(population: tuple[list[Galaxy], np.ndarray]) -> None:
-    galaxies, votes = population
-
-    def agreement(parameter: list[float], column: str, among: np.ndarray) -> float:
-        return float(np.corrcoef(np.array(parameter)[among], votes[among, COLUMN_INDEX[column]])[0, 1])
-
-    everyone = np.ones(len(galaxies), bool)
-    disks, smooth = (np.array([g.kind == kind for g in galaxies]) for kind in ("disk", "spheroid"))
-    assert agreement([g.kind == "spheroid" for g in galaxies], "Class1.1", everyone) > 0.9
-    assert agreement([g.kind == "edge-on" for g in galaxies], "Class2.1", everyone) > 0.9
-    assert agreement([g.bar for g in galaxies], "Class3.1", disks) > 0.9
-    assert agreement([g.arm_contrast * (g.arms > 0) for g in galaxies], "Class4.1", disks) > 0.75
-    assert agreement([g.bulge for g in galaxies], "Class5.4", disks) > 0.5
-    assert agreement([g.axis_ratio for g in galaxies], "Class7.1", smooth) > 0.7
-    assert agreement([g.pitch * (g.arms > 0) for g in galaxies], "Class10.3", disks) > 0.5
-    assert agreement([g.arms == 2 for g in galaxies], "Class11.2", disks) > 0.6
+def rows_of(table: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(table.read_text().splitlines()))
 
 
-def test_columns_are_as_varied_as_real_ones(population: tuple[list[Galaxy], np.ndarray]) -> None:
-    means = dict(zip(COLUMNS, population[1].mean(axis=0), strict=True))
-    assert 0.25 < means["Class1.1"] < 0.5 and 0.5 < means["Class1.2"] < 0.7 and means["Class1.3"] < 0.1
-    assert 0.8 < means["Class6.2"] < 0.9
-    assert min(means.values()) > 0
+@pytest.mark.slow
+@pytest.mark.parametrize("name", builtin_names()[1:])
+def test_another_survey_has_its_own_columns_of_counts_that_obey_its_tree(other_surveys: dict[str, Path], name: str) -> None:
+    tree, folder = builtin_tree(name), other_surveys[name]
+    rows = rows_of(folder / (tree.tables or ("votes.csv",))[0])
+    layout = tree.layouts[0]
+    totals = [f"{q.key}{layout.total}" for q in tree.questions] if layout.total else []
+    assert list(rows[0]) == [tree.id, *(f"{column}{layout.suffix}" for column in tree.columns), *totals]
+    assert [row[tree.id] for row in rows] == sorted({row[tree.id] for row in rows}) and len(rows) == 10
+    counts = np.array([[int(row[f"{column}{layout.suffix}"]) for column in tree.columns] for row in rows])
+    assert counts.sum() > 0
+    for q in tree.questions:
+        given = counts[:, q.columns].sum(axis=1)
+        if q.parents:
+            assert (given <= counts[:, list(q.parents)].sum(axis=1)).all()
+        if totals:
+            assert [int(row[totals[q.index]]) for row in rows] == given.tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["decals12", "decals5", "desi", "euclid"])
+def test_images_are_named_by_the_ids_of_the_table(other_surveys: dict[str, Path], name: str) -> None:
+    tree, folder = builtin_tree(name), other_surveys[name]
+    rows = rows_of(folder / (tree.tables or ("votes.csv",))[0])
+    images = [path.stem for path in (folder / "images").rglob("*.jpg")]
+    assert sorted(images) == [row[tree.id] for row in rows]
+    [unlabelled] = [path.stem for path in (folder / "images_without_votes").rglob("*.jpg")]
+    assert unlabelled not in images and not any(image.isdecimal() for image in images)
+
+
+@pytest.mark.slow
+def test_gz2_joins_the_ids_of_its_table_with_files_in_a_second_one(other_surveys: dict[str, Path]) -> None:
+    folder = other_surveys["gz2"]
+    ids = [row["dr7objid"] for row in rows_of(folder / "gz2_hart16.csv")]
+    mapping = {row["objid"]: row["asset_id"] for row in rows_of(folder / "gz2_filename_mapping.csv")}
+    assert all(len(one) == 18 and one.isdigit() for one in mapping)
+    assert sorted(mapping[one] for one in ids) == sorted(path.stem for path in (folder / "images").iterdir())
+    [unlabelled] = (folder / "images_without_votes").iterdir()
+    assert [asset for one, asset in mapping.items() if one not in ids] == [unlabelled.stem]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["decals5", "gz2"])
+def test_larger_survey_of_another_tree_holds_the_smaller_one(other_surveys: dict[str, Path], tmp_path: Path, name: str) -> None:
+    demo.make_demo(tmp_path / "small", galaxies=4, seed=3, workers=2, tree=builtin_tree(name))
+    small, large = (contents(folder) for folder in (tmp_path / "small", other_surveys[name]))
+    for path, content in small.items():
+        lines = content.split(b"\n")
+        assert (
+            (set(lines) <= set(large[path].split(b"\n")) and len(lines) > 4)
+            if path.endswith(".csv")
+            else content == large[path]
+        )
+    assert sum(path.endswith(".jpg") for path in small) == 4
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_every_galaxy_has_a_name_of_its_own_as_the_survey_writes_it(name: str) -> None:
+    tree = builtin_tree(name)
+    names = [demo.name_galaxy(number, tree) for number in (*range(100_000, 140_000), *range(960_000, 1_000_000))]
+    assert len({one.id for one in names}) == len({one.image for one in names}) == len(names)
+    form = {
+        "GalaxyID": r"\d{6}", "dr7objid": r"587\d{15}", "iauname": r"J\d{6}\.\d\d[+-]\d{6}\.\d", "id_str": r"\d+_\d+"
+    }[tree.id]  # fmt: skip
+    assert all(re.fullmatch(form, one.id) for one in names)
+    if tree.id == "iauname":
+        assert all(one.image == f"{one.id[:4]}/{one.id}" for one in names)
+        # The right ascension is below 24 h, the declination that of the survey, minutes and seconds are below 60.
+        assert all(one.id[1:3] < "24" and max(one.id[3], one.id[5], one.id[13], one.id[15]) < "6" for one in names)
+        assert {one.id[10:13] for one in names} == {*(f"-{d:02}" for d in range(19)), *(f"+{d:02}" for d in range(32))} - {
+            "-18"
+        }
+
+
+RING = """
+id = "name"
+tables = ["{table}"]
+[[votes]]
+kind = "{kind}"
+suffix = "_x"
+total = "{total}"
+[[question]]
+key = "ring"
+answers = {{ yes = "ring_yes" }}
+rest = "no"
+[[question]]
+key = "arms"
+after = ["ring_no"]
+answers = {{ 1 = "arms_1", 2 = "arms_2" }}
+"""
 
 
 @pytest.mark.parametrize(
-    ("galaxy", "other", "column"),
+    ("kind", "total", "rows"),
     [
-        (SMOOTH, SPIRAL, "Class1.1"),
-        (SPIRAL, replace(SPIRAL, arms=0, ring=1.0), "Class4.1"),
-        (EDGE_ON, SPIRAL, "Class2.1"),
-        (replace(SPIRAL, bar=0.9), SPIRAL, "Class3.1"),
-        (replace(SMOOTH, axis_ratio=0.3), SMOOTH, "Class7.3"),
-        (replace(SMOOTH, companion=1.0), SMOOTH, "Class8.6"),
-        (replace(EDGE_ON, bulge=0.3), EDGE_ON, "Class9.1"),
-        (replace(SPIRAL, arms=4), SPIRAL, "Class11.4"),
-        (Galaxy("star", 6, 1.0, 0, 100, 0.5), SMOOTH, "Class1.3"),
+        ("fractions", "", ["7,0.250000000,0.333333333,0.666666667", "8,1.000000000,0.000000000,0.000000000"]),
+        ("cumulative", "", ["7,0.250000000,0.250000000,0.500000000", "8,1.000000000,0.000000000,0.000000000"]),
+        ("counts", "_n", ["7,1,1,2,4,3", "8,5,0,0,5,0"]),
     ],
 )
-def test_volunteers_see_what_sets_a_galaxy_apart(galaxy: Galaxy, other: Galaxy, column: str) -> None:
-    assert mean_votes(galaxy, column) > mean_votes(other, column) + 0.3
+def test_the_table_has_the_first_layout_of_the_tree_and_no_column_for_the_rest(kind: str, total: str, rows: list[str]) -> None:
+    tree = parse_tree(RING.format(kind=kind, total=total, table="mine.csv"), "mine.toml", "mine")
+    answers = {"8": Answers(np.array([5, 0, 0, 0]), np.array([5, 0])), "7": Answers(np.array([1, 3, 1, 2]), np.array([4, 3]))}
+    header = ["name", "ring_yes_x", "arms_1_x", "arms_2_x", *(["ring_n", "arms_n"] if total else [])]
+    assert demo.votes_table(answers, tree) == "\n".join([",".join(header), *rows, ""])
+
+
+@pytest.mark.parametrize(
+    ("table", "path"), [("a/mine.csv", "a/mine.csv"), ("../../mine.csv", "mine.csv"), ("votes.parquet", "votes.csv")]
+)
+def test_a_users_own_tree_is_drawn_and_writes_nothing_outside_its_folder(tmp_path: Path, table: str, path: str) -> None:
+    (tmp_path / "mine.toml").write_text(RING.format(kind="fractions", total="", table=table))
+    demo.make_demo(tmp_path / "a" / "demo", galaxies=1, tree=tmp_path / "mine.toml")
+    [image] = [name for name in contents(tmp_path) if name.endswith(".jpg")]
+    assert sorted(contents(tmp_path)) == sorted(["mine.toml", image, f"a/demo/{path}"])
+
+
+def test_a_tree_that_asks_about_something_else_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    text = 'name = "mine"\n[[question]]\nkey = "colour"\nanswers = { red = "r", blue = "b" }'
+    tree: Tree = parse_tree(text, "mine.toml", "mine")
+    with pytest.raises(SettingError, match=r"--tree mine: .* question 'colour' \(red, blue\): choose from kaggle, "):
+        demo.make_demo(tmp_path / "demo", galaxies=10, tree=tree)
+    with pytest.raises(TreeError, match=r"--tree decal5: no such tree: did you mean decals5"):
+        demo.make_demo(tmp_path / "demo", galaxies=10, tree="decal5")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_pictures_are_rgb_cutouts_with_a_galaxy_in_the_middle_of_a_dark_sky(drawn: Path) -> None:

@@ -39,7 +39,7 @@ def make_tasks(survey: Path, tmp_path: Path) -> Make:
         for index, count in enumerate(itertools.cycle(galaxies)):
             listed, targets = images.part(np.arange(count)), np.zeros((count, 37), np.float32)
             yield ShardTask(
-                f"shard-{index}", "train", listed, targets, tmp_path / "out", tmp_path / "work", crop, skip_bad=False
+                f"shard-{index}", "train", listed, targets, None, tmp_path / "out", tmp_path / "work", crop, skip_bad=False
             )
 
     return make

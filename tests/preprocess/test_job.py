@@ -413,7 +413,7 @@ def test_the_stored_shape_is_stated_where_all_images_share_it_and_open_where_the
 
 def test_the_manifest_says_how_the_dataset_was_made(small_dataset: Dataset, build_settings: Settings) -> None:
     manifest = json.loads((small_dataset.folder / "manifest.json").read_text())
-    assert manifest["settings"] == build_settings(seed=1).flat()
+    assert manifest["settings"] == {**build_settings(seed=1).flat(), "tree": "kaggle", "votes": "cumulative"}
     assert manifest["tool"].keys() == {"galaxy-zoo-vgg16", "pillow", "jpeg", "turbojpeg", "zlib"}
     assert all(manifest["tool"].values())
     source = manifest["source"]

@@ -234,7 +234,7 @@ def test_an_unfinished_job_refuses_other_settings_and_another_source_and_stays_r
 ) -> None:  # fmt: skip
     before = contents(unfinished)
     begun = json.loads(before[".preprocess/job.json"])
-    assert begun["settings"] == long_settings.flat()
+    assert begun["settings"] == {**long_settings.flat(), "tree": "kaggle", "votes": "cumulative"}
     with pytest.raises(
         ConfigError, match=r"an unfinished build with other settings or source \(seed was 0, now 5\): choose another --out"
     ):

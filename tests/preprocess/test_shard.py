@@ -15,7 +15,7 @@ from preprocess import sources
 from preprocess.shard import Receipt, Rejected, ShardTask, write_shard
 from preprocess.sources.listing import Listing
 from tfrecords import framing, images, schema
-from tfrecords.errors import SourceError
+from tfrecords.errors import RecordError, SourceError
 from tfrecords.files import sha256_file
 from tfrecords.images import CropSettings
 
@@ -44,7 +44,8 @@ def make_task(survey: Path, tmp_path: Path) -> Make:
         folder.mkdir(exist_ok=True)
         work.mkdir(exist_ok=True)
         listed = _listing(source, tmp_path / "scratch")
-        return ShardTask("shard", "train", listed, TARGETS, folder, work, CropSettings(0.5, size, encoding, 95), skip_bad)
+        crop = CropSettings(0.5, size, encoding, 95)
+        return ShardTask("shard", "train", listed, TARGETS, None, folder, work, crop, skip_bad)
 
     return make
 
@@ -84,6 +85,20 @@ def test_a_shard_holds_the_galaxies_of_its_task_in_order(make_task: Make, survey
     assert (shard.name, shard.split, shard.examples) == ("shard", "train", 3)
     assert shard.bytes == (task.folder / "shard").stat().st_size
     assert shard.sha256 == sha256_file(task.folder / "shard")
+
+
+def test_a_shard_of_counts_holds_the_numbers_of_answers_of_each_galaxy(make_task: Make) -> None:
+    asked = np.array([[11] * 11, [0] * 11, range(11)], np.float32)
+    task = replace(make_task(), asked=asked)
+    _write(task)
+    records = [schema.parse(record, with_asked=True) for record in framing.read_records(task.folder / "shard")]
+    for example, expected, targets in zip(records, asked, TARGETS, strict=True):
+        np.testing.assert_array_equal(example.asked, expected)
+        np.testing.assert_array_equal(example.targets, targets)
+    with pytest.raises(RecordError, match=r"asked\[11\]"):
+        task = make_task()
+        _write(task)
+        schema.parse(next(framing.read_records(task.folder / "shard")), with_asked=True)
 
 
 @pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])

@@ -14,6 +14,7 @@ from preprocess.job import BadImages, BuildSettings, build_dataset
 from tfrecords import dataset, framing, images, schema
 from tfrecords.dataset import Dataset, open_dataset
 from tfrecords.errors import DatasetError
+from tfrecords.treefile import builtin_names, builtin_tree
 
 SurveyMaker = Callable[..., Path]
 
@@ -85,7 +86,7 @@ def test_tfds_gives_image_and_targets_as_a_supervised_pair(small_dataset: Datase
 
 @pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
 def test_images_of_differing_shapes_are_declared_without_their_sides(encoding: str) -> None:
-    declared = json.loads(dataset.features_json(encoding, None))["featuresDict"]["features"]["image"]
+    declared = json.loads(dataset.features_json(encoding, None, builtin_tree(), False))["featuresDict"]["features"]["image"]
     shape = (declared["tensor"] if encoding == "raw" else declared["image"])["shape"]
     assert shape["dimensions"] == ["-1", "-1", "3"]
 
@@ -141,6 +142,41 @@ def test_tfds_reads_a_split_in_which_a_shard_is_empty(
     assert sorted(read("train", shuffle=True)) == sorted(stored)
     assert read("train[1:]") == stored[1:] and read("train[:1]") == stored[:1]
     assert read("train[:50%]") + read("train[50%:]") == stored
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_features_name_every_answer_and_question_of_a_tree(name: str) -> None:
+    tree = builtin_tree(name)
+    declared = json.loads(dataset.features_json("png", (32, 32), tree, asked=True))["featuresDict"]["features"]
+    described = declared["targets"]["description"].partition(": ")[2].split(", ")
+    assert declared["targets"]["tensor"]["shape"]["dimensions"] == [str(len(tree.columns))]
+    assert [name for name in tree.columns if any(text.startswith(f"{name} (") for text in described)] == [*tree.columns]
+    assert declared["asked"]["tensor"]["shape"]["dimensions"] == [str(len(tree.questions))]
+    assert declared["asked"]["description"].endswith(", ".join(question.key for question in tree.questions))
+    assert "asked" not in dataset.features_json("png", (32, 32), tree, asked=False)
+    info = json.loads(dataset.dataset_info_json((), tree))
+    assert info["citation"] == tree.citation and tree.title in info["description"] and info["location"]["urls"] == [tree.url]
+
+
+def test_a_dataset_whose_tree_is_missing_or_edited_is_refused_by_name(copy: Path) -> None:
+    path = copy / "tree.toml"
+    text = path.read_text("utf-8")
+    path.write_text(text.replace("spiral", "Spiral"), "utf-8")
+    with pytest.raises(DatasetError, match=r"tree\.toml: has changed since it was written: move it elsewhere"):
+        open_dataset(copy)
+    path.unlink()
+    with pytest.raises(DatasetError, match=r"tree\.toml: is missing or damaged: .*build the dataset again"):
+        open_dataset(copy)
+    path.write_text(text, "utf-8")
+    assert open_dataset(copy).tree == builtin_tree("kaggle")
+
+
+def test_a_manifest_is_compared_with_its_own_hash_before_the_tree_is_with_the_manifest(copy: Path) -> None:
+    path = copy / "manifest.json"
+    digest = json.loads(path.read_text())["files"]["tree.toml"]
+    path.write_text(path.read_text().replace(digest, digest[::-1]))
+    with pytest.raises(DatasetError, match=r"manifest\.json: has been edited"):
+        open_dataset(copy)
 
 
 def test_names_that_are_no_numbers_are_kept_beside_the_records(

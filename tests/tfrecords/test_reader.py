@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from preprocess.job import BadImages, BuildSettings, build_dataset
+from tests.conftest import galaxy_image, random_counts
 from tfrecords import framing, schema
 from tfrecords.dataset import Dataset
 from tfrecords.errors import DatasetError
-from tfrecords.taxonomy import COLUMNS
+from tfrecords.treefile import builtin_tree
 
 GALAXIES = 24
+COLUMNS = builtin_tree().columns
 VOTES = np.linspace(0, 1, 37, dtype=np.float32)
 
 
@@ -126,12 +128,14 @@ def test_a_shard_without_examples_is_no_obstacle(
     assert _ids(reader.in_order(dataset, "train", 2)) == stored[:2]
     assert sum(piece.take for piece in reader.pieces(dataset, "train", 0, 3)) == 3
     assert all(piece.take for piece in reader.pieces(dataset, "train", 0, 3))
-    assert reader.targets_of(dataset, "train").shape == (3, 37)
+    assert reader.votes_of(dataset, "train").targets.shape == (3, 37)
 
 
 @given(st.integers(0, 12), st.integers(0, 12), st.sampled_from(["png", "jpeg"]))
 @settings(max_examples=25)
-def test_a_crop_offset_says_where_in_the_stored_image_the_crop_begins(row: int, column: int, encoding: str) -> None:
+def test_a_crop_offset_says_where_in_the_stored_image_the_crop_begins(
+    small_dataset: Dataset, row: int, column: int, encoding: str
+) -> None:
     import tensorflow as tf
 
     from tfrecords import reader
@@ -140,11 +144,11 @@ def test_a_crop_offset_says_where_in_the_stored_image_the_crop_begins(row: int, 
     whole = np.random.default_rng(0).integers(0, 256, (44, 44, 3), np.uint8)
     Image.fromarray(whole).save(buffer, encoding)
     record = schema.serialize(schema.Example(7, buffer.getvalue(), (row, column), VOTES))
-    example = reader.parse_record(tf.constant(record))
+    example = reader.parse_record(tf.constant(record), small_dataset)
     expected = np.asarray(Image.open(buffer))[row : row + 32, column : column + 32]
     np.testing.assert_array_equal(reader.decode_example(example, encoding, 32), expected)
     assert int(example["galaxy_id"]) == 7
-    np.testing.assert_array_equal(example["targets"], VOTES)
+    np.testing.assert_array_equal(example["votes"], VOTES)
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test", "unlabelled"])
@@ -163,7 +167,7 @@ def test_a_limit_takes_the_first_galaxies_as_stored(small_dataset: Dataset, limi
 
     stored = [example.galaxy_id for example in _stored(small_dataset, "train")]
     assert _ids(reader.in_order(small_dataset, "train", limit)) == stored[:limit]
-    assert len(reader.targets_of(small_dataset, "train", limit)) == min(limit, len(stored))
+    assert len(reader.votes_of(small_dataset, "train", limit).targets) == min(limit, len(stored))
 
 
 @given(start=st.integers(0, 40), length=st.integers(0, 40), split=st.sampled_from(["train", "validation"]))
@@ -212,7 +216,7 @@ def test_a_shard_with_fewer_records_than_the_manifest_says_is_an_error(small_dat
     with pytest.raises(tf.errors.OpError):
         _ids(reader.in_order(damaged, "train"))
     with pytest.raises(tf.errors.OpError):
-        reader.targets_of(damaged, "train")
+        reader.votes_of(damaged, "train")
     for piece in reader.pieces(damaged, "train", 0, galaxies):
         records = reader.records(piece.path, piece.skip, piece.take, damaged.encoding)
         if piece.path == str(path):
@@ -233,7 +237,7 @@ def test_decoded_batches_are_what_decode_gives_galaxy_by_galaxy(
     plan = build_settings(encoding=encoding, validation_fraction=0.0, test_fraction=0.0)
     dataset = build_dataset(survey, tmp_path / "data", plan, workers=1).dataset
     records = reader.stored_order(reader.pieces(dataset, "train", 0, GALAXIES), encoding)
-    batches = list(reader.decoded(records, encoding, 32, batch_size).as_numpy_iterator())
+    batches = list(reader.decoded(records, dataset, batch_size).as_numpy_iterator())
     whole, rest = divmod(GALAXIES, batch_size)
     assert [len(ids) for ids, _, _ in batches] == [batch_size] * whole + [rest] * (rest > 0)
     for ids, images, targets in batches:
@@ -243,7 +247,7 @@ def test_decoded_batches_are_what_decode_gives_galaxy_by_galaxy(
     examples = list(reader.in_order(dataset, "train"))
     np.testing.assert_array_equal(ids, _ids(examples))
     np.testing.assert_array_equal(images, [reader.decode_example(example, encoding, 32) for example in examples])
-    np.testing.assert_array_equal(targets, [example["targets"] for example in examples])
+    np.testing.assert_array_equal(targets, [example["votes"] for example in examples])
 
 
 def test_targets_are_those_of_the_table_of_votes(small_dataset: Dataset, small_survey: Path) -> None:
@@ -253,10 +257,45 @@ def test_targets_are_those_of_the_table_of_votes(small_dataset: Dataset, small_s
         table = {int(row["GalaxyID"]): [float(row[name]) for name in COLUMNS] for row in csv.DictReader(file)}
     for split in ("train", "validation", "test"):
         expected = np.array([table[example.galaxy_id] for example in _stored(small_dataset, split)], np.float32)
-        targets = reader.targets_of(small_dataset, split)
+        targets = reader.votes_of(small_dataset, split).targets
         assert targets.dtype == np.float32
         np.testing.assert_array_equal(targets, expected)
-    assert np.isnan(reader.targets_of(small_dataset, "unlabelled")).all()
+    assert np.isnan(reader.votes_of(small_dataset, "unlabelled").targets).all()
+
+
+def test_numbers_of_answers_follow_the_targets_in_the_pipeline_and_lie_apart_outside(
+    build_settings: Callable[..., BuildSettings], tmp_path: Path
+) -> None:
+    from tfrecords import reader
+
+    generator, tree = np.random.default_rng(0), builtin_tree("decals5")
+    counts = random_counts(9, generator, tree)
+    (tmp_path / "decals").mkdir()
+    rows = [[f"J{number}", *row] for number, row in enumerate(counts.tolist())]
+    for name, *_ in rows[:-1]:
+        galaxy_image(generator, 64).save(tmp_path / "decals" / f"{name}.jpg")
+    galaxy_image(generator, 64).save(tmp_path / "decals" / "bare.jpg")
+    lines = [",".join(map(str, row)) for row in (["iauname", *tree.columns], *rows)]
+    (tmp_path / "decals" / "votes.csv").write_text("\n".join(lines))
+    plan = build_settings(validation_fraction=0.0, test_fraction=0.0)
+    dataset = build_dataset(tmp_path / "decals", tmp_path / "data", plan, workers=1).dataset
+    assert dataset.asked and dataset.votes_width == 34 + 10
+    votes = reader.votes_of(dataset, "train")
+    names = dataset.names()
+    order = [int(Path(names[int(galaxy_id)]).stem[1:]) for galaxy_id in votes.galaxy_ids]
+    assert sorted(order) == [*range(8)] and votes.asked is not None
+    sums = np.stack([counts[order][:, question.columns].sum(axis=1) for question in tree.questions], axis=1)
+    np.testing.assert_array_equal(votes.asked, sums)
+    shape = tree.questions[0].columns
+    np.testing.assert_allclose(votes.targets[:, shape] * votes.asked[:, :1], counts[order][:, shape], rtol=1e-6)
+    (example,) = reader.in_order(dataset, "train", 1)
+    np.testing.assert_array_equal(example["votes"], [*votes.targets[0], *votes.asked[0]])
+    records = reader.stored_order(reader.pieces(dataset, "train", 0, 8), "png")
+    ((_, _, batch),) = reader.decoded(records, dataset, 8).as_numpy_iterator()
+    for whole, part in zip(reader.apart(batch, dataset), votes[1:], strict=True):
+        np.testing.assert_array_equal(whole, part)
+    bare = reader.votes_of(dataset, "unlabelled")
+    assert np.isnan(bare.targets).all() and bare.asked is not None and not bare.asked.any()
 
 
 def test_a_split_that_is_absent_is_refused_by_name(

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tfrecords import schema
 from tfrecords.errors import RecordError
+from tfrecords.treefile import builtin_names, builtin_tree
 
 EXAMPLES = st.builds(
     schema.Example,
@@ -96,6 +97,35 @@ def test_a_record_without_one_of_its_fields_is_refused(missing: str) -> None:
 def test_a_record_with_a_field_of_another_length_is_refused(example: schema.Example) -> None:
     with pytest.raises(RecordError, match=r"targets\[37\]"):
         schema.parse(schema.serialize(example))
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_numbers_of_answers_are_kept_beside_the_targets_of_any_tree(name: str) -> None:
+    import tensorflow as tf
+
+    tree = builtin_tree(name)
+    targets, asked = np.zeros(len(tree.columns), np.float32), np.arange(len(tree.questions), dtype=np.float32) / 2
+    example = schema.Example(7, b"image", (1, 2), targets, asked)
+    data = schema.serialize(example)
+    parsed = schema.parse(data, tree, with_asked=True)
+    _assert_equal(parsed, example)
+    assert parsed.asked is not None and parsed.asked.dtype == np.float32
+    np.testing.assert_array_equal(parsed.asked, asked)
+    feature = tf.train.Example.FromString(data).features.feature
+    assert sorted(feature) == ["asked", "crop_offset", "galaxy_id", "image", "targets"]
+    assert list(feature["asked"].float_list.value) == asked.tolist()
+    assert data.index(b"asked") < data.index(b"crop_offset")
+
+
+def test_a_record_of_another_tree_or_without_numbers_of_answers_is_refused_where_they_are_expected() -> None:
+    decals = builtin_tree("decals5")
+    counted = schema.serialize(schema.Example(7, b"", (0, 0), np.zeros(34, np.float32), np.zeros(10, np.float32)))
+    with pytest.raises(RecordError, match=r"targets\[37\], asked\[11\]: build the dataset again"):
+        schema.parse(counted, builtin_tree("gz2"), with_asked=True)
+    bare = schema.serialize(schema.Example(7, b"", (0, 0), np.zeros(34, np.float32)))
+    with pytest.raises(RecordError, match=r"targets\[34\], asked\[10\]: build the dataset again"):
+        schema.parse(bare, decals, with_asked=True)
+    assert schema.parse(bare, decals).asked is None
 
 
 def test_an_empty_record_is_refused() -> None:

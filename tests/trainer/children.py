@@ -22,12 +22,12 @@ def _two_devices_on_tensorflow() -> None:
 def _training(dataset: Any, devices: Any, make_optimizer: Any, dropout: float, kind: str) -> Any:
     from tests.trainer import small
     from tests.trainer.objective import objective
-    from tfrecords.reader import targets_of
+    from tfrecords.reader import votes_of
     from trainer.network import model
 
     small.register()
     with devices.scope():
-        means = targets_of(dataset, "train", 0).mean(axis=0)
+        means = votes_of(dataset, "train", 0).targets.mean(axis=0)
         network = model.build_model(
             model.Design(dataset.size, small.SMALL, scaling="random"), "none", means, devices.precision, seed=3
         )

@@ -14,7 +14,7 @@ from PIL import Image
 from preprocess.job import BuildSettings, build_dataset
 from tests.trainer import small
 from tfrecords.dataset import Dataset
-from tfrecords.taxonomy import COLUMNS, QUESTIONS
+from tfrecords.treefile import builtin_tree
 from trainer.config import RECIPES, TrainConfig
 from trainer.run import Run, open_run
 
@@ -43,11 +43,12 @@ def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def _votes(smooth: bool, generator: np.random.Generator) -> np.ndarray:
     """Votes (37,) that obey the tree: each question has a favourite answer, the first for smooth galaxies, else the second."""
-    votes = np.zeros(len(COLUMNS))
-    for question in QUESTIONS:
+    tree = builtin_tree()
+    votes = np.zeros(len(tree.columns))
+    for question in tree.questions:
         wishes = np.full(question.stop - question.start, 1.0)
         wishes[0 if smooth else min(1, len(wishes) - 1)] = 12.0
-        asked = 1.0 if question.parent is None else votes[question.parent]
+        asked = votes[question.parents[0]] if question.parents else 1.0
         votes[question.columns] = generator.dirichlet(wishes) * asked
     return votes.round(9)
 
@@ -64,7 +65,7 @@ def plain_survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """80 galaxies of two clearly different kinds with matching votes, and 5 without votes. Read-only."""
     folder = tmp_path_factory.mktemp("plain") / "kaggle"
     generator = np.random.default_rng(0)
-    rows = [",".join(["GalaxyID", *COLUMNS])]
+    rows = [",".join(["GalaxyID", *builtin_tree().columns])]
     (folder / "images_training_rev1").mkdir(parents=True)
     (folder / "images_test_rev1").mkdir()
     for galaxy_id in range(200_000, 200_080):

@@ -2,11 +2,16 @@
 
 import functools
 
+from tfrecords.tree import Tree
+from tfrecords.treefile import builtin_tree
 from trainer.backends.base import Objective
 from trainer.input.augmentation import augment
-from trainer.network.heads import LOSSES, squared_error
+from trainer.network.losses import error_function, loss_function
 
 
-def objective(augmentation: str = "none", loss: str = "mse") -> Objective:
-    """The objective of a run with these settings."""
-    return Objective(functools.partial(augment, kind=augmentation), LOSSES[loss], squared_error)
+def objective(augmentation: str = "none", loss: str = "mse", tree: Tree | None = None, asked: bool = False) -> Objective:
+    """The objective of a run with these settings; tree: Kaggle's by default."""
+    tree = tree or builtin_tree()
+    return Objective(
+        functools.partial(augment, kind=augmentation), loss_function(loss, tree, asked), error_function(tree, asked)
+    )

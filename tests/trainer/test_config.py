@@ -86,6 +86,16 @@ def test_cross_entropy_needs_the_tree() -> None:
     assert _config(loss="cross_entropy", head="tree").loss == "cross_entropy"
 
 
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_concentrations_and_the_loss_that_needs_them_go_together(loss: str) -> None:
+    with pytest.raises(SettingError, match=rf"--head dirichlet: --loss {loss} ignores .*add --loss dirichlet_multinomial"):
+        _config(loss=loss, head="dirichlet")
+    for head in ("tree", "sigmoid"):
+        with pytest.raises(SettingError, match=r"--loss dirichlet_multinomial: .*add --head dirichlet"):
+            _config(loss="dirichlet_multinomial", head=head)
+    assert _config(loss="dirichlet_multinomial", head="dirichlet").head == "dirichlet"
+
+
 @given(
     st.fixed_dictionaries(
         {
@@ -98,6 +108,7 @@ def test_cross_entropy_needs_the_tree() -> None:
     )
 )  # fmt: skip
 def test_the_settings_hold_every_choice_but_the_places_and_the_hardware(values: dict[str, Any]) -> None:
+    values["loss"] = "dirichlet_multinomial" if values["head"] == "dirichlet" else "mse"
     assert _config(**values, require_gpu=True, cache="none", hosts="auto").settings() == values
     where = {"tfrecords", "out", "cache", "require_gpu", "hosts", "host_index"}
     assert set(values) == {field.name for field in fields(TrainConfig)} - where

@@ -12,11 +12,13 @@ from tests.trainer.analysis.browser import Look
 from tests.trainer.analysis.pages import Read
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, SettingError
-from tfrecords.taxonomy import COLUMNS, QUESTIONS, hubble_score, tree_deviation
-from trainer import explore as exploring
+from tfrecords.treefile import builtin_tree
+from trainer.analysis.splits import compare_splits
 from trainer.explore import explore_dataset, readings
 
 Main = Callable[..., tuple[int, str, str]]
+TREE = builtin_tree()
+COLUMNS = TREE.columns
 CHARTS = {"tree", "vote-fractions", "maximum-agreement", "light", "splits"}
 HUBBLE = {f"{name}-{percent}" for name in ("elliptical", "spiral", "barred-spiral") for percent in (90, 60)}
 WHERE = "Class1.1 > 0.3 and not Class6.1 >= 0.9"
@@ -32,7 +34,7 @@ def explored(plain_dataset: Dataset, plain_survey: Path, tmp_path_factory: pytes
 def labelled(plain_dataset: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     from tfrecords.reader import votes_of
 
-    return {split: votes_of(plain_dataset, split) for split in ("train", "validation", "test")}
+    return {split: votes_of(plain_dataset, split)[:2] for split in ("train", "validation", "test")}
 
 
 def _rows(explored: Path, name: str) -> list[dict[str, str]]:
@@ -73,9 +75,9 @@ def test_the_numbers_beside_the_charts_are_those_of_the_votes(
         for percent in (5, 25, 50, 75, 95):
             assert float(row[f"quantile_{percent}"]) == pytest.approx(np.percentile(votes[:, column], percent), rel=1e-6)
         assert float(largest["maximum_agreement"]) == pytest.approx(votes[:, column].max(), rel=1e-6)
-    violations = tree_deviation(votes).max(axis=0)
-    for row, question, violation in zip(_rows(explored, "tree"), QUESTIONS, violations, strict=True):
-        assert float(row["reached"]) == pytest.approx(1 if question.parent is None else votes[:, question.parent].mean())
+    violations = TREE.deviation(votes).max(axis=0)
+    for row, question, violation in zip(_rows(explored, "tree"), TREE.questions, violations, strict=True):
+        assert float(row["reached"]) == pytest.approx(TREE.reached(votes, question).mean())
         assert float(row["largest_violation_of_its_sum"]) == pytest.approx(violation)
     train = labelled["train"][1].astype(np.float64)
     for row in _rows(explored, "splits"):
@@ -91,10 +93,11 @@ def test_the_galleries_are_those_of_the_votes_over_all_splits(
     explored: Path, labelled: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> None:
     ids, votes = _all(labelled)
-    for name in ("elliptical", "spiral", "barred spiral"):
+    for member in TREE.classes:
         for threshold in (0.9, 0.6):
-            shown = [int(row["GalaxyID"]) for row in _rows(explored, f"{name.replace(' ', '-')}-{round(100 * threshold)}")]
-            score = hubble_score(votes, name)
+            name = f"{member.name.replace(' ', '-')}-{round(100 * threshold)}"
+            shown = [int(row["GalaxyID"]) for row in _rows(explored, name)]
+            score = TREE.class_score(votes, member)
             passing = ids[score >= threshold]
             expected = passing[:12] if len(passing) >= 4 else ids[np.argsort(-score, kind="stable")[:12]]
             assert list(dict.fromkeys(shown)) == expected.tolist()
@@ -114,21 +117,21 @@ def test_every_galaxy_is_measured_once(explored: Path, labelled: dict[str, tuple
 def test_readings_give_medians_and_quartiles() -> None:
     votes = np.zeros((5, 37))
     votes[:, COLUMNS.index("Class6.2")] = [0.1, 0.4, 0.6, 0.8, 1.0]
-    first, *_ = readings(votes)
+    first, *_ = readings(votes, TREE)
     assert first == (
         "In 60% of galaxies, more than half of the volunteers find nothing odd: Class6.2 (odd: no) has a median of 0.60 "
         "(quartiles 0.40 to 0.80) and Class6.1 (odd: yes) has a median of 0.00 (quartiles 0.00 to 0.00)."
     )
-    assert len(readings(votes)) == 4
+    assert len(readings(votes, TREE)) == 4
 
 
-def test_a_split_that_is_not_alike_is_named(plain_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_split_that_is_not_alike_is_named(plain_dataset: Dataset) -> None:
     from trainer.analysis.labelled import LabelledGalaxies
 
     votes = np.random.default_rng(0).uniform(0.2, 0.4, (90, 37))
     votes[60:, 5] += 0.3
     survey = LabelledGalaxies(plain_dataset, ("train", "test"), np.repeat([0, 1], [60, 30]), np.arange(90), votes)
-    section = exploring._splits(survey)
+    section = compare_splits(survey)
     assert section.paragraphs[0].startswith(
         "More than 4 standard errors from train, unlikely to be chance: Class3.1 in test (0.6"
     )
@@ -190,7 +193,7 @@ def test_columns_that_are_constant_in_both_splits_are_flagged_and_drawn(plain_da
 
     votes = np.zeros((30, 37))
     votes[15:, 3] = 0.5
-    section = exploring._splits(LabelledGalaxies(plain_dataset, ("train", "test"), np.repeat([0, 1], 15), np.arange(30), votes))
+    section = compare_splits(LabelledGalaxies(plain_dataset, ("train", "test"), np.repeat([0, 1], 15), np.arange(30), votes))
     assert "Class2.1 in test (0.500 against 0.000)" in section.paragraphs[0]
     [chart] = [part for part in section.parts if isinstance(part, Chart)]
     assert chart.draw(9.6).axes[0].get_xlim() == pytest.approx((-4.4, 4.4))
@@ -228,3 +231,90 @@ def test_a_folder_of_somebody_else_loses_nothing(
     assert {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == {
         name: name for name in names
     }
+
+
+@pytest.fixture(scope="module")
+def decals(build_settings: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Path]:
+    """120 synthetic galaxies that volunteers classified by DECaLS' tree, with counts, and their source."""
+    from preprocess.demo import make_demo
+    from preprocess.job import build_dataset
+
+    source, out = (tmp_path_factory.mktemp("decals") / name for name in ("source", "data"))
+    make_demo(source, 120, tree="decals5")
+    return build_dataset(source, out, build_settings(), workers=1).dataset, source
+
+
+@pytest.fixture(scope="module")
+def explored_decals(decals: tuple[Dataset, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = "smooth-or-featured_smooth > 0.5 and merging_none>=0.5"
+    return explore_dataset(decals[0], tmp_path_factory.mktemp("explored_decals") / "page", decals[1], where).parent
+
+
+def test_a_page_about_another_survey_has_its_questions_and_nothing_of_kaggles(
+    explored_decals: Path, decals: tuple[Dataset, Path]
+) -> None:
+    dataset, tree = decals[0], decals[0].tree
+    assert (tree.name, dataset.asked) == ("decals5", True)
+    page = Read((explored_decals / "index.html").read_text("utf-8"))
+    assert page.ids >= CHARTS | {"crop", "where"} | {f"question-{question.key}" for question in tree.questions}
+    assert {link["href"] for link in page.links} == {f"#question-{question.key}" for question in tree.questions}
+    everything = " ".join([page.text, *(image["alt"] for image in page.images)])
+    for of_kaggle in ("Class1", "Hubble", "elliptical", "spirals", "Kaggle", "37 columns", "of 37", "challenge", "bar: yes"):
+        assert of_kaggle not in everything, of_kaggle
+    for said in ("Box plots of the 34 columns", "of 34 answers", "questions that nobody answered do not count", tree.citation):
+        assert said in everything, said
+    assert "nan" not in everything.lower().split()
+    names = dataset.names()
+    shown = {row["GalaxyID"] for row in _rows(explored_decals, "where")}
+    assert shown and shown <= set(names.values())
+    assert all(Path(name).stem in page.text for name in shown)
+
+
+def test_numbers_of_a_survey_with_counts_are_those_of_the_galaxies_that_were_asked(
+    explored_decals: Path, decals: tuple[Dataset, Path]
+) -> None:
+    from tfrecords.reader import votes_of
+
+    dataset = decals[0]
+    parts = [votes_of(dataset, split) for split in ("train", "validation", "test")]
+    targets, asked = (np.concatenate([part[place] for part in parts]) for place in (1, 2))
+    rows = {row["column"]: row for row in _rows(explored_decals, "vote-fractions")}
+    assert [*rows] == [*dataset.tree.columns]
+    unanswered = 0
+    for question in dataset.tree.questions:
+        counted = asked[:, question.index] > 0
+        unanswered += int((~counted).sum())
+        for column in range(question.start, question.stop):
+            row = rows[dataset.tree.columns[column]]
+            assert float(row["mean"]) == pytest.approx(targets[counted, column].mean(dtype=np.float64), rel=1e-6)
+            assert float(row["quantile_50"]) == pytest.approx(np.median(targets[counted, column]), rel=1e-6)
+    assert unanswered > 0
+    first = dataset.tree.questions[0]
+    answers = np.bincount(targets[:, first.columns].argmax(axis=1), minlength=3)
+    text = Read((explored_decals / "index.html").read_text("utf-8")).text
+    assert "120 galaxies with votes; by the most voted answer to “smooth or featured”:" in text
+    assert all(f"{number} {answer}" in text for number, answer in zip(answers, first.answers, strict=True))
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_a_browser_finds_nothing_wrong_with_the_page_of_another_survey(explored_decals: Path, look: Any, width: int) -> None:
+    assert look(explored_decals / "index.html", width) == Look((), (), (), (), ())
+
+
+@pytest.mark.parametrize("survey", ["decals", "gz2"])
+def test_a_few_real_galaxies_of_another_survey_are_explored(
+    survey: str, build_settings: Any, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """So few that there are questions that nobody was asked."""
+    from preprocess.job import build_dataset
+
+    source = Path(__file__).parents[3] / "shared" / "surveys" / survey
+    if not source.exists():
+        pytest.skip(f"{source} is missing: real galaxies are not part of the repository")
+    dataset = build_dataset(source, tmp_path / "data", build_settings(), workers=1).dataset
+    page = explore_dataset(dataset, tmp_path / "page", source)
+    text = Read(page.read_text("utf-8")).text
+    assert f"{sum(dataset.galaxies(split) for split in ('train', 'validation', 'test'))} galaxies with votes" in text
+    assert "nan" not in text.lower().split() and ("Hubble" in text) == (survey == "gz2")
+    assert dataset.tree.citation in text
+    assert [str(warning.message) for warning in recwarn if warning.category is RuntimeWarning] == []

@@ -20,7 +20,7 @@ from preprocess.job import BuildSettings, build_dataset
 from tests.trainer import small
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, SettingError, SourceError
-from tfrecords.taxonomy import COLUMNS
+from tfrecords.treefile import builtin_tree
 from trainer import predict as predicting
 from trainer.config import TrainConfig
 from trainer.predict import predict_images, predict_split
@@ -359,7 +359,7 @@ def test_the_command_predicts_a_single_image_with_every_column_that_can_be_added
     assert (code, said) == (0, f"{out}: predictions for 1 galaxy of {image}\n")
     ((galaxy),) = csv.DictReader(out.open(newline=""))
     expected = predict_images(tiny_run, image, tta=4).predicted
-    np.testing.assert_allclose([float(galaxy[name]) for name in COLUMNS], expected[0], atol=1e-6)
+    np.testing.assert_allclose([float(galaxy[name]) for name in builtin_tree().columns], expected[0], atol=1e-6)
     extra = extra_columns(expected, 0.51, True)
     assert [galaxy[name] for name in extra.names[:2]] == [*extra.rows[0][:2]]
     assert galaxy["hubble"] == "elliptical"

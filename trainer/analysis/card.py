@@ -8,8 +8,21 @@ from tfrecords import __version__
 from tfrecords.dataset import SPLITS
 from tfrecords.text import markdown, markdown_code, printable
 from trainer.analysis.metrics import RESAMPLES
+from trainer.analysis.wording import is_kaggle, survey
 from trainer.config import DEFAULTS, SETTINGS
 from trainer.run import CARD, Record, Run
+
+# By loss, and whether the votes had counts.
+_WEIGHTED = "cross-entropy of each question, weighted by "
+_LIKELIHOOD = "-log likelihood of the votes, Dirichlet-multinomial"
+_LOSSES = {
+    ("mse", False): "mean squared error",
+    ("mse", True): "mean squared error over the questions that somebody answered",
+    ("cross_entropy", False): f"{_WEIGHTED}the share of volunteers who were asked",
+    ("cross_entropy", True): f"{_WEIGHTED}the number of volunteers who answered it",
+    ("dirichlet_multinomial", False): f"{_LIKELIHOOD}, for an assumed number of volunteers",
+    ("dirichlet_multinomial", True): _LIKELIHOOD,
+}
 
 
 def command(run: Run) -> str:
@@ -43,7 +56,9 @@ def write_card(run: Run, metrics: dict[str, Any] | None, evaluations: Sequence[t
         keep_trailing_newline=True,
     )
     environment.filters |= {"code": lambda value: markdown_code(str(value)), "words": lambda value: markdown(str(value))}
-    questions = [] if metrics is None else sorted(metrics["per_question"].items(), key=lambda item: int(item[0]))
+    tree = run.tree
+    measured = {} if metrics is None else metrics["per_question"]
+    questions = [(question, measured[question.key]) for question in tree.questions if question.key in measured]
     text = environment.get_template("card.md").render(
         metrics=metrics,
         evaluations=evaluations,
@@ -52,6 +67,11 @@ def write_card(run: Run, metrics: dict[str, Any] | None, evaluations: Sequence[t
         settings={name: _shown(name, value) for name, value in run.settings.items()},
         splits=SPLITS,
         questions=questions,
+        tree=tree,
+        kaggle=is_kaggle(tree),
+        survey=survey(tree),
+        outputs=len(tree.columns) + (len(tree.questions) if run.settings["head"] == "dirichlet" else 0),
+        loss=_LOSSES[run.settings["loss"], bool(run.config["dataset"].get("asked"))],
         resamples=f"{RESAMPLES:,}",
         epochs=len(history),
         minutes=sum(row.seconds for row in history) / 60,

@@ -8,13 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tfrecords.taxonomy import COLUMNS, QUESTIONS, Question
+from tfrecords.tree import Question, Tree
 from trainer.analysis import style
 from trainer.analysis.style import INK, PREDICTED, QUIET, VOTED
 from trainer.history import Epoch, best_epoch
 
 # Shares of fewer galaxies than this are mostly chance.
 FEW = 20
+# Names of columns of so many letters are written beside points; else the answer in words, with the width of a letter in inches.
+_SHORT, _LONG = 6, 0.062
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,9 @@ def draw_history(width: float, epochs: Sequence[Epoch]) -> Figure:
 
 
 def draw_per_class(
-    width: float, rmse: np.ndarray, intervals: np.ndarray, mean_rmse: np.ndarray | None, galaxies: int
+    tree: Tree, width: float, rmse: np.ndarray, intervals: np.ndarray, mean_rmse: np.ndarray | None, galaxies: int
 ) -> Figure:
-    """RMSE (37,) of each answer with its interval (37, 2), in front of the RMSE of the column means of train."""
+    """RMSE (n,) of each answer with its interval (n, 2), in front of the RMSE of the column means of train."""
 
     def draw(axes: Axes, question: Question) -> None:
         places, columns = np.arange(len(question.answers)), question.columns
@@ -85,11 +87,13 @@ def draw_per_class(
         sides = np.abs(intervals[columns].T - rmse[columns])
         axes.errorbar(rmse[columns], places, xerr=sides, fmt="none", ecolor=INK, elinewidth=1)
 
-    return style.by_answer(width, draw, f"RMSE ({galaxies:,} galaxies)", legend=True)
+    return style.by_answer(tree, width, draw, f"RMSE ({galaxies:,} galaxies)", legend=True)
 
 
-def draw_maximum_agreement(width: float, galaxies: int, voted: np.ndarray, predicted: np.ndarray | None = None) -> Figure:
-    """The largest value (37,) of each column of the votes, beside that of the predictions if given."""
+def draw_maximum_agreement(
+    tree: Tree, width: float, galaxies: int, voted: np.ndarray, predicted: np.ndarray | None = None
+) -> Figure:
+    """The largest value (n,) of each column of the votes, beside that of the predictions if given."""
 
     def draw(axes: Axes, question: Question) -> None:
         places, columns = np.arange(len(question.answers)), question.columns
@@ -101,48 +105,79 @@ def draw_maximum_agreement(width: float, galaxies: int, voted: np.ndarray, predi
         axes.set_xlim(0, 1.02)
 
     both = predicted is not None
-    return style.by_answer(width, draw, f"maximum of {galaxies:,} galaxies", row=0.24 if both else 0.2, legend=both)
+    return style.by_answer(tree, width, draw, f"maximum of {galaxies:,} galaxies", row=0.24 if both else 0.2, legend=both)
 
 
-def draw_error_against_mean(width: float, mse: np.ndarray, means: np.ndarray, variances: np.ndarray) -> Figure:
-    """MSE (37,) of each column against its mean, with the variance of its votes; the ten largest are labelled."""
+def draw_error_against_mean(tree: Tree, width: float, mse: np.ndarray, means: np.ndarray, variances: np.ndarray) -> Figure:
+    """MSE (n,) of each column against its mean, with the variance of its votes.
+
+    The ten largest are labelled; of names too long for that, those that do not overlap.
+    """
     with style.used():
         figure = style.figure(width, 4.2 if not style.is_narrow(width) else 3.6)
         axes = figure.subplots()
         axes.vlines(means, mse, variances, color=QUIET, linewidth=0.7)
         axes.scatter(means, variances, color=QUIET, s=26, marker="_", label="variance of the votes")
         axes.scatter(means, mse, color=PREDICTED, s=22, label="this model")
-        for column in np.argsort(mse)[-10:]:
-            name = COLUMNS[column].removeprefix("Class")
-            place = (means[column], mse[column])
-            axes.annotate(name, place, xytext=(5, -3), textcoords="offset points", fontsize=8, color=INK)
+        largest = [column for column in np.argsort(np.nan_to_num(mse, nan=-1.0))[-10:] if not np.isnan(mse[column])]
+        short = all(len(tree.short(column)) <= _SHORT for column in largest)
+        if short:
+            for column in largest:
+                place = (means[column], mse[column])
+                axes.annotate(tree.short(column), place, xytext=(5, -3), textcoords="offset points", fontsize=8, color=INK)
         axes.set_xlabel("mean vote fraction of the column")
         axes.set_ylabel("mean squared error")
         axes.set_ylim(bottom=0)
         axes.set_xlim(-0.02, 1)
-        axes.legend(loc="upper right" if not style.is_narrow(width) else "upper center")
+        if short:
+            axes.legend(loc="upper right" if not style.is_narrow(width) else "upper center")
+        else:  # long names need all of the axes
+            _label(axes, tree, largest[::-1], np.stack([means, mse], axis=1))
+            figure.legend(loc="outside upper right", ncols=2)
     return figure
 
 
-def draw_calibration(width: float, tables: Sequence[np.ndarray]) -> Figure:
+def _label(axes: Axes, tree: Tree, columns: Sequence[int], points: np.ndarray) -> None:
+    """Write the names of some columns beside their points (n, 2), the first first, except those that would cover another."""
+    across, down = axes.get_figure().get_size_inches() - (0.8, 0.6)  # type: ignore[union-attr]
+    low, high = axes.get_ylim()
+    taken: list[tuple[float, float, float]] = []  # left, right and height of a label in inches
+    for column in columns:
+        text = style.shortened(tree.describe(column), 32)
+        x, y = (points[column, 0] + 0.02) / 1.02 * across, (points[column, 1] - low) / (high - low) * down
+        size = _LONG * len(text)
+        for left, side in ((x + 0.07, "left"), (x - 0.07 - size, "right")):
+            inside = left >= 0 and left + size <= across
+            if inside and not any(left < b and a < left + size and abs(y - other) < 0.15 for a, b, other in taken):
+                taken.append((left, left + size, y))
+                shift = (5 if side == "left" else -5, -3)
+                place = (float(points[column, 0]), float(points[column, 1]))
+                axes.annotate(text, place, xytext=shift, textcoords="offset points", ha=side, fontsize=7.5, color=INK)
+                break
+
+
+def draw_calibration(tree: Tree, width: float, tables: Sequence[np.ndarray]) -> Figure:
     """Mean voted against mean predicted fraction of those asked, per question and bin: rows of (predicted, voted, count)."""
 
     def draw(axes: Axes, question: Question) -> None:
-        table = tables[question.number - 1]
+        table = tables[question.index]
         axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, label="perfectly calibrated")
         axes.plot(table[:, 0], table[:, 1], "o-", color=PREDICTED, ms=3.5, linewidth=1, label="tenth of answers")
         axes.text(0.97, 0.04, f"n = {int(table[:, 2].sum()):,}", ha="right", fontsize=7.5, color=INK, transform=axes.transAxes)
         axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"), yticks=(0, 0.5, 1))
 
-    return style.by_question(width, draw, ("predicted fraction of those asked", "voted fraction"))
+    return style.by_question(tree, width, draw, ("predicted fraction of those asked", "voted fraction"))
 
 
-def draw_agreement(width: float, bins: np.ndarray) -> Figure:
-    """Share of galaxies whose most voted answer is predicted, and counts, per question and bin of agreement: (11, 10, 2)."""
+def draw_agreement(tree: Tree, width: float, bins: np.ndarray) -> Figure:
+    """Share of galaxies whose most voted answer is predicted, and counts, per question and bin of agreement.
+
+    bins: (questions, 10, 2).
+    """
     middles = (np.arange(bins.shape[1]) + 0.5) / bins.shape[1]
 
     def draw(axes: Axes, question: Question) -> None:
-        share, count = bins[question.number - 1].T
+        share, count = bins[question.index].T
         for enough, colour, label in ((count >= FEW, PREDICTED, "share"), (count < FEW, QUIET, f"under {FEW} galaxies")):
             axes.bar(middles, np.where(enough, np.nan_to_num(share), 0), 0.085, color=colour, label=label)
         axes.axhline(1 / len(question.answers), color=INK, linewidth=0.8, linestyle=":", label="by chance")
@@ -150,21 +185,21 @@ def draw_agreement(width: float, bins: np.ndarray) -> Figure:
             axes.text(middle, 1.05, f"{int(number)}", fontsize=5.5, ha="center", color=INK)
         axes.set(xlim=(0, 1), ylim=(0, 1.15), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"), yticks=(0, 0.5, 1))
 
-    return style.by_question(width, draw, ("agreement of the volunteers", "most voted answer predicted"))
+    return style.by_question(tree, width, draw, ("agreement of the volunteers", "most voted answer predicted"))
 
 
-def draw_violation(width: float, table: np.ndarray) -> Figure:
-    """Median, 95 % quantile and largest distance from the tree's sums, per question: (11, 3)."""
+def draw_violation(tree: Tree, width: float, table: np.ndarray) -> Figure:
+    """Median, 95 % quantile and largest distance from the tree's sums, per question: (questions, 3)."""
     with style.used():
-        figure = style.figure(width, 3.4)
+        figure = style.figure(width, max(3.4 + 0.24 * (len(tree.questions) - 11), 1.6))
         axes = figure.subplots()
-        places = np.arange(len(QUESTIONS))
+        places = np.arange(len(tree.questions))
         for column, (name, marker, colour) in enumerate(
             (("median", "o", PREDICTED), ("95 %", "s", VOTED), ("largest", "x", QUIET))
         ):
             axes.plot(table[:, column], places, marker, color=colour, ms=5, label=name)
         axes.hlines(places, table[:, 0], table[:, 2], color=style.GRID, zorder=0)
-        axes.set_yticks(places, [f"{question.number}  {question.title}" for question in QUESTIONS])
+        axes.set_yticks(places, [style.shortened(question.called("{}  {}"), 28) for question in tree.questions])
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         axes.set_xlim(left=0)
@@ -173,8 +208,30 @@ def draw_violation(width: float, table: np.ndarray) -> Figure:
     return figure
 
 
-def draw_boxes(width: float, galaxies: int, quantiles: np.ndarray) -> Figure:
-    """Box plots of the 37 columns: quantiles (5, 37) at 5, 25, 50, 75 and 95 %."""
+def draw_intervals(tree: Tree, width: float, held: np.ndarray, expected: np.ndarray, galaxies: np.ndarray) -> Figure:
+    """The share of 90 % intervals that hold the votes, and that expected, per question.
+
+    held, expected, galaxies: (questions,); NaN for a question without galaxies.
+    """
+    with style.used():
+        figure = style.figure(width, max(3.4 + 0.24 * (len(tree.questions) - 11), 1.6))
+        axes = figure.subplots()
+        places = np.arange(len(tree.questions))
+        axes.axvline(0.9, color=style.GRID, linewidth=3, zorder=0)
+        axes.plot(expected, places, "|", color=INK, ms=12, mew=1.6, label="expected")
+        axes.plot(held, places, "o", color=PREDICTED, ms=5, label="measured")
+        titles = [style.shortened(question.called("{}  {}"), 28) for question in tree.questions]
+        axes.set_yticks(places, [f"{title} ({int(number):,})" for title, number in zip(titles, galaxies, strict=True)])
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlim(min(0.5, 0.95 * float(np.nanmin([*held, *expected, 1]))), 1.005)
+        axes.set_xlabel("share of intervals that hold")
+        figure.legend(loc="outside upper right", ncols=2)
+    return figure
+
+
+def draw_boxes(tree: Tree, width: float, galaxies: int, quantiles: np.ndarray) -> Figure:
+    """Box plots of all columns: quantiles (5, n) at 5, 25, 50, 75 and 95 %."""
 
     def draw(axes: Axes, question: Question) -> None:
         low, first, median, third, high = quantiles[:, question.columns]
@@ -184,11 +241,11 @@ def draw_boxes(width: float, galaxies: int, quantiles: np.ndarray) -> Figure:
         axes.vlines(median, places - 0.32, places + 0.32, color=INK, linewidth=1.6)
         axes.set_xlim(-0.02, 1.02)
 
-    return style.by_answer(width, draw, f"vote fraction ({galaxies:,} galaxies)")
+    return style.by_answer(tree, width, draw, f"vote fraction ({galaxies:,} galaxies)")
 
 
-def draw_split_differences(width: float, differences: Mapping[str, np.ndarray], limit: float) -> Figure:
-    """Difference of each split's column means (37,) from those of train, in standard errors: one mark per split."""
+def draw_split_differences(tree: Tree, width: float, differences: Mapping[str, np.ndarray], limit: float) -> Figure:
+    """Difference of each split's column means (n,) from those of train, in standard errors: one mark per split."""
     marks = ("o", "s", "^")
     finite = np.concatenate([values[np.isfinite(values)] for values in differences.values()])
     widest = max(limit, float(np.abs(finite).max(initial=0)))
@@ -200,7 +257,7 @@ def draw_split_differences(width: float, differences: Mapping[str, np.ndarray], 
             axes.plot(values[question.columns], places, marker, color=colour, ms=4, label=split)
         axes.set_xlim(-1.1 * widest, 1.1 * widest)
 
-    return style.by_answer(width, draw, "difference from train (standard errors)", legend=True)
+    return style.by_answer(tree, width, draw, "difference from train (standard errors)", legend=True)
 
 
 def draw_histograms(width: float, panels: Sequence[tuple[str, np.ndarray, tuple[float, float]]]) -> Figure:

@@ -1,4 +1,4 @@
-"""Galleries of galaxies, as cards on a page: the Hubble classes, or any selection."""
+"""Galleries of galaxies, as cards on a page: the classes of the tree, or any selection."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,30 +7,39 @@ from typing import Any
 import numpy as np
 
 from tfrecords.dataset import Dataset
-from tfrecords.taxonomy import COLUMN_INDEX, COLUMNS, HUBBLE_CLASSES, HUBBLE_THRESHOLDS, describe, hubble_score
+from tfrecords.tree import Tree
 from trainer.analysis import votes
-from trainer.analysis.page import Bar, Card, Gallery
+from trainer.analysis.page import Bar, Card, Gallery, safe_names
 
 CARDS = 12
-PLURAL = {"elliptical": "ellipticals", "spiral": "spirals", "barred spiral": "barred spirals"}
 
 
-def _label(column: int) -> str:
-    """The name of a column on a card, with the question if the answer is short: 'smooth (1.1)', 'bar: no (3.2)'."""
-    words = describe(column)
-    answer = words.partition(": ")[2]
-    return f"{answer if len(answer) > 4 else words} ({COLUMNS[column].removeprefix('Class')})"
+def _label(tree: Tree, column: int) -> str:
+    """The name of a column on a card: 'bar: no', or if names are numbers 'smooth (1.1)', 'bar: no (3.2)' for short answers."""
+    words, question = tree.describe(column), tree.question_of(column)
+    if not tree.prefix:
+        return words
+    answer = question.answers[column - question.start]
+    return f"{answer if len(answer) > 4 else words} ({tree.short(column)})"
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The galaxies of some splits to choose from: GalaxyIDs (n,), votes (n, 37), and predictions (n, 37) or None."""
+    """The galaxies of some splits to choose from: GalaxyIDs (galaxies,), votes (galaxies, n), and predictions or None.
+
+    counted: which votes count, bool (galaxies, n); None: all.
+    """
 
     dataset: Dataset
     splits: tuple[str, ...]
     galaxy_ids: np.ndarray
     voted: np.ndarray
     predicted: np.ndarray | None = None
+    counted: np.ndarray | None = None
+
+    @property
+    def tree(self) -> Tree:
+        return self.dataset.tree
 
     def pictures(self, rows: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
         """The stored crops of some rows by GalaxyID, from any of the splits."""
@@ -43,18 +52,18 @@ class Candidates:
                 pictures |= reader.cutouts(self.dataset, split, missing)
         return pictures
 
-    def card(self, row: int, columns: Sequence[int], note: str, pictures: dict[int, np.ndarray]) -> Card:
-        """The card of a row, with bars for some columns."""
+    def card(self, row: int, columns: Sequence[int], note: str, pictures: dict[int, np.ndarray], name: str) -> Card:
+        """The card of a row, with bars for some columns. name: of its file, or empty."""
         galaxy_id = int(self.galaxy_ids[row])
         bars = tuple(
             Bar(
-                _label(column),
-                float(self.voted[row, column]),
+                _label(self.tree, column),
+                float(self.voted[row, column]) if self.counted is None or self.counted[row, column] else None,
                 None if self.predicted is None else float(self.predicted[row, column]),
             )
             for column in columns
         )
-        return Card(galaxy_id, (pictures[galaxy_id],), note, bars)
+        return Card(galaxy_id, (pictures[galaxy_id],), note, bars, name)
 
 
 @dataclass(frozen=True)
@@ -72,14 +81,19 @@ class Choice:
 
 def galleries(galaxies: Candidates, choices: Sequence[Choice]) -> tuple[Gallery, ...]:
     """The galleries of `choices`; the shards are read once."""
-    pictures = galaxies.pictures([choice.rows for choice in choices])
+    pictures, names = galaxies.pictures([choice.rows for choice in choices]), galaxies.dataset.names()
+
+    def card(choice: Choice, row: int) -> Card:
+        name = names.get(int(galaxies.galaxy_ids[row]), "")
+        return galaxies.card(row, choice.columns(row), choice.note(row), pictures, name)
+
     return tuple(
         Gallery(
             choice.name,
             choice.title,
             choice.caption,
             (choice.alt,),
-            tuple(galaxies.card(row, choice.columns(row), choice.note(row), pictures) for row in map(int, choice.rows)),
+            tuple(card(choice, row) for row in map(int, choice.rows)),
         )
         for choice in choices
     )
@@ -93,23 +107,25 @@ def _score_of(scores: np.ndarray) -> Callable[[int], str]:
     return lambda row: f"score {scores[row]:.2f}"
 
 
-def hubble_choices(galaxies: Candidates) -> list[Choice]:
-    """Each Hubble class at each of the article's thresholds, by the predictions or, without predictions, by the votes.
+def class_choices(galaxies: Candidates) -> list[Choice]:
+    """Each class of the tree at each of its thresholds, by the predictions or, without predictions, by the votes.
 
     The first 12 galaxies that pass, by GalaxyID; if fewer than 4 pass, the 12 with the highest scores, as the title states.
     """
     chosen = galaxies.voted if galaxies.predicted is None else galaxies.predicted
     said = "voted" if galaxies.predicted is None else "predicted"
     choices = []
-    for name, names in HUBBLE_CLASSES.items():
-        columns = [COLUMN_INDEX[column] for column in names]
-        scores = hubble_score(chosen, name)
-        for threshold in HUBBLE_THRESHOLDS:
-            pick = votes.hubble_pick(galaxies.galaxy_ids, chosen, name, threshold, CARDS)
-            rule = " and ".join(f"{column} ≥ {threshold}" for column in names)
-            plural = PLURAL[name].capitalize()
+    tree = galaxies.tree
+    for member, safe in zip(tree.classes, safe_names([member.name for member in tree.classes]), strict=True):
+        name, columns = member.name, member.columns
+        scores = tree.class_score(chosen, member)
+        for threshold in tree.thresholds:
+            pick = votes.class_pick(galaxies.galaxy_ids, chosen, tree, member, threshold, CARDS)
+            rule = " and ".join(f"{tree.columns[column]} ≥ {threshold}" for column in columns)
+            plural = member.plural[:1].upper() + member.plural[1:]
             if pick.fallback:
-                score = "value" if len(columns) == 1 else "score (the smaller of the two columns)"
+                least = "smaller of the two" if len(columns) == 2 else f"smallest of the {len(columns)}"
+                score = "value" if len(columns) == 1 else f"score (the {least} columns)"
                 title = f"{plural} at {threshold}: {pick.passing} pass, {len(pick.rows)} highest scores shown"
                 caption = f"Fewer than 4 galaxies have {rule} ({said}). These have the highest {score}."
             else:
@@ -117,7 +133,7 @@ def hubble_choices(galaxies: Candidates) -> list[Choice]:
                 caption = f"The first galaxies by GalaxyID with {rule} ({said})."
             choices.append(
                 Choice(
-                    f"{name.replace(' ', '-')}-{round(100 * threshold)}",
+                    f"{safe}-{100 * threshold:g}",
                     title,
                     caption,
                     f"among the highest scores for {name}" if pick.fallback else f"{said} {name}",

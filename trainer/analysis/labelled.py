@@ -6,26 +6,46 @@ import numpy as np
 
 from tfrecords.dataset import SPLITS, Dataset
 from tfrecords.errors import DatasetError
+from tfrecords.tree import Tree
+from trainer.analysis import votes
 from trainer.analysis.galleries import Candidates
 
 
 @dataclass(frozen=True)
 class LabelledGalaxies:
-    """The labelled galaxies of a dataset: `split` (n,) indexes `splits`, galaxy_ids (n,), voted float32 (n, 37)."""
+    """The labelled galaxies of a dataset: `split` (galaxies,) indexes `splits`, galaxy_ids (galaxies,), voted (galaxies, n).
+
+    asked: (galaxies, questions), how many volunteers answered each question; None without counts.
+    """
 
     dataset: Dataset
     splits: tuple[str, ...]
     split: np.ndarray
     galaxy_ids: np.ndarray
     voted: np.ndarray
+    asked: np.ndarray | None = None
+
+    @property
+    def tree(self) -> Tree:
+        return self.dataset.tree
+
+    @property
+    def counted(self) -> np.ndarray | None:
+        """Which values count: bool (galaxies, n); None: all."""
+        return votes.counted(self.tree, self.asked)
 
     def voted_in(self, split: str) -> np.ndarray:
         """The votes of a split."""
         return self.voted[self.split == self.splits.index(split)]
 
+    def counted_in(self, split: str) -> np.ndarray | None:
+        """Which of the votes of a split count; None: all."""
+        counted = self.counted
+        return None if counted is None else counted[self.split == self.splits.index(split)]
+
     @property
     def candidates(self) -> Candidates:
-        return Candidates(self.dataset, self.splits, self.galaxy_ids, self.voted)
+        return Candidates(self.dataset, self.splits, self.galaxy_ids, self.voted, counted=self.counted)
 
 
 def labelled_galaxies(dataset: Dataset) -> LabelledGalaxies:
@@ -36,7 +56,9 @@ def labelled_galaxies(dataset: Dataset) -> LabelledGalaxies:
     if not splits:
         raise DatasetError(f"{dataset.folder}: has no galaxies with votes: preprocess images together with their votes")
     parts = [votes_of(dataset, split) for split in splits]
-    split = np.repeat(np.arange(len(splits)), [len(ids) for ids, _ in parts])
-    ids, voted = (np.concatenate(column) for column in zip(*parts, strict=True))
+    split = np.repeat(np.arange(len(splits)), [len(part.galaxy_ids) for part in parts])
+    ids, voted = (np.concatenate(column) for column in zip(*((part.galaxy_ids, part.targets) for part in parts), strict=True))
+    answered = [part.asked for part in parts if part.asked is not None]
     order = np.argsort(ids, kind="stable")
-    return LabelledGalaxies(dataset, splits, split[order], ids[order], voted[order])
+    asked = np.concatenate(answered)[order] if answered else None
+    return LabelledGalaxies(dataset, splits, split[order], ids[order], voted[order], asked)

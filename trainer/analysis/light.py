@@ -76,6 +76,7 @@ def _listed(labelled: LabelledGalaxies, source: Path, scratch: Path) -> tuple[Li
 
 def _before_and_after(labelled: LabelledGalaxies, source: Path) -> tuple[str, Gallery]:
     fraction, size = labelled.dataset.settings["crop_fraction"], labelled.dataset.size
+    names = labelled.dataset.names()
     cards: list[Card] = []
     kept: list[float] = []
     with tempfile.TemporaryDirectory() as scratch, ImageReader() as reader:
@@ -89,7 +90,8 @@ def _before_and_after(labelled: LabelledGalaxies, source: Path) -> tuple[str, Ga
             kept.append(light_kept(whole, fraction))
             if len(cards) < galleries.CARDS:
                 pictures = (images.crop(whole, 1.0, size), images.crop(whole, fraction, size))
-                cards.append(Card(int(listing.galaxy_id[row]), pictures, f"keeps {kept[-1]:.0%} of the light"))
+                galaxy_id = int(listing.galaxy_id[row])
+                cards.append(Card(galaxy_id, pictures, f"keeps {kept[-1]:.0%} of the light", name=names.get(galaxy_id, "")))
     if not kept:
         raise ConfigError(
             f"{source}: none of the dataset's galaxies can be read from it: give --src the images that were preprocessed"

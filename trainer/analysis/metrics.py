@@ -1,22 +1,16 @@
 """Scores of predictions and baselines against the votes, with intervals. Pure functions.
 
-Arrays are (galaxies, 37), vote fractions in 0..1. RMSE is the challenge's measure: the root of the mean of all
-squared differences over galaxies and columns.
+Arrays are (galaxies, n), vote fractions in 0..1, in the order of the tree. RMSE is the root of the mean of all squared
+differences over galaxies and columns. In a survey with counts, values of questions that nobody answered do not count.
+`counted`, bool (galaxies, n), marks those that do; `answered` (galaxies, questions) is how many volunteers answered; None: all
+count. The mean is NaN if none counts.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from tfrecords.taxonomy import (
-    COLUMNS,
-    HUBBLE_CLASSES,
-    HUBBLE_THRESHOLDS,
-    QUESTIONS,
-    conditional,
-    in_hubble_class,
-    tree_deviation,
-)
+from tfrecords.tree import Tree
 from trainer.analysis import votes
 
 RESAMPLES = 1000
@@ -27,10 +21,10 @@ _TOGETHER = 50
 
 @dataclass(frozen=True)
 class Scores:
-    """The errors of predictions. mse: of all galaxies and columns; per_class: per column (37,); per_question: (11,).
+    """The errors of predictions. mse: of all galaxies and columns; per_class: per column (n,); per_question: (questions,).
 
-    interval, class_intervals (37, 2), question_intervals (11, 2): 95 % bootstrap intervals of the RMSE, resampling
-    galaxies. skill (37,): 1 - MSE / variance of the votes, 0 for a model that predicts the mean; NaN without variance.
+    interval, class_intervals (n, 2), question_intervals (questions, 2): 95 % bootstrap intervals of the RMSE, resampling
+    galaxies. skill (n,): 1 - MSE / variance of the votes, 0 for a model that predicts the mean; NaN without variance.
     """
 
     mse: float
@@ -51,10 +45,22 @@ def squared_errors(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return (np.asarray(predicted, np.float64) - np.asarray(targets, np.float64)) ** 2
 
 
-def bootstrap_intervals(errors: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """95 % percentile intervals of sqrt(mean) of each column of `errors` (n, k), under resampling of rows: (k, 2).
+def mean_counted(values: np.ndarray, counted: np.ndarray | None, axis: int | None = None) -> np.ndarray:
+    """The mean of the values that count, along an axis or of all; NaN if none does."""
+    if counted is None:
+        return np.asarray(values.mean(axis=axis))
+    number = np.asarray(counted.sum(axis=axis))
+    sums = np.asarray(values.sum(axis=axis, where=counted))
+    return np.divide(sums, number, out=np.full(sums.shape, np.nan), where=number > 0)
 
-    A resample is stored as the count of each row, so that the means of all columns are one matrix product.
+
+def bootstrap_intervals(
+    errors: np.ndarray, resamples: int = RESAMPLES, seed: int = 0, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """95 % percentile intervals of sqrt(mean) of each column of `errors` (rows, k), under resampling of rows: (k, 2).
+
+    weights (rows, k): `errors` are then sums of so many values each, and the mean is over all values; resamples without any
+    are omitted. A resample is stored as the count of each row, so that the means of all columns are one matrix product.
     """
     draws = np.random.default_rng(seed)
     rows = len(errors)
@@ -62,46 +68,80 @@ def bootstrap_intervals(errors: np.ndarray, resamples: int = RESAMPLES, seed: in
     for begin in range(0, resamples, _TOGETHER):
         together = min(_TOGETHER, resamples - begin)
         counts = np.stack([np.bincount(draws.integers(0, rows, rows), minlength=rows) for _ in range(together)])
-        means.append(counts @ errors / rows)
-    return np.sqrt(np.percentile(np.concatenate(means), (2.5, 97.5), axis=0).T)
+        if weights is None:
+            means.append(counts @ errors / rows)
+        else:
+            sums, numbers = counts @ errors, counts @ weights
+            means.append(np.divide(sums, numbers, out=np.full_like(sums, np.nan), where=numbers > 0))
+    if weights is None:
+        return np.sqrt(np.percentile(np.concatenate(means), (2.5, 97.5), axis=0).T)
+    measured = [column[~np.isnan(column)] for column in np.concatenate(means).T]
+    ends = [np.percentile(column, (2.5, 97.5)) if len(column) else np.full(2, np.nan) for column in measured]
+    return np.sqrt(np.stack(ends))
 
 
-def score(predicted: np.ndarray, targets: np.ndarray) -> Scores:
-    """All scores of predictions against the votes."""
+def score(predicted: np.ndarray, targets: np.ndarray, tree: Tree, counted: np.ndarray | None = None) -> Scores:
+    """All scores of predictions against the votes. Each galaxy counts the same, whatever the number of its volunteers."""
     errors = squared_errors(predicted, targets)
-    by_question = np.stack([errors[:, question.columns].mean(axis=1) for question in QUESTIONS], axis=1)
-    everything = errors.mean(axis=1, keepdims=True)
-    intervals = bootstrap_intervals(np.concatenate([everything, errors, by_question], axis=1))
-    per_class, variance = errors.mean(axis=0), np.asarray(targets, np.float64).var(axis=0)
-    varies = np.ptp(targets, axis=0) > 0  # rounding gives equal votes a variance of 1e-33
+    starts = [question.start for question in tree.questions]
+    by_question = np.stack([errors[:, question.columns].mean(axis=1) for question in tree.questions], axis=1)
+    if counted is None:
+        everything = errors.mean(axis=1, keepdims=True)
+        intervals = bootstrap_intervals(np.concatenate([everything, errors, by_question], axis=1))
+    else:
+        everything = errors.sum(axis=1, keepdims=True, where=counted)
+        weights = np.concatenate([counted.sum(axis=1, keepdims=True), counted, counted[:, starts]], axis=1, dtype=np.float64)
+        parts = np.concatenate([everything, errors * counted, by_question * counted[:, starts]], axis=1)
+        intervals = bootstrap_intervals(parts, weights=weights)
+    per_class = mean_counted(errors, counted, 0)
     return Scores(
-        mse=float(errors.mean()),
+        mse=float(mean_counted(errors, counted)),
         per_class=per_class,
-        per_question=by_question.mean(axis=0),
+        per_question=mean_counted(by_question, None if counted is None else counted[:, starts], 0),
         interval=(float(intervals[0, 0]), float(intervals[0, 1])),
-        class_intervals=intervals[1 : 1 + len(COLUMNS)],
-        question_intervals=intervals[1 + len(COLUMNS) :],
-        skill=1 - np.divide(per_class, variance, out=np.full_like(variance, np.nan), where=varies),
+        class_intervals=intervals[1 : 1 + len(tree.columns)],
+        question_intervals=intervals[1 + len(tree.columns) :],
+        skill=_skill(per_class, targets, counted),
     )
 
 
-def baselines(targets: np.ndarray, train_means: np.ndarray | None) -> dict[str, float]:
-    """RMSE of predicting zeros, and of predicting the column means of `train` (37,), for every galaxy."""
-    values = {"zeros": float(np.sqrt(squared_errors(np.zeros(len(COLUMNS)), targets).mean()))}
+def variances(targets: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+    """The variance of the values of each column that count, float64 (n,)."""
+    targets = np.asarray(targets)
+    if counted is None:
+        return np.asarray(targets.var(axis=0, dtype=np.float64))
+    centred = targets.astype(np.float64) - np.nan_to_num(mean_counted(targets.astype(np.float64), counted, 0))
+    return mean_counted(centred**2, counted, 0)
+
+
+def _skill(per_class: np.ndarray, targets: np.ndarray, counted: np.ndarray | None) -> np.ndarray:
+    if counted is None:
+        variance, varies = np.asarray(targets, np.float64).var(axis=0), np.ptp(targets, axis=0) > 0
+    else:
+        variance = variances(targets, counted)
+        varies = targets.max(axis=0, where=counted, initial=-1) > targets.min(axis=0, where=counted, initial=2)
+    # Without a look at the range, rounding would give equal votes a variance of 1e-33.
+    return 1 - np.divide(per_class, variance, out=np.full_like(variance, np.nan), where=varies)
+
+
+def baselines(targets: np.ndarray, train_means: np.ndarray | None, counted: np.ndarray | None = None) -> dict[str, float]:
+    """RMSE of predicting zeros, and of predicting the column means of `train` (n,), for every galaxy."""
+    guesses = {"zeros": np.zeros(targets.shape[1])}
     if train_means is not None:
-        values["train_mean"] = float(np.sqrt(squared_errors(train_means, targets).mean()))
-    return values
+        guesses["train_mean"] = train_means
+    return {name: float(np.sqrt(mean_counted(squared_errors(guess, targets), counted))) for name, guess in guesses.items()}
 
 
-def calibration(predicted: np.ndarray, targets: np.ndarray) -> list[np.ndarray]:
+def calibration(predicted: np.ndarray, targets: np.ndarray, tree: Tree, answered: np.ndarray | None = None) -> list[np.ndarray]:
     """Per question up to ten rows: mean predicted and mean voted fraction of those asked, and number of answers.
 
     A question's answers are pooled, over galaxies for which at least half of the volunteers were asked it, and binned by
     predicted fraction into equal counts (within 1). No rows if no galaxy counts.
     """
-    guessed, voted, counts = conditional(predicted, 0.0), conditional(targets, 0.0), votes.asked(targets)
+    guessed, voted = tree.conditional(predicted, 0.0), tree.conditional(targets, 0.0)
+    counts = votes.asked(targets, tree, answered)
     tables = []
-    for question, rows in zip(QUESTIONS, counts.T, strict=True):
+    for question, rows in zip(tree.questions, counts.T, strict=True):
         pairs = np.stack([guessed[rows, question.columns].ravel(), voted[rows, question.columns].ravel()], axis=1)
         pairs = pairs[~np.isnan(pairs).any(axis=1)]  # NaN if the predicted parent is exactly 0
         ordered = pairs[np.argsort(pairs[:, 0], kind="stable")]
@@ -110,14 +150,15 @@ def calibration(predicted: np.ndarray, targets: np.ndarray) -> list[np.ndarray]:
     return tables
 
 
-def agreement_bins(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Per question and tenth of agreement: share of galaxies whose most voted answer is predicted, and count: (11, 10, 2).
+def agreement_bins(predicted: np.ndarray, targets: np.ndarray, tree: Tree, answered: np.ndarray | None = None) -> np.ndarray:
+    """Per question and tenth of agreement: share of galaxies whose most voted answer is predicted, and count.
 
-    A galaxy counts for a question if at least half of the volunteers were asked it. The share of an empty bin is NaN.
+    (questions, 10, 2). A galaxy counts for a question if at least half of the volunteers were asked it. The share of an empty
+    bin is NaN.
     """
-    agreement = votes.agreement(targets)
-    bins = np.full((len(QUESTIONS), BINS, 2), np.nan)
-    for place, question in enumerate(QUESTIONS):
+    agreement = votes.agreement(targets, tree, answered)
+    bins = np.full((len(tree.questions), BINS, 2), np.nan)
+    for place, question in enumerate(tree.questions):
         right = predicted[:, question.columns].argmax(axis=1) == targets[:, question.columns].argmax(axis=1)
         counts = ~np.isnan(agreement[:, place])
         tenth = np.minimum((agreement[counts, place] * BINS).astype(int), BINS - 1)
@@ -128,16 +169,17 @@ def agreement_bins(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return bins
 
 
-def tree_violation(predicted: np.ndarray) -> np.ndarray:
-    """How far predictions are from the tree's sums: median, 95 % quantile and largest per question, (11, 3)."""
-    return np.percentile(tree_deviation(predicted), (50, 95, 100), axis=0).T
+def tree_violation(predicted: np.ndarray, tree: Tree) -> np.ndarray:
+    """How far predictions are from the tree's sums: median, 95 % quantile and largest per question, (questions, 3)."""
+    return np.percentile(tree.deviation(predicted), (50, 95, 100), axis=0).T
 
 
 @dataclass(frozen=True)
-class HubbleCount:
-    """Numbers of galaxies in a Hubble class at a threshold: by the predictions, by the votes, and by both."""
+class ClassCount:
+    """Numbers of galaxies in a class at a threshold: by the predictions, by the votes, and by both."""
 
     name: str
+    columns: tuple[str, ...]
     threshold: float
     predicted: int
     true: int
@@ -154,24 +196,32 @@ class HubbleCount:
         return self.both / self.true if self.true else float("nan")
 
 
-def hubble_counts(predicted: np.ndarray, targets: np.ndarray) -> list[HubbleCount]:
-    """The counts of each Hubble class at each of the article's thresholds."""
+def class_counts(predicted: np.ndarray, targets: np.ndarray, tree: Tree) -> list[ClassCount]:
+    """The counts of each class of the tree at each of its thresholds."""
     counts = []
-    for name in HUBBLE_CLASSES:
-        for threshold in HUBBLE_THRESHOLDS:
-            guessed, true = (in_hubble_class(table, name, threshold) for table in (predicted, targets))
-            counts.append(HubbleCount(name, threshold, int(guessed.sum()), int(true.sum()), int((guessed & true).sum())))
+    for member in tree.classes:
+        columns = tuple(tree.columns[column] for column in member.columns)
+        for threshold in tree.thresholds:
+            guessed, true = (tree.in_class(table, member, threshold) for table in (predicted, targets))
+            numbers = (int(part.sum()) for part in (guessed, true, guessed & true))
+            counts.append(ClassCount(member.name, columns, threshold, *numbers))
     return counts
 
 
-def best_worst(predicted: np.ndarray, targets: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def best_worst(
+    predicted: np.ndarray, targets: np.ndarray, count: int, counted: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the galaxies with the lowest RMSE, best first, and with the highest, worst first; ties by row."""
-    errors = squared_errors(predicted, targets).mean(axis=1)
+    errors = mean_counted(squared_errors(predicted, targets), counted, 1)
     return np.argsort(errors, kind="stable")[:count], np.argsort(-errors, kind="stable")[:count]
 
 
-def surprising(predicted: np.ndarray, targets: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the galaxies with the largest difference in a single column, and these columns."""
+def surprising(
+    predicted: np.ndarray, targets: np.ndarray, count: int, counted: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the galaxies with the largest difference in a single column that counts, and these columns."""
     difference = np.abs(np.asarray(predicted, np.float64) - targets)
+    if counted is not None:
+        difference = np.where(counted, difference, 0)
     rows = np.argsort(-difference.max(axis=1), kind="stable")[:count]
     return rows, difference[rows].argmax(axis=1)

@@ -11,14 +11,18 @@ Every chart is embedded three times: for a screen, for a phone, and on white for
 import base64
 import csv
 import io
+import itertools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from tfrecords import __version__, images
 from tfrecords.outputs import Output
+from tfrecords.text import cell, printable
 from trainer.analysis import style
 
 if TYPE_CHECKING:
@@ -85,12 +89,21 @@ class Bar:
 
 @dataclass(frozen=True)
 class Card:
-    """A galaxy in a gallery: its GalaxyID, images (uint8 (side, side, 3) each), a note, and bars for some columns."""
+    """A galaxy in a gallery: its GalaxyID, images (uint8 (side, side, 3) each), a note, and bars for some columns.
+
+    name: that of its file if it is not a number, shown in place of the GalaxyID.
+    """
 
     galaxy_id: int
     pictures: tuple[np.ndarray, ...]
     note: str = ""
     bars: tuple[Bar, ...] = ()
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """What to call it: the GalaxyID, or its file without folder and ending."""
+        return PurePosixPath(printable(self.name)).stem if self.name else str(self.galaxy_id)
 
 
 @dataclass(frozen=True)
@@ -112,7 +125,11 @@ class Gallery:
     def data(self) -> Table:
         """One row for each galaxy and bar."""
         rows = [
-            (card.galaxy_id, bar.label, *("" if value is None else value for value in (bar.voted, bar.predicted)))
+            (
+                cell(card.name) if card.name else card.galaxy_id,
+                bar.label,
+                *("" if value is None else value for value in (bar.voted, bar.predicted)),
+            )
             for card in self.cards
             for bar in card.bars or (Bar("", None),)
         ]
@@ -132,7 +149,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """title: for the browser tab; headline: the opening sentence; facts: a line under it; opening: the first chart."""
+    """title: for the browser tab; headline: the opening sentence; facts: a line under it; opening: the first chart.
+
+    credit: the line on images and votes, below the page and each gallery.
+    """
 
     title: str
     headline: str
@@ -140,6 +160,18 @@ class Page:
     sections: tuple[Section, ...]
     opening: Chart | None = None
     footer: tuple[str, ...] = ()
+    credit: str = CREDIT
+
+
+def safe_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The names as anchors and names of files: ASCII letters, digits, dots, hyphens and underscores; no two alike."""
+    safe: list[str] = []
+    for name in names:
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:80]
+        taken = {other.lower() for other in safe}
+        numbered = itertools.chain([plain], (f"{plain}-{number}" for number in itertools.count(2)))
+        safe.append(next(one for one in numbered if one.lower() not in taken))
+    return tuple(safe)
 
 
 def _uri(content: bytes, kind: str) -> str:
@@ -153,8 +185,8 @@ def _picture(pixels: np.ndarray) -> str:
 class _Writer:
     """Collects the files beside a page, and supplies the template with the images to embed."""
 
-    def __init__(self, folder: str, prefix: str) -> None:
-        self._folder, self._prefix = folder, prefix
+    def __init__(self, folder: str, prefix: str, credit: str) -> None:
+        self._folder, self._prefix, self._credit = folder, prefix, credit
         self.files: dict[str, bytes] = {}
 
     def _beside(self, part: Chart | Gallery, picture: bytes, ending: str) -> None:
@@ -173,8 +205,8 @@ class _Writer:
     def gallery(self, gallery: Gallery) -> list[tuple[Card, list[tuple[str, str]]]]:
         """Each card with (alternative text, data URI) of its images."""
         if gallery.cards:
-            cells = [(card.pictures, f"{card.galaxy_id}") for card in gallery.cards]
-            self._beside(gallery, style.sheet(gallery.title, cells, CREDIT), "jpg")
+            cells = [(card.pictures, style.shortened(card.title, 30)) for card in gallery.cards]
+            self._beside(gallery, style.sheet(gallery.title, cells, self._credit), "jpg")
         return [
             (card, [(alt, _picture(pixels)) for alt, pixels in zip(gallery.alt, card.pictures, strict=False)])
             for card in gallery.cards
@@ -190,7 +222,7 @@ def write_page(page: Page, output: Output, name: str, prefix: str = "") -> None:
     import jinja2
 
     folder = name[: name.rfind("/") + 1]
-    writer = _Writer(folder, prefix)
+    writer = _Writer(folder, prefix, page.credit)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("trainer.analysis", "."),
         autoescape=True,
@@ -199,7 +231,7 @@ def write_page(page: Page, output: Output, name: str, prefix: str = "") -> None:
         lstrip_blocks=True,
     )
     html = environment.get_template("page.html").render(
-        page=page, chart=writer.chart, gallery=writer.gallery, credit=CREDIT, version=__version__, generator=GENERATOR
+        page=page, chart=writer.chart, gallery=writer.gallery, credit=page.credit, version=__version__, generator=GENERATOR
     )
     earlier = [
         listed

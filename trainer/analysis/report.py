@@ -3,12 +3,14 @@
 import numpy as np
 
 from tfrecords.dataset import SPLITS
-from tfrecords.taxonomy import COLUMNS, HUBBLE_CLASSES, QUESTIONS, Question
-from trainer.analysis import findings, galleries, metrics, style
+from tfrecords.tree import Question
+from trainer.analysis import findings, galleries, metrics, style, tree, wording
 from trainer.analysis.findings import Evaluation
 from trainer.analysis.galleries import Candidates, Choice
 from trainer.analysis.page import Chart, Page, Section, Table, write_page
 from trainer.run import Record, Run
+
+_NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -30,8 +32,13 @@ def headline(evaluation: Evaluation) -> str:
     return f"{said}: not clearly better than the column means of train ({mean:.4f})."
 
 
-def _hubble(evaluation: Evaluation, galaxies: Candidates) -> Section:
-    counts = metrics.hubble_counts(evaluation.predictions.predicted, evaluation.predictions.targets)
+def _classes(evaluation: Evaluation, galaxies: Candidates) -> Section:
+    of_tree = evaluation.tree
+    counts = metrics.class_counts(evaluation.predictions.predicted, evaluation.predictions.targets, of_tree)
+    number = _NUMBERS.get(len(of_tree.classes), str(len(of_tree.classes)))
+    kind = (
+        f"the {number} Hubble classes" if wording.has_hubble_classes(of_tree) else f"the {number} classes of the decision tree"
+    )
 
     def share(value: float) -> str:
         return "–" if np.isnan(value) else f"{value:.0%}"
@@ -42,7 +49,7 @@ def _hubble(evaluation: Evaluation, galaxies: Candidates) -> Section:
             (
                 count.name,
                 count.threshold,
-                " and ".join(HUBBLE_CLASSES[count.name]),
+                " and ".join(count.columns),
                 count.predicted,
                 count.true,
                 count.both,
@@ -56,22 +63,22 @@ def _hubble(evaluation: Evaluation, galaxies: Candidates) -> Section:
         "hubble",
         "Which galaxies it recognises",
         (
-            "Galaxies of the three Hubble classes by the model's predictions: the image and, for each column of the class, "
+            f"Galaxies of {kind} by the model's predictions: the image and, for each column of the class, "
             "the votes (orange) above the prediction (blue). Purity is the share of the predicted galaxies that were also "
             "voted into the class. Completeness is the share of the galaxies voted into the class that were also predicted.",
         ),
-        (table, *galleries.galleries(galaxies, galleries.hubble_choices(galaxies))),
+        (table, *galleries.galleries(galaxies, galleries.class_choices(galaxies))),
     )
 
 
 def _extremes(galaxies: Candidates) -> Section:
     assert galaxies.predicted is not None
-    predicted, voted = galaxies.predicted, galaxies.voted
-    best, worst = metrics.best_worst(predicted, voted, galleries.CARDS)
-    rows, columns = metrics.surprising(predicted, voted, galleries.CARDS)
+    predicted, voted, counted = galaxies.predicted, galaxies.voted, galaxies.counted
+    best, worst = metrics.best_worst(predicted, voted, galleries.CARDS, counted)
+    rows, columns = metrics.surprising(predicted, voted, galleries.CARDS, counted)
     column_of = dict(zip(rows.tolist(), columns.tolist(), strict=True))
-    error = np.sqrt(metrics.squared_errors(predicted, voted).mean(axis=1))
-    difference = np.abs(predicted - voted)
+    error = np.sqrt(metrics.mean_counted(metrics.squared_errors(predicted, voted), counted, 1))
+    difference = np.abs(predicted - voted) if counted is None else np.where(counted, np.abs(predicted - voted), 0)
 
     def note(row: int) -> str:
         return f"RMSE {error[row]:.3f}"
@@ -80,7 +87,7 @@ def _extremes(galaxies: Candidates) -> Section:
         Choice(
             "best",
             "Closest to the votes",
-            "Galaxies with the lowest RMSE over the 37 columns, and their three most voted columns.",
+            f"Galaxies with the lowest RMSE over the {voted.shape[1]} columns, and their three most voted columns.",
             "closest to the votes",
             best,
             lambda row: np.argsort(-voted[row], kind="stable")[:3].tolist(),
@@ -109,36 +116,46 @@ def _extremes(galaxies: Candidates) -> Section:
 
 
 def _question(evaluation: Evaluation, question: Question) -> Section:
-    scores, targets = evaluation.scores, evaluation.predictions.targets
-    number = question.number - 1
-    low, high = scores.question_intervals[number]
-    asked = np.ones(len(targets)) if question.parent is None else targets[:, question.parent]
-    reach = (
-        "All volunteers are asked."
-        if question.parent is None
-        else f"It is reached by {asked.mean(dtype=np.float64):.0%} of the votes, after {COLUMNS[question.parent]}."
-    )
-    columns = range(question.start, question.stop)
-    rows = tuple(
-        (
-            COLUMNS[column],
-            question.answers[column - question.start],
-            f"{targets[:, column].mean(dtype=np.float64):.3f}",
-            f"{scores.per_class[column]:.5f}",
-            f"{np.sqrt(scores.per_class[column]):.4f}",
-            f"{scores.class_intervals[column][0]:.4f} to {scores.class_intervals[column][1]:.4f}",
-            "–" if np.isnan(scores.skill[column]) else f"{scores.skill[column]:.2f}",
-            f"{targets[:, column].max():.2f}",
-            f"{evaluation.predictions.predicted[:, column].max():.2f}",
+    scores, of_tree = evaluation.scores, evaluation.tree
+    predicted, targets, counted = evaluation.predictions.predicted, evaluation.predictions.targets, evaluation.counted
+    low, high = scores.question_intervals[question.index]
+    asked = of_tree.reached(targets, question).mean(dtype=np.float64)
+    leads = wording.enumerated([of_tree.columns[parent] for parent in question.parents]).replace(" and ", " or ")
+    reach = f"It is reached by {asked:.0%} of the votes, after {leads}." if leads else "All volunteers are asked."
+    rows = []
+    for column in range(question.start, question.stop):
+        used = slice(None) if counted is None else counted[:, column]
+        voted = targets[used, column]
+        ends = scores.class_intervals[column]
+        numbers = (
+            (voted.mean(dtype=np.float64) if len(voted) else np.nan, ".3f"),
+            (scores.per_class[column], ".5f"),
+            (np.sqrt(scores.per_class[column]), ".4f"),
         )
-        for column in columns
-    )
+        largest = (voted.max(initial=0), predicted[used, column].max(initial=0))
+        rows.append(
+            (
+                of_tree.columns[column],
+                question.answers[column - question.start],
+                *(wording.shown(*number) for number in numbers),
+                "–" if np.isnan(ends[0]) else f"{ends[0]:.4f} to {ends[1]:.4f}",
+                wording.shown(scores.skill[column], ".2f"),
+                *(f"{value:.2f}" if len(voted) else "–" for value in largest),
+            )
+        )
+    rmse = np.sqrt(scores.per_question[question.index])
+    score = "Nobody was asked this in these galaxies." if np.isnan(rmse) else f"RMSE {rmse:.4f} ({low:.4f} to {high:.4f})."
     return Section(
-        f"question-{question.number}",
-        f"{question.number}  {question.title}",
-        (f"{question.words} {reach} RMSE {np.sqrt(scores.per_question[number]):.4f} ({low:.4f} to {high:.4f}).",),
-        (Table(("column", "answer", "mean", "MSE", "RMSE", "95 % interval", "skill", "max. voted", "max. predicted"), rows),),
-        question.number % 2,
+        tree.anchors(of_tree)[question.index],
+        question.called("{}  {}"),
+        (wording.sentences(question.words, reach, score),),
+        (
+            Table(
+                ("column", "answer", "mean", "MSE", "RMSE", "95 % interval", "skill", "max. voted", "max. predicted"),
+                tuple(rows),
+            ),
+        ),
+        (question.index + 1) % 2,
     )
 
 
@@ -153,12 +170,19 @@ def _making(evaluation: Evaluation) -> Section:
 def _page(evaluation: Evaluation) -> Page:
     predictions = evaluation.predictions
     galaxies = Candidates(
-        evaluation.dataset, (evaluation.split,), predictions.galaxy_ids, predictions.targets, predictions.predicted
+        evaluation.dataset,
+        (evaluation.split,),
+        predictions.galaxy_ids,
+        predictions.targets,
+        predictions.predicted,
+        evaluation.counted,
     )
+    of_tree = evaluation.tree
+    weighting = wording.weighting(evaluation.dataset.asked, evaluation.run.settings["loss"])
     size = evaluation.dataset.size
     content = evaluation.content
     return Page(
-        f"{evaluation.run.backbone.name} on Galaxy Zoo, split {evaluation.split}",
+        f"{evaluation.run.backbone.name} on {wording.survey(of_tree)}, split {evaluation.split}",
         headline(evaluation),
         f"MSE {content['mse']:.5f} ({content['interval'][0] ** 2:.5f} to {content['interval'][1] ** 2:.5f}) · "
         f"run {evaluation.run.folder} · dataset {evaluation.dataset.folder} · {size} × {size} pixels",
@@ -169,20 +193,22 @@ def _page(evaluation: Evaluation) -> Page:
                 (
                     "RMSE is the root of the mean squared difference between predicted and voted fractions. An RMSE of 0.1 "
                     "corresponds to ten volunteers in a hundred.",
+                    *([weighting] if weighting else []),
                 ),
                 (findings.tree_map(evaluation),),
             ),
-            _hubble(evaluation, galaxies),
+            *([_classes(evaluation, galaxies)] if of_tree.classes else []),
             Section(
                 "answers", "Answer by answer", (), (findings.per_class(evaluation), *findings.extremes_and_errors(evaluation))
             ),
             Section("trust", "How far to trust it", (), findings.trust(evaluation)),
             _extremes(galaxies),
-            *(_question(evaluation, question) for question in QUESTIONS),
+            *(_question(evaluation, question) for question in of_tree.questions),
             _making(evaluation),
         ),
         findings.ladder(evaluation),
         (f"dataset {content['dataset'][:12]} · model {content['model'][:12]}",),
+        wording.credit(of_tree),
     )
 
 

@@ -1,5 +1,7 @@
 """Select galaxies by expressions like `Class4.1 > 0.8 and not (Class3.1 > 0.5 or Class6.1 > 0.4)`, never run as Python.
 
+Columns are those of the decision tree, in upper or lower case. Names may hold hyphens and dots: the longest that fits counts.
+
 expression = conjunction { "or" conjunction }
 conjunction = term { "and" term }
 term        = "not" term | "(" expression ")" | column comparison number
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tfrecords.errors import SettingError
-from tfrecords.taxonomy import COLUMN_INDEX, COLUMNS
+from tfrecords.tree import Tree
 
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
@@ -26,9 +28,8 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-_TOKEN = re.compile(
-    r"\s*(?:(?P<operator>>=|<=|==|!=|[<>()])|(?P<word>[A-Za-z_][\w.]*)|(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?))"
-)
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
+_OPERATOR, _WORD = r">=|<=|==|!=|[<>()]", r"[A-Za-z_][\w.-]*"
 _MAX_DEPTH = 100
 
 
@@ -36,7 +37,7 @@ _MAX_DEPTH = 100
 class Selection:
     """A parsed expression: its normal form, the columns it names, and the test for a galaxy.
 
-    matches: votes (n, 37) -> bool (n,). compound: its parts are joined by `and` or `or`.
+    matches: votes (galaxies, n) -> bool (galaxies,). compound: its parts are joined by `and` or `or`.
     """
 
     text: str
@@ -53,8 +54,8 @@ class Selection:
         return self.text
 
 
-def _compared(column: str, comparison: str, number: float) -> Selection:
-    index, holds = COLUMN_INDEX[column], _COMPARISONS[comparison]
+def _compared(tree: Tree, column: str, comparison: str, number: float) -> Selection:
+    index, holds = tree.index[column], _COMPARISONS[comparison]
     text = f"{column} {comparison} {number!r}"
     return Selection(text, (column,), lambda votes: holds(np.asarray(votes)[:, index], number))
 
@@ -69,24 +70,29 @@ def _joined(word: str, first: Selection, second: Selection) -> Selection:
 class _Parser:
     """Parses an expression from left to right, with a method for each rule of the grammar."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, text: str, tree: Tree) -> None:
+        self._text, self._tree = text, tree
+        self._example = tree.columns[tree.classes[-1].columns[0] if tree.classes else 0]
+        columns = "|".join(re.escape(column) for column in sorted(tree.columns, key=len, reverse=True))
+        token = re.compile(
+            rf"\s*(?:(?P<column>(?i:{columns})(?![\w.-]))|(?P<operator>{_OPERATOR})|(?P<word>{_WORD})|(?P<number>{_NUMBER}))"
+        )
         self._tokens: list[tuple[str, str, int]] = []
         place = 0
         while text[place:].strip():
-            token = _TOKEN.match(text, place)
-            if token is None:
+            match = token.match(text, place)
+            if match is None:
                 raise self._error(f"{text[place:].split()[0]!r} is not a column, comparison or number", place)
-            kind = str(token.lastgroup)
-            self._tokens.append((kind, token[kind], token.start(kind)))
-            place = token.end()
+            kind = str(match.lastgroup)
+            self._tokens.append((kind, match[kind], match.start(kind)))
+            place = match.end()
         self._next = 0
 
     def _error(self, problem: str, place: int) -> SettingError:
         where = f"after {self._text[:place].strip()!r}" if self._text[:place].strip() else "at the start"
         return SettingError(
-            f'--where "{self._text}": {problem}, {where}: write comparisons like Class4.1 > 0.8, combined with and, or, not '
-            "and parentheses"
+            f'--where "{self._text}": {problem}, {where}: write comparisons like {self._example} > 0.8, combined with '
+            "and, or, not and parentheses"
         )
 
     def _peek(self) -> str:
@@ -137,25 +143,27 @@ class _Parser:
             if text != ")":
                 raise self._error("a closing parenthesis is missing", place)
             return selection
-        if kind != "word" or text.lower() in ("and", "or"):
-            raise self._error(f"a column like Class4.1 is missing{f' before {text!r}' if text else ''}", place)
+        if kind not in ("column", "word") or (kind == "word" and text.lower() in ("and", "or")):
+            raise self._error(f"a column like {self._example} is missing{f' before {text!r}' if text else ''}", place)
         return self._comparison(text, place)
 
     def _comparison(self, name: str, place: int) -> Selection:
-        column = next((column for column in COLUMNS if column.lower() == name.lower()), None)
-        if column is None:
-            near = difflib.get_close_matches(name.capitalize(), COLUMNS, 3)
-            hint = f" (did you mean {' or '.join(near)}?)" if near else f" (columns: {COLUMNS[0]} to {COLUMNS[-1]})"
+        columns = self._tree.columns
+        same = [column for column in columns if column.lower() == name.lower()]
+        if not same:
+            lower = {column.lower(): column for column in columns}
+            near = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, 3)]
+            hint = f" (did you mean {' or '.join(near)}?)" if near else f" (columns: {columns[0]} to {columns[-1]})"
             raise self._error(f"there is no column {name!r}{hint}", place)
-        kind, comparison, place = self._take()
+        _, comparison, place = self._take()
         if comparison not in _COMPARISONS:
             raise self._error(f"a comparison (>, >=, <, <=, ==, !=) is missing after {name}", place)
-        kind, number, place = self._take()
-        if kind != "number":
+        _, number, place = self._take()
+        if not re.fullmatch(_NUMBER, number):
             raise self._error("a number is missing", place)
-        return _compared(column, comparison, float(number))
+        return _compared(self._tree, name if name in same else same[0], comparison, float(number))
 
 
-def parse_selection(text: str) -> Selection:
+def parse_selection(text: str, tree: Tree) -> Selection:
     """Return the selection of an expression. Raises SettingError, with the place of the fault, if it is invalid."""
-    return _Parser(text).whole()
+    return _Parser(text, tree).whole()

@@ -1,6 +1,7 @@
 """The style of charts: sizes, colours for colour-blind readers too, small multiples, SVG on white and on dark."""
 
 import io
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
@@ -11,7 +12,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tfrecords.taxonomy import QUESTIONS, Question
+from tfrecords.tree import Question, Tree
 
 # Width of a chart in inches, on a screen and on a phone; a page shows 96 pixels per inch.
 WIDE, NARROW = 9.6, 3.8
@@ -29,6 +30,8 @@ _ON_DARK = {
     TONES[0]: "#141c29",
     TONES[1]: "#1a2433",
 }
+# Mean width of a letter in inches per point of its size, regular and bold, on the safe side.
+_LETTER, _BOLD = 0.0084, 0.0092
 _RC: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
     "font.size": 9,
@@ -57,6 +60,11 @@ _RC: Any = {
     "svg.fonttype": "path",
     "svg.hashsalt": "galaxy_zoo",
 }
+
+
+def shortened(text: str, letters: int) -> str:
+    """A text for a chart, cut with an ellipsis if it has more letters than fit."""
+    return text if len(text) <= letters else f"{text[: max(letters - 1, 1)].rstrip()}…"
 
 
 def is_narrow(width: float) -> bool:
@@ -97,27 +105,45 @@ def _panel(made: Figure, left: float, top: float, width: float, height: float, q
     """The axes of a question at a place in inches from the left and the top of a figure."""
     across, down = made.get_size_inches()
     axes = made.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
-    axes.set_facecolor(TONES[question.number % 2])
-    axes.set_title(
-        f"{question.number}  {question.title}", loc="left", fontweight="bold", fontsize=7.5 if is_narrow(across) else 8.5, pad=4
-    )
+    axes.set_facecolor(TONES[(question.index + 1) % 2])
+    size = 7.5 if is_narrow(across) else 8.5
+    title = shortened(question.called("{}  {}"), int((width + 0.15) / (_BOLD * size)))
+    axes.set_title(title, loc="left", fontweight="bold", fontsize=size, pad=4)
     return axes
 
 
+def _divided(heights: Sequence[float], columns: int) -> list[slice]:
+    """Consecutive parts, at most `columns`, of which the tallest is as low as possible; of several divisions the most even."""
+    columns = min(columns, len(heights))
+    ends = [*itertools.accumulate(heights, initial=0.0)]
+    best: tuple[tuple[float, float], tuple[int, ...]] | None = None
+    for cuts in itertools.combinations(range(1, len(heights)), columns - 1):
+        sums = [ends[stop] - ends[start] for start, stop in itertools.pairwise((0, *cuts, len(heights)))]
+        rank = (max(sums), sum(value**2 for value in sums))
+        if best is None or rank < best[0]:
+            best = rank, cuts
+    assert best is not None
+    return [slice(start, stop) for start, stop in itertools.pairwise((0, *best[1], len(heights)))]
+
+
 def by_answer(
-    width: float, draw: Callable[[Axes, Question], None], label: str, row: float = 0.2, legend: bool = False
+    tree: Tree, width: float, draw: Callable[[Axes, Question], None], label: str, row: float = 0.2, legend: bool = False
 ) -> Figure:
     """A panel for each question with a row for each answer, first on top; all with the same horizontal axis.
 
     draw(axes, question) puts marks at y = 0, 1, ... for the answers. row: height of a row in inches. legend: show that of the
     first panel above all. Positions are fixed: computing them from the texts would take most of the time.
     """
-    columns = [QUESTIONS] if is_narrow(width) else [QUESTIONS[:5], QUESTIONS[5:8], QUESTIONS[8:]]
-    above, title, below, names = 0.3 if legend else 0.05, 0.24, 0.5, 1.2
+    above, title, below = 0.3 if legend else 0.05, 0.24, 0.5
 
     def height_of(question: Question) -> float:
         return row * (len(question.answers) + 0.2)
 
+    parts = _divided([height_of(q) + title + 0.1 for q in tree.questions], 1 if is_narrow(width) else 3)
+    columns = [tree.questions[part] for part in parts]
+    longest = max(len(answer) for question in tree.questions for answer in question.answers)
+    names = min(max(1.2, _LETTER * 8 * longest + 0.1), width / len(columns) / 2)
+    letters = int((names - 0.1) / (_LETTER * 8))
     height = above + max(sum(height_of(q) + title + 0.1 for q in part) for part in columns) + below
     panels = []
     with used():
@@ -130,7 +156,7 @@ def by_answer(
             for question in part:
                 tall = height_of(question) * stretched
                 axes = _panel(made, left, top + title, width / len(columns) - names - 0.15, tall, question)
-                axes.set_yticks(range(len(question.answers)), question.answers)
+                axes.set_yticks(range(len(question.answers)), [shortened(answer, letters) for answer in question.answers])
                 axes.set_ylim(len(question.answers) - 0.4, -0.6)
                 axes.tick_params(axis="y", length=0)
                 axes.grid(False, axis="y")
@@ -148,19 +174,19 @@ def by_answer(
     return made
 
 
-def by_question(width: float, draw: Callable[[Axes, Question], None], labels: tuple[str, str]) -> Figure:
+def by_question(tree: Tree, width: float, draw: Callable[[Axes, Question], None], labels: tuple[str, str]) -> Figure:
     """A square panel for each question, then the legend. draw: must set the same axes in each; labels: of x and y."""
     columns = 2 if is_narrow(width) else 4
-    rows = -(-(len(QUESTIONS) + 1) // columns)
+    rows = -(-(len(tree.questions) + 1) // columns)  # so the last cell is free for the legend
     left, below, title, gap = 0.6, 0.5, 0.24, 0.16
     side = (width - left) / columns - gap
     with used():
         made = Figure(figsize=(width, rows * (side + title + gap) + below))
-        for place, question in enumerate(QUESTIONS):
+        for place, question in enumerate(tree.questions):
             across, down = place % columns, place // columns
             axes = _panel(made, left + across * (side + gap), title + down * (side + title + gap), side, side, question)
             draw(axes, question)
-            axes.tick_params(axis="x", labelbottom=place + columns >= len(QUESTIONS))
+            axes.tick_params(axis="x", labelbottom=place + columns >= len(tree.questions))
             axes.tick_params(axis="y", labelleft=across == 0)
         handles, texts = made.axes[0].get_legend_handles_labels()
         corner = (left + (columns - 1) * (side + gap)) / width, (below + side / 2) / made.get_figheight()

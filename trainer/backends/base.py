@@ -49,7 +49,7 @@ class Objective:
     """What a step computes from a batch, as functions of the backend's tensors.
 
     augment: images uint8 (batch, size, size, 3), numbers drawn for them (batch, 7) -> images for the model.
-    loss: predicted (batch, 37), targets (batch, 37) -> the scalar to minimise. error: likewise, the scalar to report.
+    loss: predicted (batch, outputs), votes (batch, width) -> the scalar to minimise. error: likewise, the scalar to report.
     """
 
     augment: Callable[[Any, Any], Any]
@@ -88,14 +88,14 @@ class Steps(Protocol):
         """The model's weights, for `model.set_weights`."""
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Predict with the current weights, as a `Predictor`: this process' part of a batch -> float32 (batch, 37)."""
+        """Predict with the current weights, as a `Predictor`: this process' part of a batch -> float32 (batch, outputs)."""
 
 
 class Predictor(Protocol):
     """A model's predictions for batches of one shape, on all devices."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """This process' part of a batch, uint8 (rows, size, size, 3) -> float32 (rows of all processes, 37).
+        """This process' part of a batch, uint8 (rows, size, size, 3) -> float32 (rows of all processes, outputs).
 
         Every call must have the same number of rows: pad the last batch.
         """

@@ -14,12 +14,11 @@ import tensorflow as tf
 from tfrecords import reader
 from tfrecords.dataset import Dataset
 from tfrecords.errors import RunError
-from tfrecords.taxonomy import COLUMNS
 
 AUTO_SHARE = 0.25
 MEMORY_SHARE = 0.9
-# Bytes of one galaxy besides its image: 37 vote fractions, its id, and the header of a string tensor.
-_OVERHEAD = 37 * 4 + 8 + 24
+# Bytes of one galaxy besides its image and votes: its id, and the header of a string tensor.
+_OVERHEAD = 8 + 24
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
 
@@ -84,13 +83,14 @@ def plan(cache: str, dataset: Dataset, galaxies: int, available: int) -> str:
     shards = [shard for shard in dataset.shards if shard.examples]
     stored = sum(shard.bytes for shard in shards) / sum(shard.examples for shard in shards)
     room = available * (AUTO_SHARE if cache == "auto" else MEMORY_SHARE)
+    overhead = dataset.votes_width * 4 + _OVERHEAD
     for kind, each in (("decoded", dataset.size**2 * 3), ("stored", stored)):
-        if galaxies * (each + _OVERHEAD) <= room:
+        if galaxies * (each + overhead) <= room:
             return kind
     if cache == "auto":
         return "none"
     raise RunError(
-        f"--cache memory: {galaxies:,} galaxies need {galaxies * (stored + _OVERHEAD) / 1e9:.1f} GB as stored, "
+        f"--cache memory: {galaxies:,} galaxies need {galaxies * (stored + overhead) / 1e9:.1f} GB as stored, "
         f"more than nine tenths of the free {available / 1e9:.1f} GB: use --cache none, --limit, or a machine with more memory"
     )
 
@@ -118,18 +118,18 @@ class Cache:
             return
         galaxies = stop - start
         images = _aligned((galaxies, dataset.size, dataset.size, 3))
-        ids, targets = np.empty(galaxies, np.int64), np.empty((galaxies, len(COLUMNS)), np.float32)
+        ids, votes = np.empty(galaxies, np.int64), np.empty((galaxies, dataset.votes_width), np.float32)
         first = 0
-        for part in reader.decoded(records, dataset.encoding, dataset.size, 32):
+        for part in reader.decoded(records, dataset, 32):
             rows = slice(first, first + len(part[0]))
-            ids[rows], images[rows], targets[rows] = (column.numpy() for column in part)
+            ids[rows], images[rows], votes[rows] = (column.numpy() for column in part)
             first = rows.stop
         # tf.constant would copy the images, and need twice their memory.
-        self._columns = (tf.constant(ids), tf.experimental.dlpack.from_dlpack(images.__dlpack__()), tf.constant(targets))
+        self._columns = (tf.constant(ids), tf.experimental.dlpack.from_dlpack(images.__dlpack__()), tf.constant(votes))
 
     def gather(self, places: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """The kept data of the galaxies at these places (int64 (batch,)) in the split.
 
-        decoded: galaxy ids (batch,), images (batch, size, size, 3), targets (batch, 37); stored: records (batch,).
+        decoded: galaxy ids (batch,), images (batch, size, size, 3), votes (batch, width); stored: records (batch,).
         """
         return tuple(tf.gather(column, places - self._start) for column in self._columns)

@@ -13,21 +13,22 @@ PREFETCH_BATCHES = 2
 
 
 def evaluation_batches(dataset: Dataset, split: str, batch_size: int, limit: int = 0, share: Share = WHOLE) -> tf.data.Dataset:
-    """Batches (galaxy_id int64 (n,), image uint8 (rows, size, size, 3), targets float32 (n, 37)), every galaxy exactly once.
+    """Batches (galaxy_id int64 (n,), image uint8 (rows, size, size, 3), votes float32 (n, width)), every galaxy exactly once.
 
-    In stored order; the last batch may be smaller. With several processes, each gets the ids and targets of the whole
+    In stored order; the last batch may be smaller. With several processes, each gets the ids and votes of the whole
     batch, but only the images of its own rows, of which the last batch may have none.
     """
     parts = reader.pieces(dataset, split, 0, dataset.galaxies(split, limit))
     records = reader.stored_order(parts, dataset.encoding)
     if share.processes == 1:
-        return reader.decoded(records, dataset.encoding, dataset.size, batch_size).prefetch(PREFETCH_BATCHES)
+        return reader.decoded(records, dataset, batch_size).prefetch(PREFETCH_BATCHES)
     rows = batch_size // share.processes
     first = rows * share.index
     own = records.batch(batch_size).map(lambda batch: batch[first : first + rows]).unbatch()
-    images = reader.decoded(own, dataset.encoding, dataset.size, rows).map(lambda ids, images, targets: images)
+    images = reader.decoded(own, dataset, rows).map(lambda ids, images, votes: images)
     nothing = tf.data.Dataset.from_tensors(tf.zeros((0, dataset.size, dataset.size, 3), tf.uint8))
-    labels = records.map(reader.parse_record).map(lambda example: (example["galaxy_id"], example["targets"])).batch(batch_size)
+    examples = records.map(lambda record: reader.parse_record(record, dataset))
+    labels = examples.map(lambda example: (example["galaxy_id"], example["votes"])).batch(batch_size)
     both = tf.data.Dataset.zip(labels, images.concatenate(nothing))
     return both.map(lambda labels, images: (labels[0], images, labels[1])).prefetch(PREFETCH_BATCHES)
 
@@ -41,11 +42,11 @@ def padded(batch: np.ndarray, rows: int) -> np.ndarray:
 def predicted_batches(
     predictor: Callable[[np.ndarray], np.ndarray], dataset: Dataset, split: str, batch_size: int, limit: int, share: Share
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Batches (galaxy_id int64 (n,), predicted float32 (n, 37), targets float32 (n, 37)) of a split, every galaxy once.
+    """Batches (galaxy_id int64 (n,), predicted float32 (n, outputs), votes float32 (n, width)) of a split, every galaxy once.
 
     `predictor`: a `backends.base.Predictor`; it always gets the same number of rows, because devices need equal parts and
     XLA compiles for each shape. With several processes, each decodes its own rows and gets all predictions.
     """
     rows = batch_size // share.processes
-    for ids, images, targets in evaluation_batches(dataset, split, batch_size, limit, share).as_numpy_iterator():
-        yield ids, predictor(padded(images, rows))[: len(ids)].astype(np.float32), targets
+    for ids, images, votes in evaluation_batches(dataset, split, batch_size, limit, share).as_numpy_iterator():
+        yield ids, predictor(padded(images, rows))[: len(ids)].astype(np.float32), votes

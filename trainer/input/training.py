@@ -28,7 +28,6 @@ from tfrecords import reader
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, RunError
 from tfrecords.reader import Piece
-from tfrecords.taxonomy import COLUMNS
 from trainer.backends.base import WHOLE, Share
 from trainer.input.augmentation import DRAWS, draws
 from trainer.input.cache import Cache
@@ -121,9 +120,9 @@ class TrainingInput:
     augmented: bool = True
 
     def batches(self, first_epoch: int, epochs: int, skip: int = 0) -> tf.data.Dataset:
-        """This process' part of the batches from `first_epoch` up to `epochs`: images, targets, numbers for `augmentation`.
+        """This process' part of the batches from `first_epoch` up to `epochs`: images, votes, numbers for `augmentation`.
 
-        uint8 (batch, size, size, 3), float32 (batch, 37), float32 (batch, 7) in [0, 1). Epochs count from 0, and `epochs`
+        uint8 (batch, size, size, 3), float32 (batch, width), float32 (batch, 7) in [0, 1). Epochs count from 0, and `epochs`
         itself is excluded. The first `skip` batches of `first_epoch` are omitted, and not decoded. Leave TensorFlow's
         global seed unset: it would change the order, and with a global seed of 0 tf.data refuses seeds that are tensors.
         """
@@ -145,13 +144,13 @@ class TrainingInput:
             else:
                 if cache is not None:
                     records = records.batch(batch_size).map(lambda places: cache.gather(places)[0]).unbatch()
-                batches = reader.decoded(records, encoding, size, batch_size)
+                batches = reader.decoded(records, self.dataset, batch_size)
 
             @tf.autograph.experimental.do_not_convert
-            def finish(ids: tf.Tensor, images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            def finish(ids: tf.Tensor, images: tf.Tensor, votes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
                 images = tf.ensure_shape(images, (batch_size, size, size, 3))
                 drawn = draws(self.seed, epoch, ids) if self.augmented else tf.zeros((batch_size, DRAWS))
-                return images, tf.ensure_shape(targets, (batch_size, len(COLUMNS))), drawn
+                return images, tf.ensure_shape(votes, (batch_size, self.dataset.votes_width)), drawn
 
             return batches.map(finish)
 

@@ -1,24 +1,24 @@
-"""The regressor: crops -> 37 vote fractions.
+"""The regressor: crops -> vote fractions of a decision tree.
 
-A backbone (VGG16 by default) -> Flatten or the mean of each map -> Dense 1024 relu -> Dropout 0.5 -> Dense 1024 relu -> 37
-fractions: 34,677,605 parameters for VGG16, Flatten and 212 x 212. Source of the head: "Using a Convoluted Neural Network to
-Classify Galaxy Images" (William Miller).
+A backbone (VGG16 by default) -> Flatten or the mean of each map -> Dense 1024 relu -> Dropout 0.5 -> Dense 1024 relu -> the
+fractions, Kaggle's 37 or those of another tree: 34,677,605 parameters for VGG16, Flatten, 212 x 212 and 37. Source of the head:
+"Using a Convoluted Neural Network to Classify Galaxy Images" (William Miller).
 
 The model accepts uint8 images and scales them itself. By default its output starts at the column means of `train` (zero kernel,
 their logits as bias): from any other start VGG16 easily collapses to a constant.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tfrecords.errors import RunError
-from tfrecords.taxonomy import COLUMNS
+from tfrecords.tree import Tree
+from tfrecords.treefile import builtin_tree
 from trainer.network import backbones, heads
 
-OUTPUTS = len(COLUMNS)
 INITIALISATIONS = ("means", "he", "keras")
 INPUT_SCALINGS = ("auto", "unit")
 POOLINGS = ("flatten", "average")
@@ -28,7 +28,8 @@ POOLINGS = ("flatten", "average")
 class Design:
     """The architecture of a model; the defaults are those of the article.
 
-    size: side of its images in pixels; scaling: see `backbones.scaling`; the rest as in `config.SETTINGS`.
+    size: side of its images in pixels; scaling: see `backbones.scaling`; tree: the answers that it predicts;
+    the rest as in `config.SETTINGS`.
     """
 
     size: int
@@ -36,11 +37,13 @@ class Design:
     scaling: str = "imagenet"
     pooling: str = "flatten"
     head: str = "sigmoid"
+    tree: Tree = field(default_factory=builtin_tree)
 
 
 def architecture(design: Design, precision: str, seed: int = 0, synchronized: bool = False) -> Any:
-    """The keras.Model, its weights not yet set: uint8 (batch, size, size, 3) -> float32 (batch, 37) in 0..1.
+    """The keras.Model, its weights not yet set: uint8 (batch, size, size, 3) -> float32 (batch, outputs).
 
+    outputs: the fractions of `design.tree.columns`, for head dirichlet followed by concentrations, see `heads.vote_fractions`.
     `precision`: a Keras dtype policy; the output stays float32 under all of them. `seed`: of the dropout. `synchronized`:
     batch normalisation uses the whole batch, although each device gets only a part of it, see `Devices.splits_batches`. The
     layer named after the pooling outputs the features; the layers before it are the backbone.
@@ -61,7 +64,7 @@ def architecture(design: Design, precision: str, seed: int = 0, synchronized: bo
         x = keras.layers.Dense(1024, "relu", kernel_initializer="zeros", name="fc1")(x)
         x = keras.layers.Dropout(0.5, seed=seed, name="dropout")(x)
         x = keras.layers.Dense(1024, "relu", kernel_initializer="zeros", name="fc2")(x)
-        return keras.Model(images, heads.vote_fractions(x, design.head), name=f"galaxy_zoo_{design.backbone}")
+        return keras.Model(images, heads.vote_fractions(x, design.head, design.tree), name=f"galaxy_zoo_{design.backbone}")
     finally:
         keras.config.set_dtype_policy(before)
 
@@ -77,7 +80,7 @@ def build_model(
 ) -> Any:
     """The keras.Model at the start of training.
 
-    weights: "imagenet", "none" or a file for the backbone; column_means: float (37,), the initial output if initialisation
+    weights: "imagenet", "none" or a file for the backbone; column_means: float (n,), the initial output if initialisation
     is "means"; synchronized: as in `architecture`. Raises RunError for images below 32 x 32 and for weights that cannot be
     loaded or do not fit.
     """
@@ -98,7 +101,7 @@ def build_model(
     else:
         arrays = backbones.pretrained(design.backbone, weights, [tuple(weight.shape) for weight in of_base])
     if initialisation == "means":
-        output.bias.assign(heads.bias_at(column_means, design.head))
+        output.bias.assign(heads.bias_at(column_means, design.head, design.tree))
     else:
         hidden.append(output.kernel)
     arrays += backbones.draw_kernels(hidden, seed + 1, initialisation)

@@ -77,7 +77,7 @@ def _splits(images: Listing) -> dict[int, str]:
 
 
 def _votes(source: Source, given: Path | None = None) -> bytes | None:
-    table = sources.solutions_table(source, given)
+    table = sources.solutions_table(source, given, (), lambda line: False)
     return table.read() if table else None
 
 
@@ -622,7 +622,7 @@ def test_different_tables_of_votes_are_refused_with_all_unless_one_is_named(tmp_
     _keep(tmp_path, {"7.jpg": JPEG, **TABLE, "old.zip": packed({"training_solutions_rev1.csv": VOTES + b"8,1\n"})})
     source = find(tmp_path)
     with pytest.raises(SourceError) as caught:
-        sources.solutions_table(source, None)
+        _votes(source)
     both = f"{tmp_path}/old.zip/training_solutions_rev1.csv, {tmp_path}/training_solutions_rev1.csv"
     assert str(caught.value) == f"{tmp_path}: more than one table of votes ({both}): choose one with --solutions FILE"
     assert _votes(source, tmp_path / "training_solutions_rev1.csv") == VOTES
@@ -668,7 +668,7 @@ def test_a_given_zip_without_one_table_of_votes_is_refused(tmp_path: Path, find:
     source = find(_write(tmp_path, "7.jpg", "training_solutions_rev1.csv"))
     given = _keep(tmp_path / "votes.zip", files)
     with pytest.raises(SourceError) as caught:
-        sources.solutions_table(source, given)
+        _votes(source, given)
     assert str(caught.value) == f"{given}: holds {count} CSV files: give --solutions the one with the votes"
 
 
@@ -676,7 +676,7 @@ def test_a_given_table_of_votes_that_is_missing_is_refused(tmp_path: Path, find:
     source = find(_write(tmp_path, "7.jpg", "training_solutions_rev1.csv"))
     for path, what in ((tmp_path / "votes.csv", "no such file"), (tmp_path, "is a folder")):
         with pytest.raises(SourceError) as caught:
-            sources.solutions_table(source, path)
+            _votes(source, path)
         assert str(caught.value) == f"{path}: {what}: give --solutions the table of votes, a CSV file or a zip of one"
 
 
@@ -684,7 +684,7 @@ def test_a_given_zip_that_is_none_is_refused_by_name(tmp_path: Path, find: Find)
     source = find(_write(tmp_path, "7.jpg"))
     given = _write(tmp_path / "votes", "votes.zip", content=VOTES) / "votes.zip"
     with pytest.raises(SourceError, match=f"^{given}: not a zip, or cut off"):
-        sources.solutions_table(source, given)
+        _votes(source, given)
 
 
 def test_of_copies_the_one_in_a_split_folder_gives_the_split(tmp_path: Path) -> None:

@@ -76,8 +76,13 @@ def _forge(out: Path, name: str, change: Change) -> None:
     path.write_bytes(b"".join(framing.frame(schema.serialize(example)) for example in examples))
     said = {"examples": len(examples), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
     _edit_manifest(out, lambda content: _shard(content, name).update(said))
-    (out / "dataset_info.json").write_text(dataset.dataset_info_json(dataset.read_manifest(out).shards))
+    (out / "dataset_info.json").write_text(_info(out))
     _edit_manifest(out)
+
+
+def _info(out: Path) -> str:
+    read = dataset.read_manifest(out)
+    return dataset.dataset_info_json(read.shards, read.tree)
 
 
 def _named(survey: Path, folder: Path) -> Path:
@@ -126,7 +131,7 @@ def test_one_flipped_bit_anywhere_in_any_file_is_found(
         settings = build_settings(encoding="jpeg", examples_per_shard=12)
         build_dataset(_named(made[0], tmp_path), out, settings, bad=BadImages(max_fraction=1))
     whole = {path.name: path.read_bytes() for path in out.iterdir()}
-    assert len(whole) == (9 if labelled else 6) and ("names.csv" in whole) != labelled
+    assert len(whole) == (10 if labelled else 7) and ("names.csv" in whole) != labelled
     generator = random.Random(1)
 
     def flip(name: str) -> None:
@@ -138,7 +143,11 @@ def test_one_flipped_bit_anywhere_in_any_file_is_found(
         flip("manifest.json")
         assert set(_errors(verify_dataset(out))) == {"manifest.json"}
     (out / "manifest.json").write_bytes(whole["manifest.json"])
-    others = whole.keys() - {"manifest.json"}
+    for _ in range(100):  # and so does a damaged tree, without which no record can be read
+        flip("tree.toml")
+        assert set(_errors(verify_dataset(out))) == {"tree.toml"}
+    (out / "tree.toml").write_bytes(whole["tree.toml"])
+    others = whole.keys() - {"manifest.json", "tree.toml"}
     for _ in range(8):  # one bit in every file at once: each must be found
         for name in sorted(others):
             flip(name)
@@ -165,10 +174,13 @@ def test_a_truncated_grown_or_missing_file_is_found(out: Path, damage: str) -> N
 
     # A folder without one of these two is not a dataset, and is refused before any check.
     kept = {"manifest.json", "dataset_info.json"} if damage == "missing" else {"manifest.json"}
+    kept.add("tree.toml")
     others = {path.name for path in out.iterdir()} - kept
     for name in others:
         spoil(out / name)
     assert _errors(verify_dataset(out)).keys() == others
+    spoil(out / "tree.toml")
+    assert _errors(verify_dataset(out)).keys() == {"tree.toml"}
     spoil(out / "manifest.json")
     if damage == "missing":
         with pytest.raises(DatasetError, match=r"not a finished dataset \(manifest\.json is missing\)"):

@@ -8,14 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from tests.trainer.analysis.pages import Read
 from tfrecords.outputs import Output
-from tfrecords.taxonomy import COLUMNS, QUESTIONS
-from trainer.analysis import style, tree
-from trainer.analysis.page import Bar, Card, Chart, Gallery, Link, Page, Section, Table, write_page
+from tfrecords.tree import Tree
+from tfrecords.treefile import builtin_names, builtin_tree, parse_tree
+from trainer.analysis import figures, style, tree
+from trainer.analysis.page import Bar, Card, Chart, Gallery, Link, Page, Section, Table, safe_names, write_page
 
 
 def _draw(width: float) -> Figure:
@@ -109,33 +114,203 @@ def test_charts_and_galleries_lie_beside_the_page_with_their_numbers(written: Pa
 
 
 def test_no_colour_of_a_white_ground_is_left_on_a_dark_one() -> None:
-    light = style.svg(tree.draw(style.WIDE, [""] * 11)) + style.svg(_draw(style.WIDE))
+    light = style.svg(tree.draw(builtin_tree(), style.WIDE, [""] * 11)) + style.svg(_draw(style.WIDE))
     dark = style.on_dark(light)
     for colour in (style.INK, style.QUIET, style.PREDICTED, style.GROUND):
         assert colour in light and colour not in dark
 
 
+def _deep(questions: int) -> Tree:
+    """A chain of questions, each asked after the first answer of the one before; the last also after another."""
+    parts = []
+    for place in range(questions):
+        after = (
+            ""
+            if not place
+            else f'after = ["q{place - 1}_yes"]'
+            if place < questions - 1
+            else f'after = ["q{place - 1}_yes", "q0_no"]'
+        )
+        parts.append(f'[[question]]\nkey = "q{place}"\n{after}\nanswers = {{ yes = "q{place}_yes", no = "q{place}_no" }}')
+    return parse_tree("\n".join(parts), "deep.toml", "deep")
+
+
+ONE = parse_tree('question = [{key = "ring", answers = {yes = "ring_yes", no = "ring_no"}}]', "ring.toml", "ring")
+WIDE_ANSWERS = parse_tree(
+    'question = [{key = "a b/c", title = "' + "a title of many words " * 3 + '", answers = {"' + "a very long answer " * 4
+    + '" = "1", no = "2"}}, {key = "a b c", after = ["2"], answers = {x = "3", y = "4"}}]', "long.toml", "long",
+)  # fmt: skip
+TREES = [*map(builtin_tree, builtin_names()), ONE, WIDE_ANSWERS, _deep(9)]
+
+
+def _boxes(figure: Figure) -> list[Bbox]:
+    """Where the texts of a figure lie, in pixels."""
+    FigureCanvasAgg(figure).draw()
+    return [text.get_window_extent() for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+
+
 @pytest.mark.parametrize("width", [style.WIDE, style.NARROW])
-@pytest.mark.parametrize("values", [None, np.linspace(0.05, 0.2, 11)])
-def test_the_tree_has_a_box_with_a_link_for_every_question(width: float, values: np.ndarray | None) -> None:
-    notes = [f"note {number}" for number in range(11)]
-    links = tree.links(notes, values is not None)(width)
-    assert sorted(link.anchor for link in links) == sorted(f"question-{q.number}" for q in QUESTIONS)
+@pytest.mark.parametrize("coloured", [False, True])
+@pytest.mark.parametrize("of_tree", TREES, ids=lambda of_tree: of_tree.name)
+def test_the_tree_has_a_box_with_a_link_for_every_question(of_tree: Tree, width: float, coloured: bool) -> None:
+    number = len(of_tree.questions)
+    values = np.linspace(0.05, 0.2, number) if coloured else None
+    notes = [f"note {place}" for place in range(number)]
+    links = tree.links(of_tree, notes, coloured)(width)
+    assert sorted(link.anchor for link in links) == sorted(tree.anchors(of_tree))
     for link in links:
         assert 0 <= link.left < link.left + link.width <= 1 and 0 <= link.top < link.top + link.height <= 1
     for one in links:  # no box covers another
         for other in links:
             apart = one.left + one.width <= other.left or other.left + other.width <= one.left
             assert one is other or apart or one.top + one.height <= other.top or other.top + other.height <= one.top
-    words = " ".join(text.get_text() for text in tree.draw(width, notes, values).axes[0].texts).replace("\u00a0", " ")
-    for question in QUESTIONS:
-        assert question.title in words and all(answer in words for answer in question.answers)
-    assert all(note in words for note in notes)
+    figure = tree.draw(of_tree, width, notes, values)
+    words = re.sub(r"\s", "", "".join(text.get_text() for text in figure.axes[0].texts))
+    for question in of_tree.questions:
+        for text in (question.title, *question.answers, *notes):
+            assert re.sub(r"\s", "", text) in words
+    with style.used():
+        texts = _boxes(figure)
+    wide, high = figure.bbox.width, figure.bbox.height
+    assert all(box.x0 >= -1 and box.x1 <= wide + 1 and box.y0 >= -1 and box.y1 <= high + 1 for box in texts)
+    for place, one_text in enumerate(texts):  # no text covers another by more than a descender
+        for other_text in texts[:place]:
+            both = Bbox.intersection(one_text, other_text)
+            assert both is None or min(both.width, both.height) < 4
 
 
-def test_a_panel_for_each_question_has_a_line_for_each_answer() -> None:
+def test_kaggles_questions_stand_in_columns_by_depth_and_on_a_phone_below_the_answer_that_leads_to_them() -> None:
+    """The order of the article's figure."""
+    links = tree.links(builtin_tree(), [""] * 11, False)
+    columns: dict[float, list[str]] = {}
+    for link in links(style.WIDE):
+        columns.setdefault(link.left, []).append(link.anchor.removeprefix("question-"))
+    assert [*columns.values()] == [["1", "6"], ["7", "2", "8"], ["9", "3", "4", "5"], ["10", "11"]]
+    listed = [link.anchor.removeprefix("question-") for link in sorted(links(style.NARROW), key=lambda link: link.top)]
+    assert listed == ["1", "7", "2", "9", "3", "4", "10", "11", "5", "6", "8"]
+
+
+def test_a_question_stands_below_all_that_lead_to_it_with_a_line_from_each() -> None:
+    of_tree = parse_tree(
+        """
+        [[question]]
+        key = "first"
+        answers = { a = "first_a", b = "first_b" }
+        [[question]]
+        key = "second"
+        after = ["first_a"]
+        answers = { c = "second_c", d = "second_d" }
+        [[question]]
+        key = "last"
+        after = ["first_b", "second_c"]
+        answers = { e = "last_e", f = "last_f" }
+        """,
+        "t",
+        "t",
+    )
     for width in (style.WIDE, style.NARROW):
-        figure = style.by_answer(width, lambda axes, question: axes.plot(0, 0), "share")
+        places = {link.anchor: link for link in tree.links(of_tree, [""] * 3, False)(width)}
+        assert places["question-last"].left > places["question-second"].left > places["question-first"].left
+        figure = tree.draw(of_tree, width, [""] * 3)
+        assert len(figure.axes[0].lines) == 3
+        assert "after “b” or “c”" in [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_a_value_that_is_missing_leaves_its_box_without_colour() -> None:
+    values = np.linspace(0, 1, 11)
+    values[4] = np.nan
+    for numbers in (values, np.full(11, np.nan)):
+        boxes = tree.draw(builtin_tree(), style.WIDE, [""] * 11, numbers).axes[0].patches
+        plain = sum(to_hex(box.get_facecolor()) == style.TONES[1] for box in boxes)
+        assert plain == np.isnan(numbers).sum()
+
+
+@pytest.mark.parametrize("of_tree", TREES, ids=lambda of_tree: of_tree.name)
+def test_a_panel_for_each_question_has_a_line_for_each_answer(of_tree: Tree) -> None:
+    for width in (style.WIDE, style.NARROW):
+        figure = style.by_answer(of_tree, width, lambda axes, question: axes.plot(0, 0), "share")
         answers = [[label.get_text() for label in axes.get_yticklabels()] for axes in figure.axes]
-        assert answers == [list(question.answers) for question in QUESTIONS]
-        assert sum(map(len, answers)) == len(COLUMNS)
+        assert list(map(len, answers)) == [len(question.answers) for question in of_tree.questions]
+        for question, labels in zip(of_tree.questions, answers, strict=True):
+            for answer, label in zip(question.answers, labels, strict=True):
+                assert label == answer or answer.startswith(label.rstrip("…"))
+        assert all(box.x0 >= -1 for box in _boxes(figure))
+        assert len(style.by_question(of_tree, width, lambda axes, _: axes.plot(0, 0), ("x", "y")).axes) == len(
+            of_tree.questions
+        )
+
+
+def test_kaggles_panels_stand_in_three_columns_of_five_three_and_three() -> None:
+    for row in (0.2, 0.24):
+        figure = style.by_answer(builtin_tree(), style.WIDE, lambda axes, _: axes.plot(0, 0), "share", row)
+        lefts = [axes.get_position().x0 for axes in figure.axes]
+        assert [lefts.count(left) for left in dict.fromkeys(lefts)] == [5, 3, 3]
+
+
+@pytest.mark.parametrize("questions", [1, 2, 3, 4, 7, 8, 12, 20])
+def test_charts_for_any_number_of_questions_leave_a_place_for_the_legend(questions: int) -> None:
+    text = "\n".join(f'[[question]]\nkey = "q{n}"\nanswers = {{ yes = "q{n}_yes", no = "q{n}_no" }}' for n in range(questions))
+    of_tree = parse_tree(text, "many.toml", "many")
+    for width in (style.WIDE, style.NARROW):
+        figure = style.by_question(of_tree, width, lambda axes, _: axes.plot([0, 1], label="a line"), ("x", "y"))
+        FigureCanvasAgg(figure).draw()
+        legend = figure.legends[0].get_window_extent()
+        assert not any(Bbox.intersection(legend, axes.bbox) for axes in figure.axes)
+        columns = {
+            round(axes.get_position().x0, 4) for axes in style.by_answer(of_tree, width, lambda axes, _: axes.plot(0), "x").axes
+        }
+        assert len(columns) == (1 if style.is_narrow(width) else min(3, questions))
+
+
+@pytest.mark.parametrize("name", ["decals5", "euclid", "kaggle"])
+def test_labels_of_errors_do_not_cover_one_another(name: str) -> None:
+    of_tree = builtin_tree(name)
+    generator = np.random.default_rng(0)
+    means, mse = generator.random(len(of_tree.columns)), generator.random(len(of_tree.columns)) * 0.1
+    mse[3] = np.nan  # nobody was asked
+    for width in (style.WIDE, style.NARROW):
+        figure = figures.draw_error_against_mean(of_tree, width, mse, means, mse * 2)
+        labels = figure.axes[0].texts
+        assert len(labels) >= 2
+        if name != "kaggle":
+            FigureCanvasAgg(figure).draw()
+            boxes = [label.get_window_extent() for label in labels]
+            for place, one in enumerate(boxes):
+                assert one.x1 <= figure.bbox.width and not any(Bbox.intersection(one, other) for other in boxes[:place])
+
+
+def test_intervals_are_drawn_for_each_question_with_what_is_expected() -> None:
+    of_tree = builtin_tree("decals5")
+    held, galaxies = np.linspace(0.6, 1, 10), np.arange(10)
+    held[0] = np.nan
+    for width in (style.WIDE, style.NARROW):
+        axes = figures.draw_intervals(of_tree, width, held, np.full(10, 0.95), galaxies).axes[0]
+        np.testing.assert_array_equal(axes.lines[-1].get_xdata(), held)
+        assert [label.get_text() for label in axes.get_yticklabels()][3] == "bar (3)"
+        assert axes.get_xlim()[0] <= 0.5 and axes.get_xlim()[1] > 1
+
+
+def test_names_become_anchors_and_files_and_no_two_alike() -> None:
+    assert safe_names(["barred spiral", "1", "smooth-or-featured"]) == ("barred-spiral", "1", "smooth-or-featured")
+    hostile = ["../../etc", "a b", "a-b", "A b", "a-b-2", "é", "x" * 300, ""]
+    safe = safe_names(hostile)
+    assert len({name.lower() for name in safe}) == len(hostile)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]*", name) and "/" not in name and len(name) < 90 for name in safe)
+
+
+def test_a_galaxy_whose_file_has_a_name_is_called_by_it(tmp_path: Path) -> None:
+    card = Card(7, (CUTOUT,), bars=(Bar("bar: no", None, 0.5),), name="J00/<J005.1+2>.jpg")
+    write_page(
+        Page("t", "h", "f", (Section("s", "S", (), (Gallery("g", "G", "", ("a",), (card,)),)),)),
+        Output(tmp_path / "p", "page"),
+        "i.html",
+    )
+    shown = Read((tmp_path / "p" / "i.html").read_text("utf-8"))
+    assert "<J005.1+2>" in shown.text and "J00/" not in shown.text
+    assert (tmp_path / "p" / "data" / "g.csv").read_text().splitlines()[1] == "J00/<J005.1+2>.jpg,bar: no,,0.5"
+
+
+def test_the_credit_of_a_page_is_that_of_its_survey(tmp_path: Path) -> None:
+    write_page(Page("t", "h", "f", (), credit="Credit: us."), Output(tmp_path / "p", "page"), "i.html")
+    text = Read((tmp_path / "p" / "i.html").read_text("utf-8")).text
+    assert "Credit: us." in text and "Kaggle" not in text

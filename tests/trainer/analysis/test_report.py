@@ -24,10 +24,10 @@ from tests.trainer.analysis.pages import Read
 from tfrecords import framing, schema
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, RunError
-from tfrecords.taxonomy import COLUMNS, QUESTIONS
+from tfrecords.treefile import builtin_tree
 from trainer.analysis import figures, style
 from trainer.analysis.card import write_card
-from trainer.analysis.galleries import Candidates, hubble_choices
+from trainer.analysis.galleries import Candidates, class_choices
 from trainer.analysis.galleries import galleries as made_galleries
 from trainer.config import RECIPES, TrainConfig
 from trainer.evaluate import evaluate_run, record_run, summary
@@ -36,6 +36,8 @@ from trainer.predict import predict_split
 from trainer.run import OWN, Run
 from trainer.tables import Predictions
 
+TREE = builtin_tree()
+COLUMNS = TREE.columns
 Main = Callable[..., tuple[int, str, str]]
 CHARTS = {
     *("ladder", "tree", "per-class", "maximum-agreement", "error-against-mean", "calibration", "agreement", "violation"),
@@ -295,8 +297,8 @@ def test_the_numbers_beside_the_charts_are_those_of_the_predictions(
     for row, name in zip(_rows(tiny_run, "per-class"), COLUMNS, strict=True):
         assert (row["column"], float(row["rmse"])) == (name, pytest.approx(tiny_metrics["per_class"][name]["rmse"]))
         assert float(row["interval_low"]) <= float(row["rmse"]) <= float(row["interval_high"])
-    for row, question in zip(_rows(tiny_run, "tree"), QUESTIONS, strict=True):
-        assert float(row["rmse"]) == pytest.approx(tiny_metrics["per_question"][str(question.number)]["rmse"])
+    for row, question in zip(_rows(tiny_run, "tree"), TREE.questions, strict=True):
+        assert float(row["rmse"]) == pytest.approx(tiny_metrics["per_question"][question.key]["rmse"])
     for column, row in enumerate(_rows(tiny_run, "maximum-agreement")):
         assert float(row["voted"]) == targets[:, column].max()
         assert float(row["predicted"]) == pytest.approx(predicted[:, column].max(), rel=1e-6)
@@ -327,7 +329,7 @@ def test_the_galleries_show_galaxies_of_the_split_with_their_own_pictures_and_vo
     }
     galaxies = Candidates(plain_dataset, ("test",), predictions.galaxy_ids, predictions.targets, predictions.predicted)
     row_of = {int(galaxy_id): row for row, galaxy_id in enumerate(predictions.galaxy_ids)}
-    shown = made_galleries(galaxies, hubble_choices(galaxies))
+    shown = made_galleries(galaxies, class_choices(galaxies))
     assert [gallery.name for gallery in shown] == sorted(HUBBLE_GALLERIES, key=ORDER.index)
     for gallery in shown:
         assert gallery.cards
@@ -347,7 +349,7 @@ def test_a_gallery_shows_those_that_pass_or_says_that_it_shows_the_highest(
     votes[:passing, 0] = 0.95
     votes[passing:, 0] = np.linspace(0.5, 0.8, 30 - passing)
     ids = np.arange(1000, 1030)[::-1].copy()
-    choice = hubble_choices(Candidates(plain_dataset, ("test",), ids, votes))[0]
+    choice = class_choices(Candidates(plain_dataset, ("test",), ids, votes))[0]
     shown = ids[choice.rows].tolist()
     if fallback:
         assert choice.title == "Ellipticals at 0.9: 3 pass, 12 highest scores shown"
@@ -435,17 +437,19 @@ def test_the_bars_of_an_answer_are_its_rmse(width: float) -> None:
     rmse = np.linspace(0.1, 0.3, 37)
     intervals = np.stack([rmse - 0.01, rmse + 0.01], axis=1)
     bars = [
-        bar.get_width() for axes in figures.draw_per_class(width, rmse, intervals, 2 * rmse, 9).axes for bar in axes.patches
+        bar.get_width()
+        for axes in figures.draw_per_class(TREE, width, rmse, intervals, 2 * rmse, 9).axes
+        for bar in axes.patches
     ]
-    expected = [value for q in QUESTIONS for value in (*2 * rmse[q.columns], *rmse[q.columns])]
+    expected = [value for q in TREE.questions for value in (*2 * rmse[q.columns], *rmse[q.columns])]
     np.testing.assert_allclose(bars, expected)
-    assert sum(len(axes.patches) for axes in figures.draw_per_class(width, rmse, intervals, None, 9).axes) == 37
+    assert sum(len(axes.patches) for axes in figures.draw_per_class(TREE, width, rmse, intervals, None, 9).axes) == 37
 
 
 def test_bins_of_few_galaxies_are_grey() -> None:
     bins = np.zeros((11, 10, 2))
     bins[..., 0], bins[..., 1] = 0.5, [19, 20] * 5
-    axes = figures.draw_agreement(9.6, bins).axes[0]
+    axes = figures.draw_agreement(TREE, 9.6, bins).axes[0]
     colours = (style.PREDICTED, style.QUIET)
     heights = [[bar.get_height() for bar in axes.patches if to_hex(bar.get_facecolor()) == colour] for colour in colours]
     assert [[height for height in part if height] for part in heights] == [[0.5] * 5] * 2
@@ -484,7 +488,7 @@ def test_a_history_that_was_changed_is_one_error_with_the_way_out(copied: Run, p
 
 def test_a_gallery_of_the_highest_scores_does_not_call_them_predicted(plain_dataset: Dataset) -> None:
     votes = np.full((30, 37), 0.1)
-    choices = hubble_choices(Candidates(plain_dataset, ("test",), np.arange(30), votes, votes))
+    choices = class_choices(Candidates(plain_dataset, ("test",), np.arange(30), votes, votes))
     assert {choice.alt for choice in choices} == {
         f"among the highest scores for {name}" for name in ("elliptical", "spiral", "barred spiral")
     }
@@ -545,3 +549,93 @@ def test_hostile_names_are_words_in_the_card(tiny_run: Run, tiny_metrics: dict[s
     assert "| dataset | ``data\\|`x`<script>\\x1b[31m\\n# no heading``, fingerprint" in card
     assert "| weights | &lt;img src=x onerror=alert(1)&gt;\\|.h5 |" in card
     assert card.count("```") == 4
+
+
+@pytest.fixture(scope="module")
+def of_decals(build_settings: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Dataset]]:
+    """A measured run with head dirichlet on 80 synthetic galaxies with votes as in DECaLS, and its dataset. Read-only."""
+    from preprocess.demo import make_demo
+    from preprocess.job import build_dataset
+    from trainer.train import train_model
+
+    folder = tmp_path_factory.mktemp("of_decals")
+    make_demo(folder / "source", 80, tree="decals5")
+    dataset = build_dataset(folder / "source", folder / "data", build_settings(), workers=1).dataset
+    settings = {**RECIPES["best"](), "epochs": 1, "batch_size": 16, "warmup_steps": 0, "weights": "none", "backbone": "small"}
+    dirichlet = {"head": "dirichlet", "loss": "dirichlet_multinomial"}
+    yield train_model(TrainConfig(dataset.folder, folder / "run", **{**settings, **dirichlet})), dataset
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_a_report_on_another_survey_has_its_questions_and_nothing_of_kaggles(of_decals: tuple[Run, Dataset], look: Any) -> None:
+    run, dataset = of_decals
+    tree = dataset.tree
+    path = run.folder / "report" / "index.html"
+    page = Read(path.read_text("utf-8"))
+    assert page.ids >= CHARTS | {"intervals", "best", "worst", "surprising"} | {f"question-{q.key}" for q in tree.questions}
+    everything = " ".join([page.text, *(image["alt"] for image in page.images)])
+    card = (run.folder / "README.md").read_text("utf-8")
+    for text in (everything, card):
+        for of_kaggle in ("Class1", "Hubble", "elliptical", "Kaggle", "37 columns", "of 37", "challenge", "Galaxy Zoo 2"):
+            assert of_kaggle not in text, of_kaggle
+        assert tree.citation in text
+    assert "each question of a galaxy was weighted by the number of its answers" in everything
+    assert "Dirichlet-multinomial" in everything and "obey the tree by construction" in everything
+    assert "nan" not in re.split(r"\W+", everything)
+    assert "Dense 44 and a softmax for each question" in card and "Output: 34 fractions" in card
+    assert [name for name in dataset.tree.index if f"| {name} |" in card] == []
+    for width in (390, 1400):
+        assert look(path, width) == Look((), (), (), (), ())
+
+
+@pytest.mark.slow
+def test_the_scores_of_a_survey_with_counts_are_over_the_questions_that_were_answered(of_decals: tuple[Run, Dataset]) -> None:
+    from tfrecords.reader import votes_of
+    from trainer.analysis.intervals import coverage
+
+    run, dataset = of_decals
+    content = json.loads((run.folder / "metrics.json").read_text())
+    predictions = predict_split(run, dataset, "test")
+    asked = predictions.asked
+    assert asked is not None and predictions.concentrations is not None and (asked == 0).any()
+    counted = np.repeat(asked > 0, [len(question.answers) for question in dataset.tree.questions], axis=1)
+    errors = (predictions.predicted.astype(np.float64) - predictions.targets) ** 2
+    assert content["mse"] == pytest.approx(errors[counted].mean(), rel=1e-6)
+    assert content["best_validation"]["mse"] > 0
+    assert [*content["per_question"]] == sorted(question.key for question in dataset.tree.questions)
+    train = votes_of(dataset, "train")
+    assert train.asked is not None
+    of_train = np.repeat(train.asked > 0, [len(question.answers) for question in dataset.tree.questions], axis=1)
+    means = (train.targets * of_train).sum(axis=0) / of_train.sum(axis=0)
+    expected = np.sqrt(((means - predictions.targets) ** 2)[counted].mean())
+    assert content["baselines"]["train_mean"] == pytest.approx(expected, rel=1e-5)
+    covered = coverage(dataset.tree, predictions.predicted, predictions.concentrations, predictions.targets, asked)
+    rows = _rows(run, "intervals")
+    assert [row["question"] for row in rows] == [question.key for question in dataset.tree.questions]
+    np.testing.assert_allclose([float(row["held"]) for row in rows], covered.held, atol=0.02)
+    assert [int(row["galaxies"]) for row in rows] == covered.galaxies.tolist()
+
+
+@pytest.mark.slow
+def test_few_real_galaxies_of_decals_are_measured_without_noise(
+    build_settings: Any, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """A test split of one or two galaxies, in which nobody was asked some questions."""
+    from preprocess.job import build_dataset
+    from trainer.train import train_model
+
+    source = Path(__file__).parents[4] / "shared" / "surveys" / "decals"
+    if not source.exists():
+        pytest.skip(f"{source} is missing: real galaxies are not part of the repository")
+    dataset = build_dataset(
+        source, tmp_path / "data", build_settings(test_fraction=0.5, validation_fraction=0.0), workers=1
+    ).dataset
+    assert dataset.galaxies("train") and dataset.galaxies("test")
+    settings = {**RECIPES["best"](), "epochs": 1, "batch_size": 2, "warmup_steps": 0, "weights": "none", "backbone": "small"}
+    run = train_model(TrainConfig(dataset.folder, tmp_path / "run", **settings))
+    page = Read((run.folder / "report" / "index.html").read_text("utf-8"))
+    everything = [page.text, *(image["alt"] for image in page.images), (run.folder / "README.md").read_text()]
+    assert "nan" not in re.split(r"\W+", " ".join(everything))
+    assert "NaN" not in (run.folder / "metrics.json").read_text()
+    assert [str(warning.message) for warning in recwarn if warning.category is RuntimeWarning] == []

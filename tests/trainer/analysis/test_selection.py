@@ -6,19 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfrecords.errors import SettingError
-from tfrecords.taxonomy import COLUMN_INDEX, COLUMNS
+from tfrecords.treefile import builtin_tree, parse_tree
 from trainer.analysis.selection import parse_selection
 
+TREE = builtin_tree()
 VOTES = np.random.default_rng(0).integers(0, 5, (60, 37)) / 4  # many equal a number in an expression
 
 
 def _comparison(column: str, comparison: str, number: float) -> tuple[str, str]:
-    return f"{column} {comparison} {number}", f"(VOTES[:, {COLUMN_INDEX[column]}] {comparison} {number})"
+    return f"{column} {comparison} {number}", f"(VOTES[:, {TREE.index[column]}] {comparison} {number})"
 
 
 COMPARISONS = st.builds(
     _comparison,
-    st.sampled_from(COLUMNS),
+    st.sampled_from(TREE.columns),
     st.sampled_from([">", ">=", "<", "<=", "==", "!="]),
     st.sampled_from([0, 0.25, 0.5, 1]),
 )
@@ -37,10 +38,10 @@ EXPRESSIONS = st.recursive(
 @given(EXPRESSIONS)
 def test_an_expression_selects_what_numpy_says_and_so_does_its_normal_form(pair: tuple[str, str]) -> None:
     text, numpys = pair
-    selection = parse_selection(text)
+    selection = parse_selection(text, TREE)
     expected = eval(numpys, {"VOTES": VOTES})
     np.testing.assert_array_equal(selection.matches(VOTES), expected)
-    again = parse_selection(str(selection))
+    again = parse_selection(str(selection), TREE)
     assert str(again) == str(selection) and again.columns == selection.columns
     np.testing.assert_array_equal(again.matches(VOTES), expected)
 
@@ -48,12 +49,16 @@ def test_an_expression_selects_what_numpy_says_and_so_does_its_normal_form(pair:
 @given(COMPARISONS, COMPARISONS, COMPARISONS)
 def test_not_binds_before_and_and_and_before_or(a: tuple[str, str], b: tuple[str, str], c: tuple[str, str]) -> None:
     first, second, third = (eval(one[1], {"VOTES": VOTES}) for one in (a, b, c))
-    np.testing.assert_array_equal(parse_selection(f"{a[0]} or {b[0]} and {c[0]}").matches(VOTES), first | (second & third))
-    np.testing.assert_array_equal(parse_selection(f"not {a[0]} and {b[0]} or {c[0]}").matches(VOTES), (~first & second) | third)
+    np.testing.assert_array_equal(
+        parse_selection(f"{a[0]} or {b[0]} and {c[0]}", TREE).matches(VOTES), first | (second & third)
+    )
+    np.testing.assert_array_equal(
+        parse_selection(f"not {a[0]} and {b[0]} or {c[0]}", TREE).matches(VOTES), (~first & second) | third
+    )
 
 
 def test_an_expression_names_its_columns_once_in_order() -> None:
-    selection = parse_selection("Class4.1>0.8 and (class3.1<.5 or NOT Class4.1 <= 1e-1)")
+    selection = parse_selection("Class4.1>0.8 and (class3.1<.5 or NOT Class4.1 <= 1e-1)", TREE)
     assert selection.columns == ("Class4.1", "Class3.1")
     assert str(selection) == "Class4.1 > 0.8 and (Class3.1 < 0.5 or not Class4.1 <= 0.1)"
 
@@ -80,6 +85,43 @@ def test_an_expression_names_its_columns_once_in_order() -> None:
 )  # fmt: skip
 def test_what_is_no_expression_is_one_line_with_the_place(text: str, problem: str) -> None:
     with pytest.raises(SettingError) as caught:
-        parse_selection(text)
+        parse_selection(text, TREE)
     assert problem in str(caught.value) and "\n" not in str(caught.value)
     assert str(caught.value).endswith("write comparisons like Class4.1 > 0.8, combined with and, or, not and parentheses")
+
+
+DECALS = builtin_tree("decals5")
+
+
+@given(st.sampled_from(DECALS.columns), st.sampled_from(DECALS.columns), st.sampled_from(["<", " < ", ">=", "!="]))
+def test_names_with_hyphens_are_read_whole(first: str, second: str, comparison: str) -> None:
+    table = np.random.default_rng(1).integers(0, 5, (60, len(DECALS.columns))) / 4
+    selection = parse_selection(f"{first.upper()}{comparison}.5 and not ({second}>0.25)", DECALS)
+    assert selection.columns == tuple(dict.fromkeys((first, second)))
+    expected = eval(
+        f"(a {comparison} 0.5) & ~(b > 0.25)", {"a": table[:, DECALS.index[first]], "b": table[:, DECALS.index[second]]}
+    )
+    np.testing.assert_array_equal(selection.matches(table), expected)
+    assert str(parse_selection(str(selection), DECALS)) == str(selection)
+
+
+def test_of_names_that_begin_alike_the_longest_counts_and_no_part_of_a_word() -> None:
+    tree = parse_tree(
+        'question = [{key = "q", answers = {a = "bar", b = "bar-no", c = "bar-no.2", d = "not barred"}}]', "t", "t"
+    )
+    table = np.eye(4)
+    for column in range(4):
+        selection = parse_selection(f"{tree.columns[column]}>0.5", tree)
+        assert selection.columns == (tree.columns[column],)
+        assert selection.matches(table).tolist() == [row == column for row in range(4)]
+    with pytest.raises(SettingError, match=r"there is no column 'bars' \(did you mean bar.*write comparisons like bar > 0\.8"):
+        parse_selection("bars > 0.5", tree)
+    with pytest.raises(SettingError, match=r"there is no column 'bar-none'"):
+        parse_selection("bar-none > 0.5", tree)
+
+
+def test_hints_name_columns_of_the_tree() -> None:
+    with pytest.raises(SettingError) as caught:
+        parse_selection("bar-strong > 0.5", DECALS)
+    assert "there is no column 'bar-strong' (did you mean bar_strong" in str(caught.value)
+    assert "write comparisons like smooth-or-featured_smooth > 0.8" in str(caught.value)

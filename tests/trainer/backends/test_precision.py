@@ -24,7 +24,7 @@ def real_dataset(
 
 def _last_losses(dataset: Dataset, precision: str, seed: int) -> float:
     """The mean loss of the last 20 of 100 steps from random weights."""
-    from tfrecords.reader import targets_of
+    from tfrecords.reader import votes_of
     from trainer.backends.choose import choose
     from trainer.input.training import TrainingInput
     from trainer.network import model
@@ -35,7 +35,7 @@ def _last_losses(dataset: Dataset, precision: str, seed: int) -> float:
         net = model.build_model(
             model.Design(dataset.size, small.SMALL, scaling="random"),
             "none",
-            targets_of(dataset, "train").mean(axis=0),
+            votes_of(dataset, "train").targets.mean(axis=0),
             precision,
             seed,
         )

@@ -13,7 +13,7 @@ import pytest
 from tests.trainer import small
 from tests.trainer.objective import objective
 from tfrecords.dataset import Dataset
-from tfrecords.reader import targets_of
+from tfrecords.reader import votes_of
 from trainer.backends.base import Steps
 from trainer.backends.choose import choose
 from trainer.input.training import TrainingInput
@@ -49,7 +49,7 @@ def fresh(plain_dataset: Dataset) -> Callable[..., tuple[Steps, Any]]:
 
     def make(precision: str, ema: float = 0.0) -> tuple[Steps, Any]:
         devices = choose(precision, require_gpu=False)
-        means = targets_of(plain_dataset, "train", 0).mean(axis=0)
+        means = votes_of(plain_dataset, "train", 0).targets.mean(axis=0)
         network = model.build_model(model.Design(32, small.SMALL, scaling="random"), "none", means, precision, seed=3)
         adam = build_optimizer(network.trainable_variables, Rate(3e-4, 4), precision, ema=ema)
         return devices.steps(network, adam, objective("dihedral")), adam

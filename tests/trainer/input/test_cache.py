@@ -149,7 +149,7 @@ def test_the_cache_gives_the_decoded_galaxies_of_any_places(wide_dataset: Datase
         example = schema.parse(stored[place])
         assert int(galaxy_id) == example.galaxy_id
         expected = reader.decode_example(
-            reader.parse_record(tf.constant(stored[place])), wide_dataset.encoding, wide_dataset.size
+            reader.parse_record(tf.constant(stored[place]), wide_dataset), wide_dataset.encoding, wide_dataset.size
         )
         np.testing.assert_array_equal(image, expected)
         np.testing.assert_array_equal(votes, example.targets)

@@ -1,0 +1,290 @@
+"""Votes of galaxies, from the numbers of a table: cumulative fractions along a decision tree, and how many answered.
+
+Whatever the table holds (cumulative fractions, fractions of those asked, counts), all of it is checked first. Fractions and
+counts become shares of each question's answers, and shares are multiplied along the tree.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfrecords.errors import SourceError
+from tfrecords.tree import Layout, Question, Tree
+
+# A count may exceed those that lead to it by rounding, if it was made from a fraction.
+_ROUNDING = 0.5
+_NEGLIGIBLE = 1e-6
+_NAMED = 3
+_EXCEED = "the counts of question {} exceed their total"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers of a table: `ids` (n,) of its rows, `values` float64 (n, answers), NaN if blank or the rest of the others.
+
+    path: the table in messages. totals: float64 (n, questions), how many answered each question, NaN if blank; None without
+    such columns.
+    """
+
+    path: str
+    ids: np.ndarray
+    values: np.ndarray
+    totals: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Fractions:
+    """Votes in the order of a tree: `targets` float64 (n, answers), `asked` float64 (n, questions) or None.
+
+    empty: bool (n,), galaxies on which nobody voted. estimated: whether `asked` follows from an assumed number of volunteers.
+    """
+
+    targets: np.ndarray
+    asked: np.ndarray | None
+    empty: np.ndarray
+    estimated: bool
+    warnings: tuple[str, ...]
+
+
+def named(ids: Sequence[object] | np.ndarray) -> str:
+    """Up to three galaxies in words: 'galaxies 1, 2, 3 and 4 more'."""
+    shown = ", ".join(str(galaxy_id) for galaxy_id in ids[:_NAMED])
+    return f"{'galaxy' if len(ids) == 1 else 'galaxies'} {shown}" + (
+        f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    )
+
+
+class _Checks:
+    """Checks of one table that name its path, columns and galaxies."""
+
+    def __init__(self, numbers: Numbers, tree: Tree, layout: Layout) -> None:
+        self.numbers, self.tree, self.layout = numbers, tree, layout
+        self.warnings: list[str] = []
+
+    def column(self, place: int) -> str:
+        return f"{self.tree.columns[place]}{self.layout.suffix}"
+
+    def refuse(self, bad: np.ndarray, fault: str, cure: str) -> None:
+        """Raise SourceError if any of `bad`, bool (n, answers), is true."""
+        if bad.any():
+            column = self.column(int(np.argwhere(bad)[0, 1]))
+            who = named(self.numbers.ids[bad.any(axis=1)])
+            raise SourceError(f"{self.numbers.path}: values {fault} for {who}, first in {column}: {cure}")
+
+    def refuse_question(self, bad: np.ndarray, what: str, cure: str) -> None:
+        """Raise SourceError if any of `bad`, bool (n,), is true."""
+        if bad.any():
+            raise SourceError(f"{self.numbers.path}: {what} for {named(self.numbers.ids[bad])}: {cure}")
+
+    def warn(self, odd: np.ndarray, what: str) -> None:
+        if odd.any():
+            self.warnings.append(f"{self.numbers.path}: {what} for {named(self.numbers.ids[odd])}")
+
+    def sums(self, deviation: np.ndarray, question: Question, expected: str) -> None:
+        """Compare (n,), the absolute deviations of a question's sums, with the tolerances of the layout."""
+        rule = f"the columns of question {question.key} do not add up to {expected}"
+        self.refuse_question(deviation > self.layout.error, rule, "correct the table")
+        odd = deviation > self.layout.warning
+        self.warn(odd, f"{rule} within {self.layout.warning:g}")
+
+    def fractions(self, values: np.ndarray) -> None:
+        """Raise SourceError for fractions outside 0 to 1, rounding errors aside."""
+        above = values > 1 + self.layout.error
+        first = self.tree.questions[0]
+        whole = float(np.median(values[:, first.columns].sum(axis=1))) if len(values) else 1.0
+        if above.any() and whole > 2:
+            percent, counts = "percentages: divide them by 100", 'counts: use a tree file with kind = "counts"'
+            kind = percent if 99 <= whole <= 101 else counts
+            if self.tree.rest & {*self.tree.columns[first.columns]}:  # the sum of all answers is unknown
+                kind = f"{percent}; or {counts}"
+            raise SourceError(
+                f"{self.numbers.path}: the columns of question {first.key} add up to {whole:g} for most galaxies, not to 1: "
+                f"these look like {kind}"
+            )
+        self.refuse((values < 0) | above, "outside 0 to 1", "correct them")
+
+    def blank(self, question: Question) -> np.ndarray:
+        """Galaxies for which a question has no values, bool (n,). Raises SourceError if only some of its answers have one."""
+        there = np.zeros(len(self.tree.columns), bool)
+        there[question.columns] = True
+        there &= ~_is_rest(self.tree)
+        missing = np.isnan(self.numbers.values) & there
+        nothing = np.asarray(missing[:, there].all(axis=1))
+        self.refuse(missing & ~nothing[:, None], "missing or not finite", "correct them")
+        return nothing
+
+    def totals(self) -> np.ndarray | None:
+        """How many answered each question, float64 (n, questions), 0 if blank; None if the table does not state it."""
+        if self.numbers.totals is None:
+            return None
+        for question in self.tree.questions:
+            total = self.numbers.totals[:, question.index]
+            wrong = np.isinf(total) | (total < 0)
+            self.refuse_question(wrong, f"the total of question {question.key} is below 0 or not finite", "correct it")
+        return np.asarray(np.nan_to_num(self.numbers.totals))
+
+    def more_than_whole(self, group: np.ndarray, question: Question, whole: str = "1") -> np.ndarray:
+        """Answers of a question (n, answers), the rest at least 0. Raises SourceError if it is below by more than rounding."""
+        if not self.tree.rest & {*self.tree.columns[question.columns]}:
+            return group
+        excess = np.asarray((group < -self.layout.error).any(axis=1))
+        self.refuse_question(excess, f"the columns of question {question.key} add up to more than {whole}", "correct the table")
+        return np.maximum(group, 0)
+
+
+def _rest(tree: Tree, values: np.ndarray, question: Question, whole: np.ndarray) -> np.ndarray:
+    """The values of a question (n, its answers), the rest filled in: what the others leave of `whole` (n,)."""
+    group = values[:, question.columns].copy()
+    for place in range(question.start, question.stop):
+        if tree.columns[place] in tree.rest:
+            group[:, place - question.start] = whole - np.delete(group, place - question.start, axis=1).sum(axis=1)
+    return group
+
+
+def _is_rest(tree: Tree) -> np.ndarray:
+    return np.array([column in tree.rest for column in tree.columns])
+
+
+def _cumulative(checks: _Checks) -> Fractions:
+    """Cumulative fractions, taken as they are once their sums are checked."""
+    tree, values = checks.tree, checks.numbers.values
+    checks.refuse(~np.isfinite(values) & ~_is_rest(tree), "missing or not finite", "correct them")
+    checks.fractions(np.nan_to_num(values))
+    targets = values.copy()
+    for question in tree.questions:
+        group = _rest(tree, targets, question, tree.reached(targets, question))
+        targets[:, question.columns] = checks.more_than_whole(group, question, tree.leads(question))
+    deviation = tree.deviation(targets)
+    for question in tree.questions:
+        checks.sums(deviation[:, question.index], question, tree.leads(question))
+    asked = checks.totals()
+    if asked is None:
+        return Fractions(targets, None, np.zeros(len(targets), bool), False, tuple(checks.warnings))
+    for question in tree.questions:
+        unasked = (targets[:, question.columns].max(axis=1) > 0) & (asked[:, question.index] == 0)
+        checks.refuse_question(unasked, f"question {question.key} has votes, but its total is 0", "correct the table")
+    return Fractions(targets, asked, np.asarray(~(asked > 0).any(axis=1)), False, tuple(checks.warnings))
+
+
+def _along(tree: Tree, shares: np.ndarray) -> np.ndarray:
+    """Shares of each question's answers (n, answers) multiplied along the tree."""
+    targets = np.zeros_like(shares)
+    for question in tree.questions:
+        targets[:, question.columns] = shares[:, question.columns] * tree.reached(targets, question)[:, None]
+    return targets
+
+
+def _of_asked(checks: _Checks) -> Fractions:
+    """Fractions of those who were asked each question; a question may be blank or all 0 if nobody answered it."""
+    tree, layout, values = checks.tree, checks.layout, checks.numbers.values
+    shares = np.zeros_like(values)
+    answered = np.zeros((len(values), len(tree.questions)), bool)
+    checks.fractions(np.nan_to_num(values))
+    for question in tree.questions:
+        blank = checks.blank(question)
+        group = checks.more_than_whole(_rest(tree, values, question, np.ones(len(values))), question)
+        total = np.nan_to_num(group).sum(axis=1)
+        answered[:, question.index] = ~blank & (total > 0)
+        if not layout.normalise:
+            checks.sums(np.where(answered[:, question.index], np.abs(total - 1), 0), question, "1")
+        whole = np.where(answered[:, question.index], total, 1)[:, None]
+        shares[:, question.columns] = np.where(answered[:, question.index, None], group / whole, 0)
+    targets = _along(tree, shares)
+    reached = np.stack([tree.reached(targets, question) for question in tree.questions], axis=1)
+    # Usually the fractions of a question are blank if nobody was asked it; then its targets are 0 anyway.
+    empty = np.asarray(~answered.any(axis=1))
+    unknown = ~answered & (reached > _NEGLIGIBLE) & ~empty[:, None]
+    asked = np.where(answered, reached * tree.volunteers, 0.0) if unknown.any() else None
+    return Fractions(targets, asked, empty, asked is not None, tuple(checks.warnings))
+
+
+def _counted(checks: _Checks, counts: np.ndarray) -> Fractions:
+    """Counts of volunteers (n, answers); totals may exceed the sum of the counts, if some answers have no column."""
+    tree, totals = checks.tree, checks.totals()
+    targets = np.zeros_like(counts)
+    asked = np.zeros((len(counts), len(tree.questions)))
+    for question in tree.questions:
+        group = counts[:, question.columns]
+        given = group.sum(axis=1)
+        everyone = given
+        if totals is not None:
+            total = totals[:, question.index]
+            checks.refuse_question(given > total + _ROUNDING, _EXCEED.format(question.key),
+                                   "correct the table")  # fmt: skip
+            checks.warn(
+                given < total - _ROUNDING,
+                f"the answers of question {question.key} that have a column are fewer than its total (only these count)",
+            )
+            everyone = np.maximum(total, given)
+        if question.parents:
+            leading = counts[:, list(question.parents)].sum(axis=1)
+            checks.refuse_question(
+                everyone > leading + _ROUNDING,
+                f"question {question.key} has more answers than volunteers were asked it ({tree.leads(question)})",
+                "correct the table, or the tree",
+            )
+        shares = np.divide(group, given[:, None], out=np.zeros_like(group), where=given[:, None] > 0)
+        targets[:, question.columns] = shares * tree.reached(targets, question)[:, None]
+        asked[:, question.index] = given
+    return Fractions(targets, asked, np.asarray(~(asked > 0).any(axis=1)), False, tuple(checks.warnings))
+
+
+def _counts(checks: _Checks) -> Fractions:
+    tree, numbers = checks.tree, checks.numbers
+    values, is_rest = numbers.values, _is_rest(checks.tree)
+    for question in tree.questions:
+        checks.blank(question)
+    counts = np.asarray(np.nan_to_num(values))
+    checks.refuse(counts < 0, "below 0", "correct them")
+    if counts.size and counts.max() <= 1 and (counts % 1 > 0).any():
+        raise SourceError(
+            f"{numbers.path}: holds fractions, but tree {tree.name} expects counts of volunteers: choose other columns with "
+            "--votes, or describe the table in a tree file"
+        )
+    for question in tree.questions:
+        if is_rest[question.columns].any():
+            totals = checks.totals()
+            assert totals is not None  # a tree with such an answer has a total
+            group = _rest(tree, counts, question, totals[:, question.index])
+            exceeding = np.asarray((group < -_ROUNDING).any(axis=1))
+            checks.refuse_question(exceeding, _EXCEED.format(question.key), "correct the table")
+            counts[:, question.columns] = np.maximum(group, 0)
+    return _counted(checks, counts)
+
+
+def _counts_of(checks: _Checks, totals: np.ndarray) -> np.ndarray:
+    """Counts (n, answers) from fractions of those asked and totals (n, questions), which may count more answers."""
+    tree, values = checks.tree, checks.numbers.values
+    checks.fractions(np.nan_to_num(values))
+    counts = np.zeros_like(values)
+    for question in tree.questions:
+        checks.blank(question)
+        group = checks.more_than_whole(_rest(tree, values, question, np.ones(len(values))), question)
+        whole = np.nan_to_num(group).sum(axis=1)
+        above = np.asarray(whole > 1 + checks.layout.error)
+        checks.refuse_question(above, f"the columns of question {question.key} add up to more than 1", "correct the table")
+        # Rounded fractions must not change how many answered.
+        scale = np.where(np.abs(whole - 1) <= checks.layout.error, whole, 1)[:, None]
+        counts[:, question.columns] = np.nan_to_num(group) / scale * totals[:, [question.index]]
+    return counts
+
+
+def fractions_of(numbers: Numbers, tree: Tree, layout: Layout) -> Fractions:
+    """The votes of a table's galaxies. Raises SourceError, naming columns or galaxies, if they cannot be used."""
+    checks = _Checks(numbers, tree, layout)
+    infinite = np.isinf(numbers.values)
+    checks.refuse(infinite, "missing or not finite", "correct them")
+    if layout.kind == "cumulative":
+        return _cumulative(checks)
+    if layout.kind == "counts":
+        return _counts(checks)
+    totals = checks.totals()
+    if totals is not None and not layout.normalise:
+        return _counted(checks, _counts_of(checks, totals))
+    result = _of_asked(checks)
+    if totals is None:
+        return result
+    answered = np.stack([result.targets[:, q.columns].sum(axis=1) > 0 for q in tree.questions], axis=1)
+    asked = np.where(answered, totals, 0)
+    return Fractions(result.targets, asked, result.empty, False, result.warnings)
