@@ -32,11 +32,15 @@ NOT_RUN = {
     "kaggle competitions download ": "downloads",
     "rsync ": "needs a server",
     "ssh ": "needs a server",
+    "cut -d, ": "test_documents_run.py runs it",
     "cd galaxy-zoo-vgg16": "needs a server",
     "tmux ": "needs a terminal",
     "python -c ": "needs a GPU",
     "docker ": "needs Docker",
 }
+
+
+_WRITTEN = re.compile(r"^cat > (\S+) <<'END'\n(.*?)^END$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,14 @@ class Block:
     text: str
 
     @property
+    def files(self) -> dict[str, str]:
+        """The files that a shell block writes with `cat`: name -> text."""
+        return dict(_WRITTEN.findall(self.text))
+
+    @property
     def lines(self) -> list[str]:
-        """The commands of a shell block, without comments and with continued lines joined."""
-        joined = re.sub(r"\\\n\s*", " ", self.text)
+        """The commands of a shell block, without comments, `cat` and its text, and with continued lines joined."""
+        joined = re.sub(r"\\\n\s*", " ", _WRITTEN.sub("", self.text))
         return [line.strip() for line in joined.splitlines() if line.strip() and not line.strip().startswith("#")]
 
 
