@@ -21,8 +21,9 @@ import numpy as np
 from benchmarks.accuracy.tables import difference
 from benchmarks.accuracy.work import SIZE, SOLUTIONS, run_command
 from benchmarks.children import REPOSITORY
+from tfrecords.builtin import builtin_tree
 from tfrecords.tree import Tree
-from tfrecords.treefile import builtin_tree, parse_tree
+from tfrecords.treefile import parse_tree
 
 VOLUNTEERS, SEED = 40, 0
 HELD_OUT = ("--validation_fraction", "0", "--test_fraction", "0.35", "--seed", "0")

@@ -199,8 +199,8 @@ def _trees_flags(parser: Any) -> None:
 
 
 def _trees(args: Any) -> None:
+    from tfrecords.builtin import builtin_names, builtin_tree, find_tree
     from tfrecords.tree import drawing
-    from tfrecords.treefile import builtin_names, builtin_tree, find_tree
 
     if args.name is not None:
         say(drawing(find_tree(args.name)))

@@ -20,11 +20,11 @@ import numpy as np
 from preprocess.engines import guard_worker, starting_workers, worker_killed
 from preprocess.synthetic import Galaxy, draw_cutout
 from preprocess.volunteers import Answers, draw_answers, refuse_unanswerable
+from tfrecords.builtin import KAGGLE, find_tree
 from tfrecords.errors import ConfigError, SettingError, require_setting
 from tfrecords.files import local_path, partial_path, sync_folder, write_text
 from tfrecords.progress import progress_bar
 from tfrecords.tree import Tree
-from tfrecords.treefile import KAGGLE, find_tree
 
 FOLDERS = ("images", "images_without_votes")
 KAGGLE_FOLDERS = ("images_training_rev1", "images_test_rev1")

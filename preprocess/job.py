@@ -17,6 +17,7 @@ from preprocess.shard import Receipt, Rejected, ShardTask, write_shard
 from preprocess.sources import PLAIN, Listing
 from preprocess.surveys import Survey
 from tfrecords import dataset
+from tfrecords.builtin import find_tree
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, SettingError, SourceError, require_setting
 from tfrecords.files import atomic_file, local_path, sha256_file, write_text
@@ -25,7 +26,6 @@ from tfrecords.integrity import check_shards
 from tfrecords.progress import progress_bar
 from tfrecords.text import cell
 from tfrecords.tree import Tree
-from tfrecords.treefile import find_tree
 
 log = logging.getLogger("preprocess")
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from preprocess.sources import IMAGE_SUFFIXES
 from preprocess.votes import Numbers, fractions_of, named
+from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.errors import SourceError, lacks_memory, squeezed
 from tfrecords.tree import Layout, Tree
-from tfrecords.treefile import builtin_names, builtin_tree
 
 # Usual names of the column that identifies a galaxy, if the tree's own is missing.
 ID_COLUMNS = (

@@ -22,11 +22,11 @@ from preprocess.sources import (
     refuse_several,
     solutions_table,
 )
+from tfrecords.builtin import KAGGLE, builtin_names, builtin_tree
 from tfrecords.dataset import SPLITS, sha256_text
 from tfrecords.errors import SourceError
 from tfrecords.images import MAX_BYTES
 from tfrecords.tree import Tree
-from tfrecords.treefile import KAGGLE, builtin_names, builtin_tree
 
 log = logging.getLogger("preprocess")
 

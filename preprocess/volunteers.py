@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from preprocess.synthetic import Galaxy
+from tfrecords.builtin import builtin_names
 from tfrecords.errors import SettingError
 from tfrecords.tree import Question, Tree, for_answers
-from tfrecords.treefile import builtin_names
 
 Chances = Callable[[Galaxy, Sequence[str]], np.ndarray]
 _STAY = 0.985  # of the volunteers who are led to a question, where a survey publishes counts

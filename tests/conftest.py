@@ -12,10 +12,10 @@ from PIL import Image
 
 from preprocess.job import BuildSettings, build_dataset
 from preprocess.plan import PlanSettings
+from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import Dataset
 from tfrecords.images import CropSettings
 from tfrecords.tree import Tree
-from tfrecords.treefile import builtin_tree
 
 # No deadline: a shared machine may be slow. The same examples every time: a failure can be reproduced.
 hypothesis_settings.register_profile("galaxy_zoo", deadline=None, derandomize=True, database=None)

@@ -1,3 +1,4 @@
+from .builtin import find_tree as find_tree
 from .dataset import Dataset as Dataset
 from .dataset import open_dataset as open_dataset
 from .errors import ConfigError as ConfigError
@@ -11,6 +12,5 @@ from .errors import SourceError as SourceError
 from .errors import TreeError as TreeError
 from .tree import Question as Question
 from .tree import Tree as Tree
-from .treefile import find_tree as find_tree
 
 __version__: str

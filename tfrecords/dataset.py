@@ -21,11 +21,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tfrecords.builtin import KAGGLE, builtin_tree
 from tfrecords.errors import BUILD_AGAIN, DatasetError, TreeError
 from tfrecords.files import local_path, sha256_file
 from tfrecords.text import from_cell
 from tfrecords.tree import Tree
-from tfrecords.treefile import KAGGLE, builtin_tree, parse_tree
+from tfrecords.treefile import parse_tree
 
 NAME = "galaxy_zoo"
 VERSION = "1.0.0"

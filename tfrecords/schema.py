@@ -19,9 +19,9 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
+from tfrecords.builtin import builtin_tree
 from tfrecords.errors import BUILD_AGAIN, RecordError
 from tfrecords.tree import Tree
-from tfrecords.treefile import builtin_tree
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _PACKAGE = "galaxy_zoo"

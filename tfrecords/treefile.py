@@ -54,20 +54,13 @@ import difflib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from tfrecords.errors import TreeError, squeezed
-from tfrecords.files import local_path
 from tfrecords.text import printable
 from tfrecords.tree import FileNames, GalaxyClass, Layout, Question, Reading, Tree
 
-FOLDER = Path(__file__).with_name("trees")
-SUFFIX = ".toml"
-KAGGLE = "kaggle"
 KINDS = ("fractions", "cumulative", "counts")
-_MAX_BYTES = 1_000_000
 _LONGEST = 100
 _TOP = ("name", "title", "citation", "url", "id", "tables", "prefix", "volunteers", "files", "votes", "question", "classes",
         "reading", "scores")  # fmt: skip
@@ -358,43 +351,3 @@ def parse_tree(text: str, where: str, name: str) -> Tree:
         tuple((label, float(read.number(scores, label, "[scores]", 0))) for label in scores),
         text,
     )
-
-
-def read_tree(path: Path) -> Tree:
-    """The tree in a file. Raises TreeError if there is none."""
-    local_path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
-        raise TreeError(f"{path}: {what}: give --tree the TOML file of a tree, or one of {', '.join(builtin_names())}")
-    if path.stat().st_size > _MAX_BYTES:
-        raise TreeError(f"{path}: larger than any tree ({path.stat().st_size:,} bytes): give --tree a TOML file with questions")
-    try:
-        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise TreeError(f"{path}: not a text in UTF-8: give --tree a TOML file with questions") from error
-    return parse_tree(text, str(path), path.stem)
-
-
-@cache
-def builtin_names() -> tuple[str, ...]:
-    """The names of our trees: kaggle, then the others in alphabetical order."""
-    names = sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
-    return (KAGGLE, *(name for name in names if name != KAGGLE))
-
-
-@cache
-def builtin_tree(name: str = KAGGLE) -> Tree:
-    """One of our trees."""
-    return read_tree(FOLDER / f"{name}{SUFFIX}")
-
-
-def find_tree(given: str | Path) -> Tree:
-    """The tree that --tree names: one of ours, or a file. Raises TreeError if it is neither."""
-    if str(given) in builtin_names():
-        return builtin_tree(str(given))
-    path = Path(given)
-    if not path.exists() and path.suffix != SUFFIX and len(path.parts) == 1:
-        near = difflib.get_close_matches(str(given), builtin_names(), 1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(builtin_names())}, or give a TOML file"
-        raise TreeError(f"--tree {given}: no such tree: {hint}")
-    return read_tree(path)

@@ -27,13 +27,14 @@ from typing import Any
 import numpy as np
 
 from tfrecords import __version__
+from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import SPLITS, TREE, Dataset, sha256_text, to_json
 from tfrecords.errors import ConfigError, RunError, TreeError, lacks_memory, squeezed
 from tfrecords.files import PARTIAL_SUFFIX, atomic_file, local_path, real_folder, sha256_file, sync_folder, write_text
 from tfrecords.integrity import Stamp
 from tfrecords.outputs import NEVER, PRIVATE, Output
 from tfrecords.tree import Tree
-from tfrecords.treefile import builtin_tree, parse_tree
+from tfrecords.treefile import parse_tree
 from trainer.history import HISTORY, Epoch, read_history, write_history
 from trainer.network.backbones import BACKBONES, Backbone
 from trainer.sealing import seal, unseal

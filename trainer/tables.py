@@ -13,13 +13,13 @@ from types import MappingProxyType
 
 import numpy as np
 
+from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.dataset import csv_line
 from tfrecords.errors import ConfigError, RunError, SettingError
 from tfrecords.files import atomic_file, local_path
 from tfrecords.outputs import listed_files
 from tfrecords.text import cell
 from tfrecords.tree import Question, Tree
-from tfrecords.treefile import builtin_names, builtin_tree
 from trainer.images.cutouts import UnreadableImage
 
 UNCERTAIN = "uncertain"

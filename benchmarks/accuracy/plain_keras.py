@@ -64,7 +64,7 @@ def predict(args: argparse.Namespace) -> None:
     """Write the predictions for a split as CSV."""
     import keras
 
-    from tfrecords.treefile import builtin_tree
+    from tfrecords.builtin import builtin_tree
 
     ids, images, _ = _split(args.tfrecords, args.split)
     model = keras.models.load_model(args.run / "model.keras", compile=False)

@@ -118,7 +118,7 @@ def print_confirmed(work: Any, trials: tuple[Any, ...], split: str) -> None:
 
 def _without_training(work: Any, groups: dict[str, list[Any]], split: str) -> list[str]:
     """The table of views, projection onto the tree, and averages of runs."""
-    from tfrecords.treefile import builtin_tree
+    from tfrecords.builtin import builtin_tree
 
     rows = []
     for label, trials in groups.items():

@@ -24,7 +24,7 @@ class Parts:
 
 def make_parts(settings: Settings, precision: str) -> Parts:
     """Parts with random weights. The output layer is random too: with zeros, no gradient would reach the layers below."""
-    from tfrecords.treefile import builtin_tree
+    from tfrecords.builtin import builtin_tree
     from trainer.backends.base import Objective
     from trainer.backends.choose import choose
     from trainer.config import TrainConfig
@@ -48,8 +48,8 @@ def draw_batch(settings: Settings, galaxies: int) -> tuple[np.ndarray, np.ndarra
     from preprocess.demo import draw_galaxy
     from preprocess.synthetic import draw_cutout
     from preprocess.volunteers import draw_answers
+    from tfrecords.builtin import builtin_tree
     from tfrecords.images import crop
-    from tfrecords.treefile import builtin_tree
     from trainer.input.augmentation import DRAWS
 
     generator = np.random.default_rng(0)

@@ -15,9 +15,9 @@ from benchmarks.accuracy.trials import BASE, CONFIRM, SCREEN
 from benchmarks.accuracy.work import Work, _rows
 from benchmarks.children import REPOSITORY
 from tests.conftest import SurveyMaker
+from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import open_dataset
 from tfrecords.reader import votes_of
-from tfrecords.treefile import builtin_tree
 from trainer.config import RECIPES, TrainConfig
 
 COLUMNS = builtin_tree().columns

@@ -17,9 +17,9 @@ import pytest
 from preprocess.cli import main
 from preprocess.job import BuildSettings, build_dataset
 from tfrecords import __version__
+from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.dataset import open_dataset
 from tfrecords.tree import drawing
-from tfrecords.treefile import builtin_names, builtin_tree
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Main = Callable[..., tuple[int, str, str]]

@@ -13,9 +13,10 @@ from PIL import Image
 from preprocess import demo
 from preprocess.synthetic import Frame, Galaxy, blur, draw_cutout, galaxy_light, sersic, stretch
 from preprocess.volunteers import Answers
+from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.errors import ConfigError, SettingError, TreeError
 from tfrecords.tree import Tree
-from tfrecords.treefile import builtin_names, builtin_tree, parse_tree
+from tfrecords.treefile import parse_tree
 
 KAGGLE = builtin_tree("kaggle")
 SURVEY = {"galaxies": 30, "seed": 3}

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from preprocess import solutions
 from tests.conftest import random_counts
+from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.errors import SourceError
 from tfrecords.files import sha256_file
 from tfrecords.tree import Tree
-from tfrecords.treefile import builtin_names, builtin_tree, parse_tree
+from tfrecords.treefile import parse_tree
 
 COLUMNS = builtin_tree().columns
 Table = list[dict[str, str]]

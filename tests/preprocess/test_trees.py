@@ -22,11 +22,11 @@ from preprocess.plan import PlanSettings
 from preprocess.verify.dataset import verify_dataset
 from tests.conftest import SHARED, galaxy_image, random_counts
 from tfrecords import dataset, framing, schema
+from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import Dataset, open_dataset
 from tfrecords.errors import ConfigError, DatasetError, SourceError, TreeError
 from tfrecords.files import sha256_file
 from tfrecords.images import CropSettings
-from tfrecords.treefile import builtin_tree
 
 Settings = Callable[..., BuildSettings]
 Contents = Callable[[Path], dict[str, bytes]]

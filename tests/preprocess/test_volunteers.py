@@ -10,9 +10,10 @@ import pytest
 from preprocess.demo import draw_galaxy, mix_of
 from preprocess.synthetic import Galaxy
 from preprocess.volunteers import answer_probabilities, draw_answers, publishes_counts, refuse_unanswerable
+from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.errors import SettingError
 from tfrecords.tree import Tree
-from tfrecords.treefile import builtin_names, builtin_tree, parse_tree
+from tfrecords.treefile import parse_tree
 
 KAGGLE = builtin_tree("kaggle")
 DECALS = builtin_tree("decals5")

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from preprocess.votes import Fractions, Numbers, fractions_of
 from tests.conftest import random_counts, random_votes
+from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.errors import SourceError
 from tfrecords.tree import Layout, Tree
-from tfrecords.treefile import builtin_names, builtin_tree, parse_tree
+from tfrecords.treefile import parse_tree
 
 NAN = float("nan")
 # `merging` is asked of all who do not see a star: the sum of two columns leads to it.

@@ -12,9 +12,9 @@ from PIL import Image
 
 from preprocess.job import BadImages, BuildSettings, build_dataset
 from tfrecords import dataset, framing, images, schema
+from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.dataset import Dataset, open_dataset
 from tfrecords.errors import DatasetError
-from tfrecords.treefile import builtin_names, builtin_tree
 
 SurveyMaker = Callable[..., Path]
 

@@ -17,9 +17,9 @@ from PIL import Image
 from preprocess.job import BadImages, BuildSettings, build_dataset
 from tests.conftest import galaxy_image, random_counts
 from tfrecords import framing, schema
+from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import Dataset
 from tfrecords.errors import DatasetError
-from tfrecords.treefile import builtin_tree
 
 GALAXIES = 24
 COLUMNS = builtin_tree().columns

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfrecords import schema
+from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.errors import RecordError
-from tfrecords.treefile import builtin_names, builtin_tree
 
 EXAMPLES = st.builds(
     schema.Example,

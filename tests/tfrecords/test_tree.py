@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.errors import ConfigError
 from tfrecords.tree import Tree, column_means, drawing, for_answers
-from tfrecords.treefile import builtin_names, builtin_tree, parse_tree
+from tfrecords.treefile import parse_tree
 
 KAGGLE = builtin_tree()
 # Facts of the challenge, written down independently of the file: question -> (first column, last + 1, parent's name).

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfrecords.builtin import builtin_names, builtin_tree, find_tree, read_tree
 from tfrecords.errors import GalaxyZooError, TreeError
 from tfrecords.tree import Layout, Tree, drawing
-from tfrecords.treefile import builtin_names, builtin_tree, find_tree, parse_tree, read_tree
+from tfrecords.treefile import parse_tree
 
 RINGS = """\
 id = "galaxy"

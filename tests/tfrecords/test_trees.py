@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tfrecords.builtin import FOLDER, builtin_names, builtin_tree
 from tfrecords.tree import Layout, Tree
-from tfrecords.treefile import FOLDER, builtin_names, builtin_tree
 
 SHARED = Path(__file__).parents[3] / "shared"
 # The tables of which we have real rows.

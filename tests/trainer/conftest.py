@@ -13,8 +13,8 @@ from PIL import Image
 
 from preprocess.job import BuildSettings, build_dataset
 from tests.trainer import small
+from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import Dataset
-from tfrecords.treefile import builtin_tree
 from trainer.config import RECIPES, TrainConfig
 from trainer.run import Run, open_run
 

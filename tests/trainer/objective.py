@@ -2,8 +2,8 @@
 
 import functools
 
+from tfrecords.builtin import builtin_tree
 from tfrecords.tree import Tree
-from tfrecords.treefile import builtin_tree
 from trainer.backends.base import Objective
 from trainer.input.augmentation import augment
 from trainer.network.losses import error_function, loss_function

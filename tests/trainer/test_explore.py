@@ -10,9 +10,9 @@ import pytest
 
 from tests.trainer.analysis.browser import Look
 from tests.trainer.analysis.pages import Read
+from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, SettingError
-from tfrecords.treefile import builtin_tree
 from trainer.analysis.splits import compare_splits
 from trainer.explore import explore_dataset, readings
 

@@ -18,9 +18,9 @@ from PIL import Image
 
 from preprocess.job import BuildSettings, build_dataset
 from tests.trainer import small
+from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, SettingError, SourceError
-from tfrecords.treefile import builtin_tree
 from trainer import predict as predicting
 from trainer.config import TrainConfig
 from trainer.predict import predict_images, predict_split
@@ -40,7 +40,7 @@ def test_every_galaxy_of_a_split_comes_once_sorted_with_its_own_votes(
     from tfrecords import reader
 
     predictions = predict_split(tiny_run, plain_dataset, split)
-    votes = {int(example["galaxy_id"]): example["targets"].numpy() for example in reader.in_order(plain_dataset, split)}
+    votes = {int(example["galaxy_id"]): example["votes"].numpy() for example in reader.in_order(plain_dataset, split)}
     assert predictions.galaxy_ids.tolist() == sorted(votes)
     assert predictions.predicted.shape == (len(votes), 37) and predictions.predicted.dtype == np.float32
     np.testing.assert_array_equal(predictions.targets, [votes[galaxy_id] for galaxy_id in sorted(votes)])
@@ -360,7 +360,7 @@ def test_the_command_predicts_a_single_image_with_every_column_that_can_be_added
     ((galaxy),) = csv.DictReader(out.open(newline=""))
     expected = predict_images(tiny_run, image, tta=4).predicted
     np.testing.assert_allclose([float(galaxy[name]) for name in builtin_tree().columns], expected[0], atol=1e-6)
-    extra = extra_columns(expected, 0.51, True)
+    extra = extra_columns(expected, 0.51, True, tiny_run.tree)
     assert [galaxy[name] for name in extra.names[:2]] == [*extra.rows[0][:2]]
     assert galaxy["hubble"] == "elliptical"
     assert float(galaxy["Conditional1.1"]) == pytest.approx(float(extra.rows[0][2]), abs=1e-6)

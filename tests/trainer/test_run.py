@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tfrecords.dataset import SPLITS, Dataset
 from tfrecords.errors import ConfigError, RunError
+from tfrecords.files import sha256_file
 from trainer import run
 from trainer.analysis.card import command
 from trainer.history import Curves, Epoch, best_epoch, stops_early
@@ -171,6 +172,7 @@ def test_the_same_settings_go_on_with_the_same_run(small_dataset: Dataset, tmp_p
     assert first.config["dataset"] == {
         "folder": str(small_dataset.folder), "fingerprint": small_dataset.fingerprint, "crop_fraction": 0.5, "size": 32,
         "encoding": "png", "galaxies": {name: small_dataset.galaxies(name) for name in SPLITS},
+        "tree": sha256_file(first.folder / "tree.toml"), "asked": False,
     }  # fmt: skip
 
 
@@ -233,7 +235,7 @@ def test_overwrite_replaces_the_run_and_nothing_else(small_dataset: Dataset, tmp
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("mine")
     new = _start(tmp_path, small_dataset, overwrite=True, epochs=4)
-    assert _mine(tmp_path) == sorted(["config.json", *mine])
+    assert _mine(tmp_path) == sorted(["config.json", "tree.toml", *mine])
     assert new.settings["epochs"] == 4 and new.progress() == NOTHING_YET and new.history() == []
 
 

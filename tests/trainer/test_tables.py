@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import random_votes
+from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.errors import ConfigError, RunError, SettingError
-from tfrecords.treefile import builtin_names, builtin_tree, parse_tree
+from tfrecords.treefile import parse_tree
 from trainer.images.cutouts import UnreadableImage
 from trainer.run import Run
 from trainer.tables import (

@@ -38,7 +38,7 @@ def run_folder(tmp_path: Path) -> Iterator[Path]:
 def test_a_run_leaves_exactly_what_the_contract_names(tiny_run: Run) -> None:
     assert sorted(path.name for path in tiny_run.folder.iterdir()) == [
         ".galaxy-zoo", "README.md", "checkpoint", "config.json", "history.csv", "metrics.json", "model.keras",
-        "predictions-test.csv", "report", "tensorboard",
+        "predictions-test.csv", "report", "tensorboard", "tree.toml",
     ]  # fmt: skip
     assert [path.name for path in (tiny_run.folder / "checkpoint").iterdir()] == ["epoch-00003"]
     assert {path.name for path in (tiny_run.folder / "tensorboard").iterdir()} == {"train", "validation"}
@@ -102,7 +102,7 @@ def test_the_kept_model_is_that_of_the_best_epoch(tiny_run: Run, plain_dataset: 
 
     predictions = predict_split(tiny_run, plain_dataset, "validation")
     best = min(row.val_mse for row in tiny_run.history())
-    assert score(predictions.predicted, predictions.targets).mse == pytest.approx(best, rel=1e-4)
+    assert score(predictions.predicted, predictions.targets, plain_dataset.tree).mse == pytest.approx(best, rel=1e-4)
 
 
 @dataclasses.dataclass(frozen=True)

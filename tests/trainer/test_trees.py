@@ -12,11 +12,11 @@ from preprocess.demo import make_demo
 from preprocess.job import BuildSettings, build_dataset
 from preprocess.plan import PlanSettings
 from tests.trainer import small
+from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import Dataset, open_dataset
 from tfrecords.errors import ConfigError, RunError
 from tfrecords.images import CropSettings
 from tfrecords.reader import votes_of
-from tfrecords.treefile import builtin_tree
 from trainer import TrainConfig, evaluate_run, explore_dataset, open_run, predict_split, train_model
 from trainer.run import Run
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tfrecords.builtin import KAGGLE
 from tfrecords.tree import Tree
-from tfrecords.treefile import KAGGLE
 from trainer.analysis.page import CREDIT
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from tfrecords.builtin import builtin_tree
 from tfrecords.errors import RunError
 from tfrecords.tree import Tree
-from tfrecords.treefile import builtin_tree
 from trainer.network import backbones, heads
 
 INITIALISATIONS = ("means", "he", "keras")

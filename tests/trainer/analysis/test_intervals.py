@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from tests.trainer.network.woods import FORK, SINGLE, counts_on, votes_from, votes_on
+from tfrecords.builtin import builtin_tree
 from tfrecords.tree import Tree
-from tfrecords.treefile import builtin_tree
 from trainer.analysis import intervals as module
 from trainer.analysis.intervals import coverage, intervals
 

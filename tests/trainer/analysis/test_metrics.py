@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import random_counts, random_votes
+from tfrecords.builtin import builtin_tree
 from tfrecords.tree import column_means
-from tfrecords.treefile import builtin_tree
 from trainer.analysis import metrics, votes
 
 TREE = builtin_tree()

@@ -16,9 +16,10 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from tests.trainer.analysis.pages import Read
+from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.outputs import Output
 from tfrecords.tree import Tree
-from tfrecords.treefile import builtin_names, builtin_tree, parse_tree
+from tfrecords.treefile import parse_tree
 from trainer.analysis import figures, style, tree
 from trainer.analysis.page import Bar, Card, Chart, Gallery, Link, Page, Section, Table, safe_names, write_page
 

@@ -22,9 +22,9 @@ from PIL import Image
 from tests.trainer.analysis.browser import Look
 from tests.trainer.analysis.pages import Read
 from tfrecords import framing, schema
+from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, RunError
-from tfrecords.treefile import builtin_tree
 from trainer.analysis import figures, style
 from trainer.analysis.card import write_card
 from trainer.analysis.galleries import Candidates, class_choices

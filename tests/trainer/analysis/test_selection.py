@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfrecords.builtin import builtin_tree
 from tfrecords.errors import SettingError
-from tfrecords.treefile import builtin_tree, parse_tree
+from tfrecords.treefile import parse_tree
 from trainer.analysis.selection import parse_selection
 
 TREE = builtin_tree()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import random_counts, random_votes
-from tfrecords.treefile import builtin_tree
+from tfrecords.builtin import builtin_tree
 from trainer.analysis import votes
 
 TREE = builtin_tree()

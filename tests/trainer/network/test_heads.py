@@ -11,8 +11,8 @@ import pytest
 
 from tests.trainer.network.test_model import BLOCKER
 from tests.trainer.network.woods import FORK, TREES, votes_on
+from tfrecords.builtin import builtin_tree
 from tfrecords.tree import Tree
-from tfrecords.treefile import builtin_tree
 from trainer.network import heads
 from trainer.network.heads import HEADS
 

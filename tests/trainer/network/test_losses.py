@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.trainer.network.woods import FORK, TREES, counts_on, votes_from, votes_on
+from tfrecords.builtin import builtin_tree
 from tfrecords.tree import Tree, for_answers
-from tfrecords.treefile import builtin_tree
 from trainer.network import heads
 from trainer.network.losses import LOSSES, error_function, loss_function
 

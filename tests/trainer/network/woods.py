@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from tfrecords.builtin import builtin_tree
 from tfrecords.tree import Tree
-from tfrecords.treefile import builtin_tree, parse_tree
+from tfrecords.treefile import parse_tree
 
 # A question after two answers, one after a single answer, and one after the question with two parents.
 FORK = parse_tree(
