@@ -80,17 +80,22 @@ def _table_of(path: Path, ids: list[str], columns: tuple[str, ...]) -> np.ndarra
     return np.array([[float(rows[galaxy_id][column]) for column in columns] for galaxy_id in ids])
 
 
-def _coverage(work: Path, run: Path) -> str:
-    """How many of the 90 % intervals of a Dirichlet run hold the drawn votes, over all questions, beside the expected share."""
+def _coverage(work: Path, runs: list[Path]) -> str:
+    """How many of the 90 % intervals of Dirichlet runs hold the drawn votes, beside the expected share.
+
+    Over all galaxies and answers, as on the page of a run; the mean over the runs.
+    """
     from trainer.analysis.intervals import coverage
 
     tree = parse_tree((work / "counts.toml").read_text(), "counts.toml", "counts")
-    ids, predicted = _predictions(run, tree.columns)
-    _, concentrations = _predictions(run, tuple(f"{question.key}_concentration" for question in tree.questions))
-    counts = _table_of(work / "counts.csv", ids, tree.columns)
-    asked = np.stack([counts[:, question.columns].sum(axis=1) for question in tree.questions], axis=1)
-    measured = coverage(tree, predicted, concentrations, counts / VOLUNTEERS, asked)
-    held, expected = (float(np.average(values, weights=measured.galaxies)) for values in (measured.held, measured.expected))
+    overall = []
+    for run in runs:
+        ids, predicted = _predictions(run, tree.columns)
+        _, concentrations = _predictions(run, tuple(f"{question.key}_concentration" for question in tree.questions))
+        counts = _table_of(work / "counts.csv", ids, tree.columns)
+        asked = np.stack([counts[:, question.columns].sum(axis=1) for question in tree.questions], axis=1)
+        overall.append(coverage(tree, predicted, concentrations, counts / VOLUNTEERS, asked).overall(tree))
+    held, expected = np.mean(overall, axis=0)
     return f"{held:.1%} ({expected:.1%} expected)"
 
 
@@ -110,7 +115,7 @@ def print_table(source: Path, work: Path, labels: dict[str, list[Path]]) -> None
             shown = difference(mean, base.setdefault(truth, mean))
             beside = "" if base[truth] is mean else f"{shown[0]:+.4f} ({shown[1]:+.4f} to {shown[2]:+.4f})"
             cells += [f"{np.sqrt(mean.mean()):.4f}", beside]
-        cells.append(_coverage(work, runs[0]) if "dirichlet" in label else "")
+        cells.append(_coverage(work, runs) if "dirichlet" in label else "")
         lines.append(cells)
     header = ["run", "seeds", "RMSE, drawn votes", "minus the first (95 %)", "RMSE, published votes", "minus the first (95 %)",
               "90 % intervals hold"]  # fmt: skip

@@ -254,19 +254,21 @@ def _demo_flags(parser: Any) -> None:
     add(
         "--tree",
         default="kaggle",
-        metavar="NAME",
-        help=f"survey whose questions the volunteers answer, one that `preprocess trees` lists {_DEFAULT}",
+        metavar="NAME|FILE",
+        help=f"survey whose questions the volunteers answer: one that `preprocess trees` lists, or a TOML file {_DEFAULT}",
     )
     _workers_flag(parser.add_argument_group("speed"))
 
 
 def _demo(args: Any) -> None:
     from preprocess.demo import make_demo
+    from tfrecords.builtin import builtin_names
 
     make_demo(args.out, args.galaxies, args.seed, args.workers, args.tree)
     say(f"{args.out}: {args.galaxies:,} synthetic galaxies with votes, {args.galaxies // 10:,} without")
     dataset, run = (shell_word(Path(parent) / args.out.resolve().name) for parent in ("data", "runs"))
-    say(f"next: preprocess --src {shell_word(args.out)} --out {dataset} --size {_DEMO_SIZE}")
+    tree = "" if args.tree in builtin_names() else f" --tree {shell_word(Path(args.tree))}"  # ours are found by their columns
+    say(f"next: preprocess --src {shell_word(args.out)} --out {dataset}{tree} --size {_DEMO_SIZE}")
     say(f"then: trainer --tfrecords {dataset} --out {run} {_DEMO_TRAINING}")
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from preprocess.engines import guard_worker, starting_workers, worker_killed
 from preprocess.synthetic import Galaxy, draw_cutout
 from preprocess.volunteers import Answers, draw_answers, refuse_unanswerable
-from tfrecords.builtin import KAGGLE, find_tree
+from tfrecords.builtin import KAGGLE, find_tree, is_kaggle
 from tfrecords.errors import ConfigError, SettingError, require_setting
 from tfrecords.files import local_path, partial_path, sync_folder, write_text
 from tfrecords.progress import progress_bar
@@ -191,15 +191,16 @@ def name_galaxy(number: int, tree: Tree) -> Name:
     return Name(plain, plain, "")
 
 
-def _table_name(tree: Tree) -> str:
-    """The usual name of a survey's table; never one outside the folder."""
-    usual = next((PurePosixPath(table) for table in tree.tables if table.endswith(".csv")), PurePosixPath("votes.csv"))
+def _inside(table: str) -> str:
+    """The usual path of a survey's table; never one outside the folder."""
+    usual = PurePosixPath(table)
     return usual.name if usual.is_absolute() or ".." in usual.parts else str(usual)
 
 
 def votes_table(answers: Mapping[str, Answers], tree: Tree) -> str:
     """The answers to galaxies, by id, as the survey's table holds them: text of a CSV file in the first layout of its tree."""
     layout = tree.layouts[0]
+    decimals = 9 if is_kaggle(tree) else 6  # predictions have nine, as Kaggle's votes do
     kept = [place for place, column in enumerate(tree.columns) if column not in tree.rest]
     header = [tree.id or "id", *(f"{tree.columns[place]}{layout.suffix}" for place in kept)]
     if layout.total:
@@ -211,21 +212,22 @@ def votes_table(answers: Mapping[str, Answers], tree: Tree) -> str:
             cells = [str(votes.counts[place]) for place in kept]
         else:
             fractions = votes.votes(tree) if layout.kind == "cumulative" else votes.shares(tree)
-            cells = [f"{fractions[place]:.9f}" for place in kept]
+            cells = [f"{fractions[place]:.{decimals}f}" for place in kept]
         lines.append(",".join([galaxy, *cells, *(map(str, votes.asked) if layout.total else ())]))
     return "\n".join(lines) + "\n"
 
 
 def _write_tables(folder: Path, tree: Tree, names: Sequence[Name], answers: Mapping[str, Answers]) -> None:
     """Write the table of votes, and the one that maps ids to files if the survey has one."""
-    table = folder / _table_name(tree)
-    table.parent.mkdir(parents=True, exist_ok=True)
-    write_text(table, votes_table(answers, tree))
+    usual = next((table for table in tree.tables if table.endswith(".csv")), "votes.csv")
+    tables = {usual: votes_table(answers, tree)}
     if tree.files:
         rows = sorted(f"{name.id},{name.file}" for name in names)
-        write_text(
-            folder / PurePosixPath(tree.files.table).name, "\n".join([f"{tree.files.id},{tree.files.file}", *rows]) + "\n"
-        )
+        tables[tree.files.table] = "\n".join([f"{tree.files.id},{tree.files.file}", *rows]) + "\n"
+    for name, text in tables.items():
+        path = folder / _inside(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
 
 
 def make_demo(out: str | Path, galaxies: int = 600, seed: int = 0, workers: int = 1, tree: str | Path | Tree = KAGGLE) -> None:
@@ -271,7 +273,7 @@ def make_demo(out: str | Path, galaxies: int = 600, seed: int = 0, workers: int 
     numbers = np.random.default_rng([seed % 2**64]).permutation(IDS) + 100_000
     out.parent.mkdir(parents=True, exist_ok=True)
     partial_out = partial_path(out)
-    folders = KAGGLE_FOLDERS if tree.name == KAGGLE else FOLDERS
+    folders = KAGGLE_FOLDERS if is_kaggle(tree) else FOLDERS
     tasks: list[CutoutTask] = []
     names: list[Name] = []
     for stream, (folder, chosen) in enumerate(zip(folders, (numbers[:galaxies], numbers[::-1][: galaxies // 10]), strict=True)):

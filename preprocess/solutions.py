@@ -176,7 +176,7 @@ class Ballots:
         if (counts > 1).any():
             twice = self.ids[kept][np.isin(ids[kept], unique[counts > 1])]
             raise SourceError(
-                f"{self.path}: rows of one image: {named([*dict.fromkeys(twice.tolist())])}: keep one row per galaxy"
+                f"{self.path}: {named([*dict.fromkeys(twice.tolist())])} belong to one image: keep one row per galaxy"
             )
         order = kept[np.argsort(ids[kept])]
         asked = None if self.asked is None else self.asked[order].astype(np.float32)
@@ -194,7 +194,7 @@ def stem_of(key: str) -> str:
 def galaxy_of(key: str, names: Mapping[str, int]) -> int:
     """The galaxy id of a row: that of the image with this path or name, else the number itself; -1 if it is neither.
 
-    key: the path of a file, or its name with or without suffix. names: as in `Table.votes`.
+    key: the path of a file, or its name with or without suffix. names: as in `Ballots.votes`.
     """
     stem = stem_of(key)
     for name in (key, stem):
@@ -290,7 +290,7 @@ def read_table(path: str, content: bytes, tree: Tree | None = None, layout: str 
     voted = ~fractions.empty
     warnings = list(fractions.warnings)
     if fractions.empty.any():
-        warnings.append(f"{path}: nobody voted on {named(ids[fractions.empty])}, which stay unlabelled")
+        warnings.append(f"{path}: no votes, so unlabelled: {named(ids[fractions.empty])}")
     if not voted.any():
         raise SourceError(f"{path}: no galaxy has any votes: check the table")
     asked = None if fractions.asked is None else fractions.asked[voted]

@@ -22,13 +22,14 @@ from preprocess.sources import (
     refuse_several,
     solutions_table,
 )
-from tfrecords.builtin import KAGGLE, builtin_names, builtin_tree
+from tfrecords.builtin import builtin_names, builtin_tree, is_kaggle
 from tfrecords.dataset import SPLITS, sha256_text
 from tfrecords.errors import SourceError
 from tfrecords.images import MAX_BYTES
 from tfrecords.tree import Tree
 
 log = logging.getLogger("preprocess")
+_CURE = "give it with --solutions FILE"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _mapping(source: Source, tree: Tree, names: dict[str, int]) -> dict[str, str
     """Id -> name of the image file, if the tree has a second table for it. Of several files, the first that is there."""
     if tree.files is None:
         return None
-    tables = [table for table in source.others if table.name == tree.files.table]
+    tables = [table for table in source.others if table.is_called([tree.files.table])]
     if not tables:
         raise SourceError(
             f"{source.path}: lacks {tree.files.table}, which maps the votes of tree {tree.name} to image files: "
@@ -112,7 +113,9 @@ def _not_votes(source: Source, tree: Tree | None, layout: str) -> str:
     fit, table, header = min(nearest, key=lambda one: (one[0].share, -len(one[2]), one[1].path))
     if tree is not None or layout:
         solutions.choose_fit(table.path, header, tree, layout)
-    if fit.tree.name != KAGGLE and 2 * len(fit.missing) < len(fit.columns):
+    if is_kaggle(fit.tree) and not fit.missing:
+        return f"{table.path} has Kaggle's columns, but not the name of its table: {_CURE}"
+    if not is_kaggle(fit.tree) and 2 * len(fit.missing) < len(fit.columns):
         return f"{table.path} {fit.lacks} of tree {fit.tree.name}, the nearest"
     return f"{table.path} has no columns of a tree"
 
@@ -128,12 +131,11 @@ def survey_of(
     source = find_source(src, scratch)
 
     def holds_votes(line: bytes) -> bool:
-        # Predictions have Kaggle's columns too: its tables are found by name alone.
+        # Predictions have Kaggle's columns too: without --tree its tables are found by name alone.
         whole = (fit for fit in solutions.fits(solutions.header_of(line), tree, layout) if not fit.missing)
-        return any(fit.tree.name != KAGGLE for fit in whole)
+        return any(tree is not None or not is_kaggle(fit.tree) for fit in whole)
 
-    usual = tree.tables if tree is not None and tree.name != KAGGLE else ()
-    table = solutions_table(source, solutions_file, usual, holds_votes)
+    table = solutions_table(source, solutions_file, tree.tables if tree else (), holds_votes)
     votes = _votes_of(source, table, tree, layout) if table else solutions.no_votes(tree)
     unused = "" if table else _not_votes(source, tree, layout)
     images = source.images
@@ -178,9 +180,10 @@ def warn(survey: Survey, shards: list[plan.ShardPlan]) -> None:
     images, unlabelled = survey.images, ~survey.galaxies.labelled
     if not survey.votes.sha256:
         there = f"; {survey.unused}" if survey.unused else ""
+        cure = "" if survey.unused.endswith(_CURE) else f"; if you have one, {_CURE}"
         log.warning(
-            "%s: no table of votes (%s%s): all %s galaxies are unlabelled; if you have one, give it with --solutions FILE",
-            survey.source.path, " or ".join(survey.votes.tree.tables or SOLUTIONS_NAMES), there, f"{len(images):,}",
+            "%s: no table of votes (%s%s): all %s galaxies are unlabelled%s",
+            survey.source.path, " or ".join(survey.votes.tree.tables or SOLUTIONS_NAMES), there, f"{len(images):,}", cure,
         )  # fmt: skip
         return
     training = np.array([place.training for place in images.places])[images.place]

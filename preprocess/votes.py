@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfrecords.errors import SourceError
-from tfrecords.tree import Layout, Question, Tree
+from tfrecords.tree import Layout, Question, Tree, for_answers
 
 # A count may exceed those that lead to it by rounding, if it was made from a fraction.
 _ROUNDING = 0.5
+_PERCENT = 100
 _NEGLIGIBLE = 1e-6
 _NAMED = 3
 _EXCEED = "the counts of question {} exceed their total"
@@ -124,6 +125,12 @@ class _Checks:
             self.refuse_question(wrong, f"the total of question {question.key} is below 0 or not finite", "correct it")
         return np.asarray(np.nan_to_num(self.numbers.totals))
 
+    def lacks_total(self, question: Question, totals: np.ndarray) -> None:
+        """Raise SourceError if the table has votes on a question whose total, of (n, questions), is 0."""
+        stated = np.nan_to_num(self.numbers.values[:, question.columns]).max(axis=1)  # the rest of the others is NaN
+        bad = (stated > 0) & (totals[:, question.index] == 0)
+        self.refuse_question(bad, f"question {question.key} has votes, but its total is 0", "correct the table")
+
     def more_than_whole(self, group: np.ndarray, question: Question, whole: str = "1") -> np.ndarray:
         """Answers of a question (n, answers), the rest at least 0. Raises SourceError if it is below by more than rounding."""
         if not self.tree.rest & {*self.tree.columns[question.columns]}:
@@ -152,19 +159,18 @@ def _cumulative(checks: _Checks) -> Fractions:
     checks.refuse(~np.isfinite(values) & ~_is_rest(tree), "missing or not finite", "correct them")
     checks.fractions(np.nan_to_num(values))
     targets = values.copy()
+    asked = checks.totals()
     for question in tree.questions:
         group = _rest(tree, targets, question, tree.reached(targets, question))
         targets[:, question.columns] = checks.more_than_whole(group, question, tree.leads(question))
-    deviation = tree.deviation(targets)
+        if asked is not None:
+            checks.lacks_total(question, asked)
+            targets[asked[:, question.index] == 0, question.columns] = 0  # nor did anybody give the rest of the answers
+    deviation = tree.deviation(targets, asked)
     for question in tree.questions:
         checks.sums(deviation[:, question.index], question, tree.leads(question))
-    asked = checks.totals()
-    if asked is None:
-        return Fractions(targets, None, np.zeros(len(targets), bool), False, tuple(checks.warnings))
-    for question in tree.questions:
-        unasked = (targets[:, question.columns].max(axis=1) > 0) & (asked[:, question.index] == 0)
-        checks.refuse_question(unasked, f"question {question.key} has votes, but its total is 0", "correct the table")
-    return Fractions(targets, asked, np.asarray(~(asked > 0).any(axis=1)), False, tuple(checks.warnings))
+    empty = np.zeros(len(targets), bool) if asked is None else np.asarray(~(asked > 0).any(axis=1))
+    return Fractions(targets, asked, empty, False, tuple(checks.warnings))
 
 
 def _along(tree: Tree, shares: np.ndarray) -> np.ndarray:
@@ -196,6 +202,12 @@ def _of_asked(checks: _Checks) -> Fractions:
     empty = np.asarray(~answered.any(axis=1))
     unknown = ~answered & (reached > _NEGLIGIBLE) & ~empty[:, None]
     asked = np.where(answered, reached * tree.volunteers, 0.0) if unknown.any() else None
+    for question in tree.questions if checks.numbers.totals is None else ():
+        if (bad := unknown[:, question.index]).any():
+            checks.warnings.append(
+                f"{checks.numbers.path}: question {question.key} is blank for {named(checks.numbers.ids[bad])}: as the table "
+                f"gives no numbers of answers, {tree.volunteers} volunteers are assumed for each galaxy"
+            )
     return Fractions(targets, asked, empty, asked is not None, tuple(checks.warnings))
 
 
@@ -214,15 +226,16 @@ def _counted(checks: _Checks, counts: np.ndarray) -> Fractions:
                                    "correct the table")  # fmt: skip
             checks.warn(
                 given < total - _ROUNDING,
-                f"the answers of question {question.key} that have a column are fewer than its total (only these count)",
+                f"question {question.key} has fewer answers with a column than its total; the others are ignored,",
             )
             everyone = np.maximum(total, given)
         if question.parents:
             leading = counts[:, list(question.parents)].sum(axis=1)
             checks.refuse_question(
                 everyone > leading + _ROUNDING,
-                f"question {question.key} has more answers than volunteers were asked it ({tree.leads(question)})",
-                "correct the table, or the tree",
+                f"more volunteers answered question {question.key} than gave the answers that lead to it "
+                f"({tree.leads(question)})",
+                "correct the table, or after in the tree",
             )
         shares = np.divide(group, given[:, None], out=np.zeros_like(group), where=given[:, None] > 0)
         targets[:, question.columns] = shares * tree.reached(targets, question)[:, None]
@@ -242,6 +255,14 @@ def _counts(checks: _Checks) -> Fractions:
             f"{numbers.path}: holds fractions, but tree {tree.name} expects counts of volunteers: choose other columns with "
             "--votes, or describe the table in a tree file"
         )
+    first = tree.questions[0]
+    sums = counts[:, first.columns].sum(axis=1)
+    voted = sums > 0
+    if voted.any() and (np.abs(sums[voted] - _PERCENT) <= _ROUNDING).all() and (counts % 1 > 0).any():
+        raise SourceError(
+            f"{numbers.path}: not all values are whole, and the columns of question {first.key} add up to {_PERCENT} for all "
+            'galaxies: these look like percentages: divide them by 100 and use kind = "fractions"'
+        )
     for question in tree.questions:
         if is_rest[question.columns].any():
             totals = checks.totals()
@@ -260,6 +281,7 @@ def _counts_of(checks: _Checks, totals: np.ndarray) -> np.ndarray:
     counts = np.zeros_like(values)
     for question in tree.questions:
         checks.blank(question)
+        checks.lacks_total(question, totals)
         group = checks.more_than_whole(_rest(tree, values, question, np.ones(len(values))), question)
         whole = np.nan_to_num(group).sum(axis=1)
         above = np.asarray(whole > 1 + checks.layout.error)
@@ -285,6 +307,9 @@ def fractions_of(numbers: Numbers, tree: Tree, layout: Layout) -> Fractions:
     result = _of_asked(checks)
     if totals is None:
         return result
+    for question in tree.questions:
+        checks.lacks_total(question, totals)
     answered = np.stack([result.targets[:, q.columns].sum(axis=1) > 0 for q in tree.questions], axis=1)
     asked = np.where(answered, totals, 0)
-    return Fractions(result.targets, asked, result.empty, False, result.warnings)
+    targets = np.where(for_answers(asked > 0, tree.questions), result.targets, 0)
+    return Fractions(targets, asked, np.asarray(~(asked > 0).any(axis=1)), False, result.warnings)

@@ -43,6 +43,11 @@ def builtin_tree(name: str = KAGGLE) -> Tree:
     return read_tree(FOLDER / f"{name}{SUFFIX}")
 
 
+def is_kaggle(tree: Tree) -> bool:
+    """Whether a tree has the questions and columns of Kaggle's, whatever its name."""
+    return tree.structure == builtin_tree(KAGGLE).structure
+
+
 def find_tree(given: str | Path) -> Tree:
     """Find a decision tree by name, or read it from a file.
 
@@ -59,7 +64,7 @@ def find_tree(given: str | Path) -> Tree:
     Raises
     ------
     TreeError
-        If there is no such tree, or the file does not hold one.
+        If there is no such tree, or the file does not hold one, or holds one with the name of another of ours.
 
     Examples
     --------
@@ -75,4 +80,8 @@ def find_tree(given: str | Path) -> Tree:
         near = difflib.get_close_matches(str(given), builtin_names(), 1)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(builtin_names())}, or give a TOML file"
         raise TreeError(f"--tree {given}: no such tree: {hint}")
-    return read_tree(path)
+    tree = read_tree(path)
+    # Datasets, runs and pages name their tree: a name must not stand for two.
+    if tree.name in builtin_names() and tree.structure != builtin_tree(tree.name).structure:
+        raise TreeError(f'{path}: its name is that of another tree: give it a name of its own, name = "..."')
+    return tree

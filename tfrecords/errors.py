@@ -41,7 +41,7 @@ class RecordError(DatasetError):
 
 
 class TreeError(GalaxyZooError):
-    """A file is not a decision tree, or a table of votes fits none."""
+    """A file is not a decision tree, or there is no tree of that name."""
 
 
 class ConfigError(GalaxyZooError):

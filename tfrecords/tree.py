@@ -10,6 +10,7 @@ Arrays of votes are (galaxies, n), in the order of `Tree.columns`. Source: Wille
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 
 import numpy as np
 
@@ -157,7 +158,7 @@ class Tree:
         return f"{question.title}: {question.answers[column - question.start]}"
 
     def leads(self, question: Question) -> str:
-        """The columns after which a question is asked, in words: 'Class2.2', 'a or b'; '1' if all are asked."""
+        """The columns after which a question is asked, in words: 'Class2.2', 'a + b'; '1' if all are asked."""
         return " + ".join(self.columns[parent] for parent in question.parents) or "1"
 
     def reached(self, votes: np.ndarray, question: Question) -> np.ndarray:
@@ -221,10 +222,21 @@ class Tree:
     def refuse_other(self, other: "Tree", ours: object, theirs: object) -> None:
         """Raise ConfigError unless `other`, the tree of `theirs`, has the same questions and columns as this one, of `ours`."""
         if self.structure != other.structure:
+            where = f" (they differ in {self._difference(other)})" if self.name == other.name else ""
             raise ConfigError(
-                f"{theirs}: its decision tree is {other.name} ({len(other.columns)} answers), but {ours} has that of "
-                f"{self.name} ({len(self.columns)} answers): a model predicts the votes of its own survey only"
+                f"{theirs}: its decision tree, {other.name}, is not that of {ours}, {self.name}{where}: "
+                "use a dataset of the same tree, or train on this one"
             )
+
+    def _difference(self, other: "Tree") -> str:
+        """The first column or question, in words, in which a tree with another structure differs."""
+        parts = zip_longest(self.questions, other.questions, self.structure, other.structure)
+        mine, theirs = next((one, another) for one, another, this, that in parts if this != that)
+        if mine is None or theirs is None or mine.key != theirs.key:
+            return f"question {(theirs or mine).key}"
+        columns = zip_longest(self.columns[mine.columns], other.columns[theirs.columns])
+        column = next((that or this for this, that in columns if this != that), "")
+        return f"column {column}" if column else f"question {mine.key}"
 
 
 def column_means(votes: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:

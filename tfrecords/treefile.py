@@ -62,6 +62,7 @@ from tfrecords.tree import FileNames, GalaxyClass, Layout, Question, Reading, Tr
 
 KINDS = ("fractions", "cumulative", "counts")
 _LONGEST = 100
+_LARGEST = 1e9
 _TOP = ("name", "title", "citation", "url", "id", "tables", "prefix", "volunteers", "files", "votes", "question", "classes",
         "reading", "scores")  # fmt: skip
 _FILES = ("table", "id", "file")
@@ -107,8 +108,8 @@ class _Reader:
 
     def number(self, table: Mapping[str, Any], name: str, part: str, default: float) -> float:
         value = table.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-            raise self.error(f"{part}: {name} must be a number of at least 0")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _LARGEST:
+            raise self.error(f"{part}: {name} must be a number of at least 0, and at most {_LARGEST:g}")
         return value
 
     def listed(self, top: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
@@ -240,7 +241,7 @@ def _questions(read: _Reader, top: Mapping[str, Any]) -> tuple[tuple[Question, .
             for other in range(place):
                 if not _exclusive(given[other], given[place]):
                     raise read.error(f"{part} is asked after {columns[parents[other]]} and {columns[column]}, which one "
-                                     "volunteer may both give: such votes would count twice")  # fmt: skip
+                                     "volunteer may both give: they would count twice: remove one from after")  # fmt: skip
         before.append(_common(given))
         phrases = read.texts(table, "phrases", part) or tuple(answers)
         if len(phrases) != len(answers):

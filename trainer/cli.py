@@ -129,7 +129,8 @@ def _explore_flags(parser: Any) -> None:
         "--where",
         default=None,
         metavar="EXPR",
-        help='add a gallery of the galaxies that match this expression, such as "Class4.1 > 0.8 and not Class3.1 > 0.5"',
+        help='add a gallery of the galaxies that match this expression, such as "Class4.1 > 0.8 and not Class3.1 > 0.5" for '
+        "Kaggle's tree",
     )
 
 
@@ -211,7 +212,8 @@ def _predict_flags(parser: Any) -> None:
         "--intervals",
         action="store_true",
         help="add the columns COLUMN_low and COLUMN_high: the interval that holds the fraction of each answer with a "
-        "probability of 90%%, for runs with --head dirichlet; likewise not a valid submission",
+        "probability of 90%%, for runs with --head dirichlet; likewise not a valid submission; of several runs the "
+        "concentrations are averaged, so intervals do not widen if the runs disagree",
     )
     add(
         "--conditional",
@@ -311,7 +313,7 @@ def _predict(args: Any) -> None:
     if args.intervals and predictions.concentrations is not None:
         ends = intervals(tree, predictions.predicted, predictions.concentrations)
     extra = extra_columns(predictions.predicted, threshold, args.conditional, tree, ends)
-    write_csv(predictions, args.out, names, extra, tree=tree)
+    write_csv(predictions, args.out, names, extra)
     left_out = f"; {len(rejected):,} that cannot be read are listed in {rejected_path(args.out)}" if rejected else ""
     galaxies = len(predictions.galaxy_ids)
     say(f"{args.out}: predictions for {galaxies:,} {'galaxy' if galaxies == 1 else 'galaxies'} {what}{left_out}")
@@ -345,7 +347,10 @@ def _export(args: Any) -> None:
     run = open_run(args.run)
     export_model(run, args.out, args.format)
     takes = "uint8 images or JPEG files" if args.format == "savedmodel" else "uint8 images"
-    say(f"{args.out}: {FORMATS[args.format]}, {takes} in, {len(run.tree.columns)} vote fractions out")
+    gives = f"{len(run.tree.columns)} vote fractions"
+    if run.settings["head"] == "dirichlet":
+        gives += f" and a concentration for each of its {len(run.tree.questions)} questions"
+    say(f"{args.out}: {FORMATS[args.format]}, {takes} in, {gives} out")
 
 
 COMMANDS = {

@@ -18,7 +18,7 @@ from tfrecords.files import sha256_file
 from tfrecords.integrity import check_shards, read_shards
 from tfrecords.tree import column_means
 from trainer.advice import CONSTANT_SPREAD, what_to_change
-from trainer.analysis import metrics, votes
+from trainer.analysis import metrics
 from trainer.analysis.card import write_card
 from trainer.backends.startup import explained, load_backend
 from trainer.history import best_epoch
@@ -130,7 +130,7 @@ def _measure(run: Run, dataset: Dataset, record: Record, limit: int) -> dict[str
         output.claim(record.predictions)
         output.make_folders(record.predictions)
         sure = ExtraColumns() if fresh.concentrations is None else concentration_columns(fresh.concentrations, run.tree)
-        write_csv(fresh, run.path(record.predictions), dataset.names(), sure, output.private, run.tree)
+        write_csv(fresh, run.path(record.predictions), dataset.names(), sure, output.private)
         output.settle(record.predictions)
     galaxy_ids, targets, asked = votes_of(dataset, split, limit)
     predictions = read_csv(run.path(record.predictions), galaxy_ids, targets, dataset.tree, asked, dataset.names())
@@ -139,8 +139,8 @@ def _measure(run: Run, dataset: Dataset, record: Record, limit: int) -> dict[str
     means = None
     if dataset.galaxies("train"):
         train = votes_of(dataset, "train", limit)
-        means = column_means(train.targets, votes.counted(dataset.tree, train.asked))
-    counted = votes.counted(dataset.tree, predictions.asked)
+        means = column_means(train.targets, dataset.tree.counted(train.asked))
+    counted = dataset.tree.counted(predictions.asked)
     scores = metrics.score(predictions.predicted, predictions.targets, dataset.tree, counted)
     content = _content(run, dataset, record, predictions, scores, metrics.baselines(predictions.targets, means, counted))
     write_report(Evaluation(run, dataset, split, predictions, scores, means, content), record)
@@ -168,7 +168,7 @@ def record_run(run: Run, dataset: Dataset, limit: int = 0) -> None:
 
 @explained
 def evaluate_run(run: Run, dataset: Dataset, split: str = "test", limit: int = 0) -> tuple[Record, dict[str, Any]]:
-    """Evaluate the model of a run on a split with votes, of any dataset with the same crop and size.
+    """Evaluate the model of a run on a split with votes, of any dataset with the same tree, crop and size.
 
     The metrics, the predictions and the report go to a folder below `evaluations/` of the run, and the model card lists them.
     The run's own evaluation, from the end of training, stays unchanged.
@@ -194,7 +194,7 @@ def evaluate_run(run: Run, dataset: Dataset, split: str = "test", limit: int = 0
     Raises
     ------
     ConfigError
-        If the dataset has another crop or size, or another command is writing in the run folder.
+        If the dataset has another tree, crop or size, or another command is writing in the run folder.
     DatasetError
         If the split is absent, or a shard is damaged.
     RunError

@@ -69,7 +69,7 @@ def _tree(labelled: LabelledGalaxies) -> Section:
             f"{kinds} from the tree: a galaxy is in a class if all columns of the class reach the threshold.{elliptical}"
         )
     if labelled.asked is not None:
-        paragraphs.append(wording.weighting(True))
+        paragraphs.append(wording.weighting(labelled.dataset.source.get("asked"), of_tree))
     return Section(
         "reading",
         "How to read the votes",
@@ -79,18 +79,26 @@ def _tree(labelled: LabelledGalaxies) -> Section:
 
 
 def readings(voted: np.ndarray, of_tree: Tree, counted: np.ndarray | None = None) -> list[str]:
-    """The tree's readings of the box plots, as sentences with the medians and quartiles of these votes (galaxies, n)."""
+    """The tree's readings of the box plots, as sentences with the medians and quartiles of these votes (galaxies, n).
+
+    counted: which votes count, bool (galaxies, n). There is no sentence about a question that nobody answered.
+    """
     first, median, third = votes.quantiles(voted, (25, 50, 75), counted)
     sentences = []
     for reading in of_tree.readings:
-        share = float((voted[:, reading.columns[0]] > 0.5).mean())
+        column = reading.columns[0]
+        values = voted[:, column] if counted is None else voted[counted[:, column], column]
+        if not len(values):
+            continue
+        share = float((values > 0.5).mean())
+        galaxies = "galaxies" if len(values) == len(voted) else f"the {len(values):,} galaxies whose volunteers were asked"
         figures_of = [
             f"{of_tree.columns[column]} ({of_tree.describe(column)}) has a median of {wording.shown(median[column], '.2f')} "
             f"(quartiles {wording.shown(first[column], '.2f')} to {wording.shown(third[column], '.2f')})"
             for column in reading.columns
         ]
         sentences.append(
-            f"In {share:.0%} of galaxies, more than half of the volunteers {reading.words}: {' and '.join(figures_of)}."
+            f"In {share:.0%} of {galaxies}, more than half of the volunteers {reading.words}: {' and '.join(figures_of)}."
         )
     return sentences
 
@@ -145,12 +153,12 @@ def _distribution(labelled: LabelledGalaxies) -> Section:
 
 
 def _selected(labelled: LabelledGalaxies, selection: Selection) -> Section:
-    rows = np.flatnonzero(selection.matches(labelled.voted))
+    rows = np.flatnonzero(selection.matches(labelled.voted, labelled.counted))
     columns = [labelled.tree.index[name] for name in selection.columns]
     choice = Choice(
         "where",
         f"{len(rows):,} of {len(labelled.galaxy_ids):,} galaxies",
-        "The first galaxies by GalaxyID." if len(rows) else "No galaxy matches: relax the expression.",
+        f"The first galaxies by {wording.id_name(labelled.tree)}." if len(rows) else "No galaxy matches: relax the expression.",
         "selected",
         rows[: galleries.CARDS],
         lambda _: columns,
@@ -193,15 +201,20 @@ def _questions(labelled: LabelledGalaxies) -> list[Section]:
     return sections
 
 
-def _headline(labelled: LabelledGalaxies) -> str:
+def headline(labelled: LabelledGalaxies) -> str:
+    """The opening sentence: how many galaxies there are, by their class or their answer to the first question."""
     of_tree = labelled.tree
     number = f"{len(labelled.galaxy_ids):,} galaxies with votes"
     if not of_tree.classes:
         first = of_tree.questions[0]
-        answers = np.bincount(labelled.voted[:, first.columns].argmax(axis=1), minlength=len(first.answers))
+        counted = labelled.counted
+        voted = labelled.voted if counted is None else labelled.voted[counted[:, first.start]]
+        answers = np.bincount(voted[:, first.columns].argmax(axis=1), minlength=len(first.answers))
         order = np.argsort(-answers, kind="stable").tolist()
         said = wording.enumerated([f"{answers[place]:,} {first.answers[place]}" for place in order])
-        return f"{number}; by the most voted answer to “{first.title}”: {said}."
+        unanswered = len(labelled.voted) - len(voted)
+        others = f"; nobody answered it for {unanswered:,}" if unanswered else ""
+        return f"{number}; by the most voted answer to “{first.title}”: {said}{others}."
     threshold = min(of_tree.thresholds)
     passes = [of_tree.in_class(labelled.voted, member, threshold) for member in of_tree.classes]
     said = wording.enumerated(
@@ -275,4 +288,4 @@ def _page(dataset: Dataset, source: Path | None, selection: Selection | None) ->
     sections = (*opening, pictures, compare_splits(labelled), *_questions(labelled))
     facts = f"dataset {dataset.folder} · {dataset.size} × {dataset.size} pixels · fingerprint {dataset.fingerprint[:12]}"
     title = f"{wording.survey(of_tree)}: exploring the data"
-    return Page(title, _headline(labelled), facts, sections, credit=wording.credit(of_tree))
+    return Page(title, headline(labelled), facts, sections, credit=wording.credit(of_tree))

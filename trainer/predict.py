@@ -155,7 +155,7 @@ def predict_split(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit
     order = np.argsort(ids, kind="stable")
     targets, asked = apart(votes[order], dataset)
     predicted, concentrations = ensemble.apart(outputs[order])
-    return Predictions(ids[order], predicted, targets, asked, concentrations)
+    return Predictions(ids[order], predicted, targets, asked, concentrations, dataset.tree)
 
 
 @explained
@@ -250,7 +250,7 @@ def predict_images(runs: Run | Sequence[Run], path: str | Path, tta: int = 1, st
     if outside:
         log.warning(scale.warning(outside, len(ids), [radii for _, radii in known]))
     without = np.full_like(predicted, np.nan)
-    return ImagePredictions(ids, predicted, without, None, concentrations, names=names, rejected=tuple(rejected))
+    return ImagePredictions(ids, predicted, without, None, concentrations, ensemble.tree, names=names, rejected=tuple(rejected))
 
 
 def _reason(image: UnreadableImage) -> str:

@@ -28,15 +28,15 @@ import numpy as np
 
 from tfrecords import __version__
 from tfrecords.builtin import builtin_tree
-from tfrecords.dataset import SPLITS, TREE, Dataset, sha256_text, to_json
-from tfrecords.errors import ConfigError, RunError, TreeError, lacks_memory, squeezed
+from tfrecords.dataset import TREE, Dataset, to_json
+from tfrecords.errors import ConfigError, RunError, lacks_memory, squeezed
 from tfrecords.files import PARTIAL_SUFFIX, atomic_file, local_path, real_folder, sha256_file, sync_folder, write_text
 from tfrecords.integrity import Stamp
 from tfrecords.outputs import NEVER, PRIVATE, Output
 from tfrecords.tree import Tree
-from tfrecords.treefile import parse_tree
 from trainer.history import HISTORY, Epoch, read_history, write_history
 from trainer.network.backbones import BACKBONES, Backbone
+from trainer.origin import dataset_summary, tree_of
 from trainer.sealing import seal, unseal
 
 CONFIG = "config.json"
@@ -92,19 +92,6 @@ class Record:
 
 # Written by training; every other evaluation has its own folder.
 OWN = Record("test")
-
-
-def _dataset_summary(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "folder": os.fsencode(dataset.folder).decode("utf-8", "backslashreplace"),
-        "galaxies": {split: dataset.galaxies(split) for split in SPLITS if dataset.galaxies(split)},
-        "fingerprint": dataset.fingerprint,
-        "crop_fraction": dataset.settings["crop_fraction"],
-        "size": dataset.size,
-        "encoding": dataset.encoding,
-        "tree": sha256_text(dataset.tree.text),
-        "asked": dataset.asked,
-    }
 
 
 @dataclass(frozen=True)
@@ -297,21 +284,6 @@ class Run:
         write_text(self.output.private / _SHARDS, to_json(content))
 
 
-def _tree_of(folder: Path, config: dict[str, Any]) -> Tree:
-    """The tree of a run; Kaggle's for runs from before trees were data. Raises RunError if the file was removed or changed."""
-    digest = config["dataset"].get("tree")
-    if digest is None:
-        return builtin_tree()
-    path = folder / TREE
-    try:
-        text = path.read_bytes().decode("utf-8")
-        if sha256_text(text) != digest:
-            raise ValueError("it has changed since it was written")
-        return parse_tree(text, str(path), path.stem)
-    except (OSError, ValueError, TreeError) as error:
-        raise RunError(f"{path}: not the decision tree of this run ({squeezed(error)}): restore it, or train again") from error
-
-
 def open_run(folder: str | Path) -> Run:
     """Open a run.
 
@@ -350,7 +322,7 @@ def open_run(folder: str | Path) -> Run:
         config["settings"], [config["dataset"][name] for name in ("fingerprint", "crop_fraction", "size", "galaxies", "folder")]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: not the intact {CONFIG} of a run ({error}): restore it, or {hint}") from error
-    return Run(folder, config, _tree_of(folder, config))
+    return Run(folder, config, tree_of(folder, config))
 
 
 def _differences(run: Run, new: Run) -> list[str]:
@@ -376,7 +348,7 @@ def start(folder: Path, settings: dict[str, Any], dataset: Dataset, overwrite: b
     output = Output(folder, "run")
     refuse_lost_marker(output)
     output.refuse_others()
-    config = {"settings": settings, "dataset": _dataset_summary(dataset), "tool": {"galaxy-zoo-vgg16": __version__}}
+    config = {"settings": settings, "dataset": dataset_summary(dataset), "tool": {"galaxy-zoo-vgg16": __version__}}
     new = Run(folder, config, dataset.tree)
     if overwrite or not (folder / CONFIG).is_file():
         refuse_in_the_way(new)

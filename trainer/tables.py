@@ -7,7 +7,7 @@ import csv
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
@@ -27,6 +27,8 @@ DEFAULT_THRESHOLD = 0.6
 # Below this share of volunteers who were asked, the predicted fractions among them are meaningless.
 MINIMUM_ASKED = 0.05
 _CONCENTRATION = "_concentration"
+# The table of `preprocess demo` for a survey whose own is no CSV file.
+_DEMO = "votes.csv"
 _REJECTED_HEADER = csv_line(("GalaxyID", "path", "reason"))
 
 
@@ -36,7 +38,7 @@ class Predictions:
 
     `targets` is NaN for galaxies without votes. `asked` (galaxies, questions): how many volunteers answered each question; None
     without counts. `concentrations` (galaxies, questions): of the Dirichlet distributions whose means are predicted; None for
-    other heads.
+    other heads. `tree`: the decision tree whose n columns are predicted.
     """
 
     galaxy_ids: np.ndarray
@@ -44,6 +46,7 @@ class Predictions:
     targets: np.ndarray
     asked: np.ndarray | None = None
     concentrations: np.ndarray | None = None
+    tree: Tree = field(default_factory=builtin_tree)
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,26 @@ class ExtraColumns:
     rows: tuple[tuple[str, ...], ...] = ()
 
 
+# Ids that are numbers, and columns whose values are whole names of files.
+_NAMES_FILES = ("", "GalaxyID", "filename", "file", "path", "image")
 _NO_COLUMNS = ExtraColumns()
 _NO_NAMES: Mapping[int, str] = MappingProxyType({})
 
 
 def _header(tree: Tree) -> tuple[str, ...]:
-    return (tree.id or "GalaxyID", *tree.columns)
+    """The names of the columns. Images that a second table of the survey maps to its ids are named as they are there."""
+    return (tree.files.file if tree.files else tree.id or "GalaxyID", *tree.columns)
 
 
-def _shown(galaxy_id: int, names: Mapping[int, str]) -> str:
-    """A galaxy in the first column."""
-    return cell(names[galaxy_id]) if galaxy_id in names else str(galaxy_id)
+def _first_column(galaxy_ids: np.ndarray, names: Mapping[int, str], tree: Tree) -> list[str]:
+    """The galaxies as the first column shows them: by name if they have one, else by number.
+
+    If the ids of a survey are names of files without folder and suffix, so are those shown, unless two are the same.
+    """
+    if tree.id not in _NAMES_FILES:
+        stems = {galaxy_id: name.rpartition("/")[2].rpartition(".")[0] or name for galaxy_id, name in names.items()}
+        names = stems if len({*stems.values()}) == len(stems) else names
+    return [cell(names[galaxy_id]) if galaxy_id in names else str(galaxy_id) for galaxy_id in galaxy_ids.tolist()]
 
 
 def check_classes(tree: Tree) -> None:
@@ -176,8 +188,8 @@ def _is_table(path: Path, tree: Tree) -> bool:
 def refuse_other_table(path: Path, tree: Tree | None = None) -> None:
     """Raise ConfigError if `path` exists and is not a table of predictions, for `tree` or one of ours.
 
-    A table of votes is never replaced: it may have the same columns, but predictions have nine decimals, and never a name under
-    which votes are found.
+    A table of votes may have the same columns, but predictions have nine decimals, and never a name under which votes are
+    found.
     """
     for folder in local_path(path).absolute().parents:
         if path.absolute().relative_to(folder).as_posix() in listed_files(folder):
@@ -192,7 +204,7 @@ def refuse_other_table(path: Path, tree: Tree | None = None) -> None:
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder: set --out to a file, such as {path / 'submission.csv'}")
     trees = [*map(builtin_tree, builtin_names()), *([] if tree is None else [tree])]
-    votes = {PurePosixPath(name).name for one in trees for name in one.tables}
+    votes = {_DEMO, *(PurePosixPath(name).name for one in trees for name in one.tables)}
     if not path.is_file() or path.name in votes or not any(_is_table(path, one) for one in trees):
         raise ConfigError(f"{path}: exists and is not a table of predictions: choose another --out, or move it elsewhere")
 
@@ -203,7 +215,6 @@ def write_csv(
     names: Mapping[int, str] = _NO_NAMES,
     extra: ExtraColumns = _NO_COLUMNS,
     beside: Path | None = None,
-    tree: Tree | None = None,
 ) -> None:
     """Write predictions as a table: the galaxy, then the fraction of each answer with nine decimals, sorted by GalaxyID.
 
@@ -216,18 +227,12 @@ def write_csv(
     path : str or Path
         File to write. It appears when it is complete, in place of an earlier file.
     names : mapping of int to str
-        Names to write in place of ids. Characters that would break the table, and formulas of spreadsheets, are escaped.
+        Names to write in place of ids; without folder and suffix if the ids of the survey are such. Characters that would break
+        the table, and formulas of spreadsheets, are escaped.
     extra : ExtraColumns
         Columns after the fractions, with which the table is no longer a submission.
     beside : Path, optional
         Folder for the unfinished file.
-    tree : Tree, optional
-        Decision tree of the run, `run.tree`; default: Kaggle's.
-
-    Raises
-    ------
-    SettingError
-        If the predictions are not for this tree.
 
     Examples
     --------
@@ -237,18 +242,14 @@ def write_csv(
     >>> open("predictions.csv").readline()[:26]
     'GalaxyID,Class1.1,Class1.2'
     """
-    path, tree = local_path(path), tree or builtin_tree()
-    if predictions.predicted.shape[1] != len(tree.columns):
-        raise SettingError(
-            f"{path}: the predictions have {predictions.predicted.shape[1]} answers, but the decision tree {tree.name} has "
-            f"{len(tree.columns)}: use tree=run.tree"
-        )
+    path, tree = local_path(path), predictions.tree
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, beside) as file:
         file.write(csv_line((*_header(tree), *extra.names)))
         more = extra.rows or ((),) * len(predictions.galaxy_ids)
-        for galaxy_id, row, added in zip(predictions.galaxy_ids.tolist(), predictions.predicted, more, strict=True):
-            file.write(csv_line((_shown(galaxy_id, names), *(f"{value:.9f}" for value in row), *added)))
+        galaxies = _first_column(predictions.galaxy_ids, names, tree)
+        for galaxy, row, added in zip(galaxies, predictions.predicted, more, strict=True):
+            file.write(csv_line((galaxy, *(f"{value:.9f}" for value in row), *added)))
 
 
 def rejected_path(path: Path) -> Path:
@@ -296,8 +297,8 @@ def read_csv(
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise RunError(f"{path}: damaged ({error}): remove it, and run the same command again") from error
     columns = [*_header(tree)]
-    expected = [_shown(galaxy_id, names) for galaxy_id in galaxy_ids.tolist()]
+    expected = _first_column(galaxy_ids, names, tree)
     if header not in (columns, columns + extra) or listed != expected:
         raise RunError(f"{path}: lists other galaxies: remove it, and run the same command again")
     concentrations = values[:, number:] if len(header) > len(columns) else None
-    return Predictions(galaxy_ids, values[:, :number], targets, asked, concentrations)
+    return Predictions(galaxy_ids, values[:, :number], targets, asked, concentrations, tree)

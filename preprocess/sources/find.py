@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -35,16 +35,24 @@ _BENCHMARKS = ("all_zeros_benchmark.csv", "all_ones_benchmark.csv", "central_pix
 
 @dataclass(frozen=True)
 class VotesTable:
-    """A table of votes: a file, or an `entry` of the zip `archive`. `path`: its path in messages."""
+    """A table of votes: a file, or an `entry` of the zip `archive`.
+
+    path: its path in messages. place: its path in the source, as if each zip were a folder.
+    """
 
     path: str
     archive: archives.Zip
     entry: archives.Entry | None = None
+    place: str = ""
 
     @property
     def name(self) -> str:
         """Its file name."""
         return PurePosixPath(self.path).name
+
+    def is_called(self, names: Iterable[str]) -> bool:
+        """Whether its place ends with one of these names, which may start with folders."""
+        return any(f"/{self.place}".endswith(f"/{name}") for name in names)
 
     def first_line(self) -> bytes:
         """The names of its columns: of a file on disk only the start is read."""
@@ -123,10 +131,10 @@ class _Finder:
                 self.zip(archive, (*PurePosixPath(folder).parts, name[:-4]))
             elif name.lower().endswith(".csv"):
                 archive = archives.Zip(root / folder / name, name, 0, status.st_size)
-                self._table((), f"{folder}{name}", VotesTable(f"{root}/{folder}{name}", archive))
+                self._table(VotesTable(f"{root}/{folder}{name}", archive, place=f"{folder}{name}"))
 
-    def _table(self, above: tuple[str, ...], path: str, table: VotesTable) -> None:
-        if _is_solutions(above, path):
+    def _table(self, table: VotesTable) -> None:
+        if table.is_called(SOLUTIONS_NAMES):
             self.tables.append(table)
         elif table.name not in _BENCHMARKS:
             self.others.append(table)
@@ -157,17 +165,12 @@ class _Finder:
                 )
                 self.zip(inner, (*above, *PurePosixPath(path).with_suffix("").parts), depth + 1)
             elif name.lower().endswith(".csv"):
-                self._table(above, path, VotesTable(f"{archive.name}/{path}", archive, entry))
+                self._table(VotesTable(f"{archive.name}/{path}", archive, entry, "/".join((*above, path))))
 
 
 def _in_zip(name: str) -> bytes:
     """A name in a zip as bytes that do not depend on the machine's locale."""
     return name.encode("utf-8", "surrogateescape")
-
-
-def _is_solutions(above: tuple[str, ...], path: str) -> bool:
-    whole = "/".join(("", *above, path))
-    return any(whole.endswith(f"/{name}") for name in SOLUTIONS_NAMES)
 
 
 def _walk(root: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str, os.stat_result]]:
@@ -304,13 +307,13 @@ def solutions_table(
 ) -> VotesTable | None:
     """Return the table of votes: the one `given`, else the only one in the source, else None.
 
-    usual: the tree's own names of its table, if it is not Kaggle's; they count before Kaggle's. holds_votes: whether the first
-    line of a CSV file is that of a table of votes: asked of all CSV files if none has a usual name. Copies with the same bytes
-    count once. Raises SourceError if several differ, or the given one is not a table.
+    usual: the tree's own names of its table, which count before Kaggle's; they may start with folders. holds_votes: whether the
+    first line of a CSV file is that of a table of votes: asked of all CSV files if none has a usual name. Copies with the same
+    bytes count once. Raises SourceError if several differ, or the given one is not a table.
     """
     if given is not None:
         return _given(given)
-    tables = tuple(table for table in source.others if table.name in usual) or source.solutions
+    tables = tuple(table for table in source.others if table.is_called(usual)) or source.solutions
     tables = tables or tuple(table for table in source.others if holds_votes(table.first_line()))
     refuse_several(source, tables, "table of votes", "choose one with --solutions FILE")
     return tables[0] if tables else None
@@ -332,11 +335,11 @@ def _given(path: Path) -> VotesTable:
     if path.suffix.lower() != ".zip":
         return VotesTable(str(path), archive)
     tables = [
-        entry
+        VotesTable(f"{path}/{entry.name}", archive, entry, f"{path.stem}/{entry.name}")
         for entry in archives.entries(archive)
         if entry.name.lower().endswith(".csv") and all(map(_visible, entry.name.split("/")))
     ]
-    named = [entry for entry in tables if _is_solutions((path.stem,), entry.name)] or tables
+    named = [table for table in tables if table.is_called(SOLUTIONS_NAMES)] or tables
     if len(named) != 1:
         raise SourceError(f"{path}: holds {len(named)} CSV files: give --solutions the one with the votes")
-    return VotesTable(f"{path}/{named[0].name}", archive, named[0])
+    return named[0]

@@ -57,6 +57,16 @@ def test_the_next_commands_of_the_demo_work_in_a_shell_whatever_its_folder_is_ca
     assert shlex.split(built.stdout.splitlines()[-1]) == ["next:", "trainer", "--tfrecords", f"data/{name}"]
 
 
+def test_the_next_command_of_a_demo_names_a_tree_of_ones_own(run: Run, tmp_path: Path) -> None:
+    """Without it, the columns of the table would not be found."""
+    (tmp_path / "my rings.toml").write_text('[[question]]\nkey = "ring"\nanswers = { yes = "ring" }\nrest = "no"\n')
+    lines = run("demo", "--out=demo", "--galaxies=12", "--tree=my rings.toml").stdout.splitlines()
+    [following] = [line.removeprefix("next: preprocess ") for line in lines if line.startswith("next: ")]
+    built = run(*shlex.split(following))
+    assert built.returncode == 0 and ", votes of tree my rings (fractions)" in built.stdout, built.stderr
+    assert "--tree" not in run("demo", "--out=decals", "--galaxies=12", "--tree=decals5").stdout
+
+
 def test_a_dataset_without_votes_is_for_prediction_and_the_last_line_says_so(
     run_main: Main, survey: Path, tmp_path: Path
 ) -> None:

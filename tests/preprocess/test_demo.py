@@ -202,8 +202,8 @@ answers = {{ 1 = "arms_1", 2 = "arms_2" }}
 @pytest.mark.parametrize(
     ("kind", "total", "rows"),
     [
-        ("fractions", "", ["7,0.250000000,0.333333333,0.666666667", "8,1.000000000,0.000000000,0.000000000"]),
-        ("cumulative", "", ["7,0.250000000,0.250000000,0.500000000", "8,1.000000000,0.000000000,0.000000000"]),
+        ("fractions", "", ["7,0.250000,0.333333,0.666667", "8,1.000000,0.000000,0.000000"]),
+        ("cumulative", "", ["7,0.250000,0.250000,0.500000", "8,1.000000,0.000000,0.000000"]),
         ("counts", "_n", ["7,1,1,2,4,3", "8,5,0,0,5,0"]),
     ],
 )
@@ -222,6 +222,16 @@ def test_a_users_own_tree_is_drawn_and_writes_nothing_outside_its_folder(tmp_pat
     demo.make_demo(tmp_path / "a" / "demo", galaxies=1, tree=tmp_path / "mine.toml")
     [image] = [name for name in contents(tmp_path) if name.endswith(".jpg")]
     assert sorted(contents(tmp_path)) == sorted(["mine.toml", image, f"a/demo/{path}"])
+
+
+def test_a_tree_is_drawn_like_kaggles_if_it_has_its_questions_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(KAGGLE.text.replace('name = "kaggle"', 'name = "own"'), "utf-8")
+    for name, tree in (("kaggle", "kaggle"), ("own", tmp_path / "own.toml")):
+        demo.make_demo(tmp_path / name, galaxies=2, tree=tree)
+    assert contents(tmp_path / "own") == contents(tmp_path / "kaggle")
+    other = parse_tree(RING.format(kind="fractions", total="", table="mine.csv"), "kaggle.toml", "kaggle")
+    demo.make_demo(tmp_path / "other", galaxies=1, tree=other)
+    assert sorted(path.name for path in (tmp_path / "other").iterdir()) == ["images", "images_without_votes", "mine.csv"]
 
 
 def test_a_tree_that_asks_about_something_else_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -381,9 +381,9 @@ def test_two_rows_of_one_image_are_refused_with_both_ids() -> None:
     with pytest.raises(SourceError) as caught:
         table.votes({"M51": 5})
     rule = "keep one row per galaxy"
-    assert str(caught.value) == f"votes.csv: rows of one image: galaxies M51.jpg, b/M51.jpg: {rule}"
+    assert str(caught.value) == f"votes.csv: galaxies M51.jpg, b/M51.jpg belong to one image: {rule}"
     table = solutions.read_table("votes.csv", _csv([["objid", "ring"], [1, 0.5], [2, 0.25], [3, 1]]), _rings())
-    with pytest.raises(SourceError, match=f"rows of one image: galaxies 1, 2: {rule}"):
+    with pytest.raises(SourceError, match=f"galaxies 1, 2 belong to one image: {rule}"):
         table.votes(files={"1": "77", "2": "77.jpg", "3": "78"})
 
 
@@ -399,7 +399,7 @@ def test_galaxies_on_which_nobody_voted_have_no_votes() -> None:
     rows[4][1:] = [""] * 37
     votes = solutions.read_votes("votes.csv", _csv(rows))
     assert votes.galaxy_ids.tolist() == [100, 102, 104]
-    assert votes.warnings == ("votes.csv: nobody voted on galaxies 101, 103, which stay unlabelled",)
+    assert votes.warnings == ("votes.csv: no votes, so unlabelled: galaxies 101, 103",)
     targets, asked = votes.of(np.array([101, 102]))
     assert np.isnan(targets[0]).all() and not np.isnan(targets[1]).any()
     assert asked is not None and asked.dtype == np.float32 and not asked[0].any() and asked[1].any()
@@ -410,8 +410,8 @@ def test_galaxies_on_which_nobody_voted_have_no_votes() -> None:
     ("", "values missing or not finite for galaxy J2, first in bar_weak: correct them"),
     ("-1", "values below 0 for galaxy J2, first in bar_weak: correct them"),
     ("inf", "values missing or not finite for galaxy J2, first in bar_weak: correct them"),
-    ("1000", "question bar has more answers than volunteers were asked it (disk-edge-on_no) for galaxy J2: "
-             "correct the table, or the tree"),
+    ("1000", "more volunteers answered question bar than gave the answers that lead to it (disk-edge-on_no) for galaxy J2: "
+             "correct the table, or after in the tree"),
 ])  # fmt: skip
 def test_a_count_that_cannot_be_right_is_refused_with_its_column(value: str, what: str) -> None:
     rows = _counts_of("decals5")

@@ -27,6 +27,7 @@ from tfrecords.dataset import Dataset, open_dataset
 from tfrecords.errors import ConfigError, DatasetError, SourceError, TreeError
 from tfrecords.files import sha256_file
 from tfrecords.images import CropSettings
+from tfrecords.treefile import parse_tree
 
 Settings = Callable[..., BuildSettings]
 Contents = Callable[[Path], dict[str, bytes]]
@@ -413,7 +414,7 @@ def test_galaxies_on_which_nobody_voted_are_unlabelled_with_a_warning(
     _write(table, rows)
     with caplog.at_level(logging.WARNING):
         data = build_dataset(decals, tmp_path / "out", small).dataset
-    assert f"{table}: nobody voted on galaxy {rows[1]['iauname']}, which stay unlabelled" in caplog.messages
+    assert f"{table}: no votes, so unlabelled: galaxy {rows[1]['iauname']}" in caplog.messages
     assert (data.galaxies("train"), data.galaxies("unlabelled"), data.source["images_without_votes"]) == (5, 1, 1)
     example = _examples(data)[rows[1]["iauname"]]
     assert np.isnan(example.targets).all() and example.asked is not None and not example.asked.any()
@@ -456,8 +457,9 @@ def test_two_rows_of_one_image_are_refused(gz2: Path, small: BuildSettings, tmp_
     mapping = gz2 / "gz2_filename_mapping.csv"
     mapping.write_text(mapping.read_text().replace("91609", "16126"))
     message = _refused(gz2, small, tmp_path / "out")
-    assert message.startswith(f"{gz2}/gz2_hart16.csv: rows of one image: galaxies ")
-    ids = message.rpartition("galaxies ")[2].partition(":")[0].split(", ")
+    assert message.startswith(f"{gz2}/gz2_hart16.csv: galaxies ")
+    assert message.endswith(" belong to one image: keep one row per galaxy")
+    ids = message.rpartition("galaxies ")[2].partition(" belong")[0].split(", ")
     assert {*ids} == {"587736542560715163", "587726016142835881"}
 
 
@@ -500,6 +502,56 @@ def test_a_csv_file_that_is_no_table_of_votes_is_ignored_beside_one_and_named_wi
     with caplog.at_level(logging.WARNING):
         build_dataset(decals, tmp_path / "bare", small)
     assert any(f"; {decals}/photometry.csv has no columns of a tree): all 6" in message for message in caplog.messages)
+
+
+def test_a_table_with_kaggles_columns_under_another_name_counts_if_it_is_asked_for(
+    survey: Path, small: BuildSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    survey = Path(shutil.copytree(survey, tmp_path / "kaggle"))
+    table = (survey / "training_solutions_rev1.csv").rename(survey / "mine.csv")
+    (survey / "all_zeros_benchmark.csv").write_bytes(table.read_bytes() + b"\n")  # no table of votes, whatever it holds
+    with caplog.at_level(logging.WARNING):
+        data = build_dataset(survey, tmp_path / "without", small).dataset
+    assert data.galaxies("train") == 0
+    (message,) = [message for message in caplog.messages if "no table of votes" in message]
+    cure = "give it with --solutions FILE"
+    assert f"; {table} has Kaggle's columns, but not the name of its table: {cure}): all " in message
+    assert message.count("--solutions") == 1
+    named = build_dataset(survey, tmp_path / "out", small, tree="kaggle").dataset
+    given = build_dataset(survey, tmp_path / "given", small, solutions_file=table).dataset
+    assert named.galaxies("train") > 0 and named.fingerprint == given.fingerprint
+    (survey / "predictions.csv").write_bytes(table.read_bytes() + b"\n")
+    both = f"{table}, {survey}/predictions.csv"
+    several = f"{survey}: more than one table of votes ({both}): choose one with --solutions FILE"
+    assert _refused(survey, small, tmp_path / "no", tree="kaggle") == several
+
+
+def test_a_tree_with_kaggles_name_and_other_questions_is_not_kaggles(small: BuildSettings, tmp_path: Path) -> None:
+    source = _named_survey(tmp_path / "mine")
+    tree = parse_tree(f'name = "kaggle"\n{RINGS}', "rings.toml", "rings")
+    # By the columns of its table, which has no usual name.
+    assert build_dataset(source, tmp_path / "out", small, tree=tree).dataset.galaxies("train") == 8
+    path = tmp_path / "kaggle.toml"
+    path.write_text(RINGS)
+    what = f'{path}: its name is that of another tree: give it a name of its own, name = "..."'
+    assert _refused(source, small, tmp_path / "no", tree=path) == what
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_usual_name_of_a_table_may_start_with_a_folder(
+    rings: Path, small: BuildSettings, tmp_path: Path, packed: bool
+) -> None:
+    source = _named_survey(tmp_path / "mine")
+    rings.write_text(f'tables = ["votes/final.csv"]\n{RINGS}')
+    rows = _rows(source / "votes.csv")
+    for name in ("votes", "drafts"):
+        (source / name).mkdir()
+        _write(source / name / "final.csv", [dict(row) for row in (rows if name == "votes" else rows[:3])])
+    (source / "votes.csv").unlink()
+    if packed:  # a zip counts as a folder
+        shutil.make_archive(str(source / "votes"), "zip", source / "votes")
+        shutil.rmtree(source / "votes")
+    assert build_dataset(source, tmp_path / "out", small, tree=rings).dataset.galaxies("train") == 8
 
 
 def test_a_table_that_belongs_to_no_image_is_refused(rings: Path, small: BuildSettings, tmp_path: Path) -> None:

@@ -124,6 +124,10 @@ def test_of_fractions_that_lack_a_question_that_was_asked_the_numbers_of_answers
     # Of 40 volunteers, the number that a tree assumes, 16 are asked for a bar; nobody answers `merging`.
     np.testing.assert_allclose(votes.asked, [[40, 16, 0], [40, 0, 40]])
     assert votes.targets[0, 5:].tolist() == [0, 0]
+    assert votes.warnings == (
+        "votes.csv: question merging is blank for galaxy J0: as the table gives no numbers of answers, "
+        "40 volunteers are assumed for each galaxy",
+    )
 
 
 def test_with_totals_fractions_give_the_numbers_of_answers_too(tree: Tree) -> None:
@@ -141,8 +145,27 @@ def test_cumulative_fractions_with_totals_keep_both(tree: Tree) -> None:
     votes = _read(tree, CUMULATIVE, [*TARGETS, NONE][:2], ASKED)
     assert votes.asked is not None and votes.asked.tolist() == ASKED
     assert votes.targets.tolist() == TARGETS
+
+
+@pytest.mark.parametrize("layout", [CUMULATIVE, OF_ASKED, Layout("debiased", "fractions", normalise=True)], ids=str)
+@pytest.mark.parametrize("total", [NAN, 0.0])
+def test_votes_without_a_total_are_refused_and_not_dropped(tree: Tree, layout: Layout, total: float) -> None:
     what = "question bar has votes, but its total is 0 for galaxy J0: correct the table"
-    assert _refused(tree, CUMULATIVE, TARGETS, _changed(ASKED, 0, 1, 0)) == what
+    values = TARGETS if layout is CUMULATIVE else FRACTIONS
+    assert _refused(tree, layout, values, _changed(ASKED, 0, 1, total)) == what
+
+
+def test_a_question_that_was_reached_and_that_nobody_answered_may_have_a_total_of_0(tree: Tree, rings: Tree) -> None:
+    values, asked = [list(row) for row in TARGETS], _changed(ASKED, 0, 1, 0)
+    values[0][3:5] = [0.0, 0.0]
+    votes = _read(tree, CUMULATIVE, values, asked)
+    assert votes.targets.tolist() == values and votes.asked is not None and votes.asked.tolist() == asked
+    assert "do not add up to featured for galaxy J0" in _refused(tree, CUMULATIVE, values)
+    assert "do not add up to featured for galaxy J0" in _refused(tree, CUMULATIVE, values, ASKED)
+    # Then nobody gave the rest of the answers either.
+    for layout in (CUMULATIVE, OF_ASKED, Layout("debiased", "fractions", normalise=True)):
+        votes = _read(rings, layout, [[0.25, NAN], [0.0, NAN]], [[8], [0]])
+        assert votes.targets.tolist() == [[0.25, 0.75], [0, 0]] and votes.empty.tolist() == [False, True]
 
 
 def test_answers_without_a_column_are_left_out_with_a_warning(tree: Tree) -> None:
@@ -152,7 +175,7 @@ def test_answers_without_a_column_are_left_out_with_a_warning(tree: Tree) -> Non
     votes = _read(tree, OF_COUNTS, counts, totals)
     np.testing.assert_allclose(votes.targets[0, 5:], [0.9 * 3 / 4, 0.9 / 4])
     assert votes.asked is not None and votes.asked[0].tolist() == [10, 4, 4]
-    only = "the answers of question merging that have a column are fewer than its total (only these count) for galaxy J0"
+    only = "question merging has fewer answers with a column than its total; the others are ignored, for galaxy J0"
     assert votes.warnings == (f"votes.csv: {only}",)
     fractions = _changed(FRACTIONS, 0, 6, 1 / 9)
     same = _read(tree, OF_ASKED, fractions, totals)
@@ -229,7 +252,10 @@ def test_cumulative_fractions_of_any_tree_are_read_as_written(name: str) -> None
 _PERCENT = (
     "the columns of question shape add up to 100 for most galaxies, not to 1: these look like percentages: divide them by 100"
 )
-_MORE = "question bar has more answers than volunteers were asked it (featured) for galaxy J0: correct the table, or the tree"
+_MORE = (
+    "more volunteers answered question bar than gave the answers that lead to it (featured) for galaxy J0: "
+    "correct the table, or after in the tree"
+)
 BAD: dict[str, tuple[Layout, Callable[[], list[list[float]]], str]] = {
     "more asked than led to it": (
         OF_COUNTS, lambda: _changed(COUNTS, 0, 4, 4),
@@ -237,8 +263,8 @@ BAD: dict[str, tuple[Layout, Callable[[], list[list[float]]], str]] = {
     ),
     "more asked than the sum of two answers": (
         OF_COUNTS, lambda: _changed(COUNTS, 1, 6, 4),
-        "question merging has more answers than volunteers were asked it (smooth + featured) for galaxy J1: "
-        "correct the table, or the tree",
+        "more volunteers answered question merging than gave the answers that lead to it (smooth + featured) for galaxy J1: "
+        "correct the table, or after in the tree",
     ),
     "a count below 0": (
         OF_COUNTS, lambda: _changed(COUNTS, 0, 3, -1), "values below 0 for galaxy J0, first in bar: correct them"
@@ -287,7 +313,8 @@ BAD: dict[str, tuple[Layout, Callable[[], list[list[float]]], str]] = {
     ),
     "counts in percent": (
         OF_COUNTS, lambda: (100 * np.array(FRACTIONS)).tolist(),
-        _MORE,
+        "not all values are whole, and the columns of question shape add up to 100 for all galaxies: these look like "
+        'percentages: divide them by 100 and use kind = "fractions"',
     ),
     "a fraction below 0": (
         OF_ASKED, lambda: _changed(FRACTIONS, 0, 2, -0.1), "values outside 0 to 1 for galaxy J0, first in star: correct them"
@@ -361,6 +388,15 @@ def test_rounding_of_counts_and_sums_is_accepted_and_larger_deviations_of_sums_a
     votes = _read(tree, OF_ASKED, _changed(FRACTIONS, 0, 4, 0.765))
     assert votes.warnings == ("votes.csv: the columns of question bar do not add up to 1 within 0.01 for galaxy J0",)
     np.testing.assert_allclose(votes.targets[0, 3:5].sum(), 0.4)  # scaled, so that targets obey the tree
+
+
+def test_counts_that_add_up_to_100_are_percentages_only_if_they_do_for_all_and_some_are_not_whole(tree: Tree) -> None:
+    percent = [[50.0, 40, 10, 15, 25, 40, 50], [60.5, 39.5, 0, 10, 29.5, 50, 50]]
+    assert "these look like percentages" in _refused(tree, OF_COUNTS, percent)
+    assert "these look like percentages" in _refused(tree, OF_COUNTS, [*percent, NONE])  # nor has an empty galaxy others
+    assert "these look like percentages" in _refused(tree, OF_COUNTS, percent[1:])
+    assert _read(tree, OF_COUNTS, percent[:1]).warnings == ()  # a hundred volunteers
+    assert _read(tree, OF_COUNTS, [*percent, *COUNTS]).warnings == ()  # weighted counts
 
 
 def test_a_suffix_is_part_of_the_column_in_messages(tree: Tree) -> None:

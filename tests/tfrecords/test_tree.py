@@ -211,11 +211,24 @@ def test_trees_fit_each_other_if_questions_and_columns_are_the_same_whatever_the
     reworded = parse_tree(MERGING.replace('key = "merging"', 'key = "merging"\ntext = "Is it merging?"\ntitle = "m"'), "a", "b")
     tree.refuse_other(reworded, "run", "data")
     assert reworded.structure == tree.structure
-    for old, new in (('"merging_yes"', '"m_yes"'), ('["smooth", "disk"]', '["disk"]'), ('key = "edge-on"', 'key = "edge"')):
+    rule = "use a dataset of the same tree, or train on this one"
+    for old, new, what in (
+        ('"merging_yes"', '"m_yes"', "column m_yes"),
+        ('["smooth", "disk"]', '["disk"]', "question merging"),
+        ('key = "edge-on"', 'key = "edge"', "question edge"),
+        (MERGING[MERGING.rindex("[[question]]") :], "", "question merging"),
+        ('yes = "merging_yes"', 'maybe = "merging_maybe", yes = "merging_yes"', "column merging_maybe"),
+    ):
+        assert old in MERGING
         other = parse_tree(MERGING.replace(old, new), "other.toml", "other")
         assert other.structure != tree.structure
-        with pytest.raises(ConfigError, match=r"^data: its decision tree is small .*, but run has that of small"):
+        with pytest.raises(ConfigError) as caught:
             tree.refuse_other(other, "run", "data")
+        where = f"small (they differ in {what})"
+        assert str(caught.value) == f"data: its decision tree, small, is not that of run, {where}: {rule}"
+    with pytest.raises(ConfigError) as caught:
+        tree.refuse_other(KAGGLE, "run", "data")
+    assert str(caught.value) == f"data: its decision tree, kaggle, is not that of run, small: {rule}"
 
 
 def test_our_trees_differ_from_one_another() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfrecords.builtin import builtin_names, builtin_tree, find_tree, read_tree
+from tfrecords.builtin import builtin_names, builtin_tree, find_tree, is_kaggle, read_tree
 from tfrecords.errors import GalaxyZooError, TreeError
 from tfrecords.tree import Layout, Tree, drawing
 from tfrecords.treefile import parse_tree
@@ -151,6 +151,7 @@ answers = { x = "x", y = "y" }
     # Whoever gives one of these may have given the other before.
     message = _refused(text.replace('after = ["merging", "artifact"]', 'after = ["merging", "smooth"]'))
     assert "question 'why' is asked after merging and smooth, which one volunteer may both give" in message
+    assert message.endswith(": remove one from after")
 
 
 def test_a_file_with_windows_line_ends_and_a_byte_order_mark_is_the_same_tree(tmp_path: Path) -> None:
@@ -247,6 +248,8 @@ FAULTS = {
     "a reading of nothing": (_ONE + '[[reading]]\ntext = "x"\n', "[[reading]] 1 lacks columns: name one"),
     "a reading of an unknown column": (_ONE + '[[reading]]\ncolumns = ["b1"]\ntext = "x"\n', "[[reading]] 1 names b1, which"),
     "a score that is a text": (_ONE + '[scores]\n"a paper" = "good"\n', "[scores]: a paper must be a number of at least 0"),
+    "a huge number": (_ONE + f"[scores]\n\"a paper\" = {'9' * 400}\n", "[scores]: a paper must be a number of at least 0, and"),
+    "huge volunteers": (f"volunteers = {'9' * 400}\n" + _ONE, "volunteers must be a number of at least 0, and at most 1e+09"),
     "an empty file": ("", "holds no decision tree: add [[question]] with key and answers"),
     "no questions": ('name = "x"\nquestion = []\n', "holds no decision tree: add [[question]] with key and answers"),
     "not TOML": ("GalaxyID,Class1.1\n1,0.5\n", "not a TOML file ("),
@@ -307,6 +310,28 @@ def test_a_tree_is_found_by_name_or_by_path(tmp_path: Path, monkeypatch: pytest.
         TreeError, match="--tree zzz: no such tree: choose from kaggle, decals12, decals5, desi, euclid, gz2, or "
     ):
         find_tree("zzz")
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_the_name_of_a_tree_of_ours_is_refused_for_other_questions(tmp_path: Path, name: str) -> None:
+    ours = builtin_tree(name)
+    path = tmp_path / f"{name}.toml"
+    path.write_text(f'{ours.text}\n[[question]]\nkey = "new"\nanswers = {{ a = "new_a", b = "new_b" }}\n', "utf-8")
+    with pytest.raises(TreeError) as caught:
+        find_tree(path)
+    assert str(caught.value) == f'{path}: its name is that of another tree: give it a name of its own, name = "..."'
+    path.write_text(f"{RINGS}", "utf-8")  # its name is that of the file
+    with pytest.raises(TreeError, match="its name is that of another tree"):
+        find_tree(path)
+    path.write_text(f'{ours.text}\n[[votes]]\nname = "weighted"\nsuffix = "_weighted"\n', "utf-8")
+    assert len(find_tree(path).layouts) == len(ours.layouts) + 1  # other votes of the same questions
+
+
+def test_a_tree_is_kaggles_by_its_questions_and_not_by_its_name() -> None:
+    kaggle = builtin_tree()
+    assert [name for name in builtin_names() if is_kaggle(builtin_tree(name))] == ["kaggle"]
+    assert is_kaggle(parse_tree(kaggle.text.replace('name = "kaggle"', 'name = "own"'), "own.toml", "own"))
+    assert not is_kaggle(parse_tree(RINGS, "kaggle.toml", "kaggle"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names of files cannot have line breaks")

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, SettingError
 from trainer.analysis.splits import compare_splits
-from trainer.explore import explore_dataset, readings
+from trainer.explore import explore_dataset, headline, readings
 
 Main = Callable[..., tuple[int, str, str]]
 TREE = builtin_tree()
@@ -123,6 +124,18 @@ def test_readings_give_medians_and_quartiles() -> None:
         "(quartiles 0.40 to 0.80) and Class6.1 (odd: yes) has a median of 0.00 (quartiles 0.00 to 0.00)."
     )
     assert len(readings(votes, TREE)) == 4
+
+
+def test_readings_are_of_the_galaxies_whose_volunteers_were_asked() -> None:
+    votes, counted = np.zeros((5, 37)), np.ones((5, 37), bool)
+    votes[:, COLUMNS.index("Class6.2")] = [0.1, 0.4, 0.6, 0.8, 0.9]
+    counted[:2, TREE.questions[5].columns] = False
+    first, *others = readings(votes, TREE, counted)
+    assert first.startswith("In 100% of the 3 galaxies whose volunteers were asked, more than half of the volunteers find ")
+    assert "has a median of 0.80 (quartiles 0.70 to 0.85)" in first
+    assert [other.startswith("In 0% of galaxies, more") for other in others] == [True] * 3
+    counted[:, TREE.questions[5].columns] = False
+    assert readings(votes, TREE, counted) == others
 
 
 def test_a_split_that_is_not_alike_is_named(plain_dataset: Dataset) -> None:
@@ -265,9 +278,12 @@ def test_a_page_about_another_survey_has_its_questions_and_nothing_of_kaggles(
         assert said in everything, said
     assert "nan" not in everything.lower().split()
     names = dataset.names()
-    shown = {row["GalaxyID"] for row in _rows(explored_decals, "where")}
+    shown = {row["id"] for row in _rows(explored_decals, "where")}
     assert shown and shown <= set(names.values())
     assert all(Path(name).stem in page.text for name in shown)
+    measured = {row["id"] for row in _rows(explored_decals, "light")}
+    assert len(measured) == 120 and shown < measured < set(names.values())
+    assert "GalaxyID" not in everything and "The first galaxies by id." in everything and "first galaxies by id." in everything
 
 
 def test_numbers_of_a_survey_with_counts_are_those_of_the_galaxies_that_were_asked(
@@ -294,6 +310,45 @@ def test_numbers_of_a_survey_with_counts_are_those_of_the_galaxies_that_were_ask
     text = Read((explored_decals / "index.html").read_text("utf-8")).text
     assert "120 galaxies with votes; by the most voted answer to “smooth or featured”:" in text
     assert all(f"{number} {answer}" in text for number, answer in zip(answers, first.answers, strict=True))
+
+
+def test_galaxies_whose_volunteers_skipped_the_first_question_have_no_most_voted_answer(decals: tuple[Dataset, Path]) -> None:
+    from trainer.analysis.labelled import LabelledGalaxies
+
+    dataset = decals[0]
+    votes, asked = np.zeros((5, len(dataset.tree.columns))), np.zeros((5, len(dataset.tree.questions)))
+    votes[:3, 1] = 1  # featured
+    asked[:3, 0] = 40
+    survey = LabelledGalaxies(dataset, ("train",), np.zeros(5, int), np.arange(5), votes, asked)
+    assert headline(survey) == (
+        "5 galaxies with votes; by the most voted answer to “smooth or featured”: "
+        f"3 {dataset.tree.questions[0].answers[1]}, 0 {dataset.tree.questions[0].answers[0]} and "
+        f"0 {dataset.tree.questions[0].answers[2]}; nobody answered it for 2."
+    )
+
+
+@pytest.mark.slow
+def test_the_page_says_that_numbers_of_answers_are_assumed(
+    decals: tuple[Dataset, Path], explored_decals: Path, tmp_path: Path
+) -> None:
+    dataset = decals[0]
+    assumed = replace(dataset, source={**dataset.source, "asked": "assumed"})
+    page = explore_dataset(assumed, tmp_path / "page")
+    said = "not counted: 40 volunteers are assumed for each galaxy."
+    assert said in Read(page.read_text("utf-8")).text
+    assert said not in Read((explored_decals / "index.html").read_text("utf-8")).text
+
+
+@pytest.mark.slow
+def test_where_selects_no_galaxy_whose_volunteers_were_not_asked(decals: tuple[Dataset, Path], tmp_path: Path) -> None:
+    from tfrecords.reader import votes_of
+
+    dataset = decals[0]
+    asked = np.concatenate([np.asarray(votes_of(dataset, split).asked) for split in ("train", "validation", "test")])
+    question = dataset.tree.questions[int(np.argmin((asked > 0).sum(axis=0)))]
+    number = int((asked[:, question.index] > 0).sum())
+    page = explore_dataset(dataset, tmp_path / "page", where=f"{dataset.tree.columns[question.start]} <= 1")
+    assert number < len(asked) and f"{number:,} of {len(asked):,} galaxies" in Read(page.read_text("utf-8")).text
 
 
 @pytest.mark.parametrize("width", [390, 1400])

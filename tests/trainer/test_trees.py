@@ -66,6 +66,21 @@ def decals(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="module")
+def own(plain_survey: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The plain survey with a single question of one's own, from a table of two columns. Read-only."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "smooth.toml").write_text(
+        'id = "GalaxyID"\n[[question]]\nkey = "smooth"\nanswers = { yes = "Class1.1" }\nrest = "no"\n'
+    )
+    rows = _table(plain_survey / "training_solutions_rev1.csv")
+    lines = ["GalaxyID,Class1.1", *(f"{row['GalaxyID']},{row['Class1.1']}" for row in rows)]
+    (folder / "votes.csv").write_text("\n".join(lines) + "\n")
+    settings = BuildSettings(CropSettings(crop_fraction=1.0, size=32, encoding="png"))
+    tree = folder / "smooth.toml"
+    return build_dataset(plain_survey, folder / "data", settings, folder / "votes.csv", tree=tree).dataset
+
+
+@pytest.fixture(scope="module")
 def sure(decals: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with head dirichlet on the synthetic survey. Read-only."""
     config = _config(
@@ -91,7 +106,8 @@ def test_real_rows_of_a_survey_are_trained_on_predicted_explored_and_evaluated(
     assert {*metrics["per_class"]} == {*tree.columns} and {*metrics["per_question"]} == {q.key for q in tree.questions}
     assert 0 < metrics["rmse"] < 1
     [first, *_] = _table(run.folder / "predictions-test.csv")
-    assert [*first] == [tree.id, *tree.columns]
+    identity = "asset_id" if tree.name == "gz2" else tree.id
+    assert [*first] == [identity, *tree.columns]
 
     out_file = tmp_path / "predicted.csv"
     assert (
@@ -102,8 +118,8 @@ def test_real_rows_of_a_survey_are_trained_on_predicted_explored_and_evaluated(
     )
     rows = _table(out_file)
     assert len(rows) == real.galaxies("train")
-    names = {*real.names().values()} or {str(galaxy_id) for galaxy_id in votes_of(real, "train").galaxy_ids}
-    assert {row[tree.id] for row in rows} <= names
+    table = SURVEYS / ("gz2/gz2_filename_mapping.csv" if tree.name == "gz2" else "decals/gz_decals_volunteers_5.csv")
+    assert {row[identity] for row in rows} <= {row[identity] for row in _table(table)}
     predicted = np.array([[float(row[column]) for column in tree.columns] for row in rows])
     assert tree.deviation(predicted).max() < 1e-6
 
@@ -111,7 +127,7 @@ def test_real_rows_of_a_survey_are_trained_on_predicted_explored_and_evaluated(
     status, _, error = run_main("explore", "--tfrecords", real.folder, "--out", tmp_path / "page", "--where", f"{column} >= 0")
     assert status == 0, error
     page = (tmp_path / "page" / "index.html").read_text()
-    assert tree.title in page and "of 37" not in page.replace(str(len(tree.columns)), "") and column in page
+    assert tree.title in page and column in page and (len(tree.columns) == 37 or "of 37" not in page)
     assert run_main("evaluate", "--run", run.folder, "--tfrecords", real.folder, "--split=validation")[0] == 0
     report = (run.folder / "report" / "index.html").read_text()
     assert "Kaggle" not in report and all(question.title in report for question in tree.questions)
@@ -176,31 +192,37 @@ def test_the_tree_of_a_run_cannot_be_changed_or_lost(decals: Dataset, tmp_path: 
     with pytest.raises(RunError, match=r"tree\.toml: not the decision tree of this run"):
         open_run(folder)
     path.unlink()
+    assert open_run(folder).tree == builtin_tree("decals5")  # config.json shows that it was ours
+
+
+@pytest.mark.slow
+def test_the_lost_tree_of_a_run_on_a_survey_of_ones_own_is_named(own: Dataset, tmp_path: Path) -> None:
+    folder = train_model(_config(own, tmp_path / "run", epochs=1)).folder
+    (folder / "tree.toml").unlink()
     with pytest.raises(RunError, match=r"tree\.toml: not the decision tree of this run"):
         open_run(folder)
-    path.write_text(text)
-    assert open_run(folder).tree == builtin_tree("decals5")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["sigmoid", "tree", "dirichlet"])
 def test_a_single_question_of_ones_own_goes_from_images_and_two_columns_to_a_page(
-    head: str, plain_survey: Path, tmp_path: Path
+    head: str, own: Dataset, tmp_path: Path
 ) -> None:
-    (tmp_path / "smooth.toml").write_text(
-        'id = "GalaxyID"\n[[question]]\nkey = "smooth"\nanswers = { yes = "Class1.1" }\nrest = "no"\n'
-    )
-    rows = _table(plain_survey / "training_solutions_rev1.csv")
-    lines = ["GalaxyID,Class1.1", *(f"{row['GalaxyID']},{row['Class1.1']}" for row in rows)]
-    (tmp_path / "votes.csv").write_text("\n".join(lines) + "\n")
-    settings = BuildSettings(CropSettings(crop_fraction=1.0, size=32, encoding="png"))
-    tree = tmp_path / "smooth.toml"
-    dataset = build_dataset(plain_survey, tmp_path / "data", settings, tmp_path / "votes.csv", tree=tree).dataset
-    assert dataset.tree.columns == ("Class1.1", "smooth_no") and not dataset.asked
+    assert own.tree.columns == ("Class1.1", "smooth_no") and not own.asked
     losses = {"sigmoid": "mse", "tree": "cross_entropy", "dirichlet": "dirichlet_multinomial"}
-    run = train_model(_config(dataset, tmp_path / "run", head=head, loss=losses[head], batch_size=8, epochs=6))
+    run = train_model(_config(own, tmp_path / "run", head=head, loss=losses[head], batch_size=8, epochs=6))
     metrics = json.loads((run.folder / "metrics.json").read_text())
     assert metrics["rmse"] < metrics["baselines"]["train_mean"]
-    page = explore_dataset(dataset, tmp_path / "page", where="Class1.1 > 0.5 and smooth_no < 0.5")
+    page = explore_dataset(own, tmp_path / "page", where="Class1.1 > 0.5 and smooth_no < 0.5")
     assert "smooth" in page.read_text()
-    assert open_dataset(dataset.folder).tree == run.tree
+    assert open_dataset(own.folder).tree == run.tree
+
+
+@pytest.mark.slow
+def test_a_model_of_a_synthetic_decals_survey_beats_the_column_means_by_a_tenth(tmp_path: Path) -> None:
+    make_demo(tmp_path / "demo", galaxies=240, workers=2, tree="decals5")
+    dataset = _build(tmp_path / "demo", tmp_path / "data")
+    flags = {"epochs": 30, "batch_size": 16, "patience": 30, "warmup_steps": 10}
+    run = train_model(_config(dataset, tmp_path / "run", **flags))
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert metrics["rmse"] < 0.9 * metrics["baselines"]["train_mean"]

@@ -8,7 +8,7 @@ from tfrecords import __version__
 from tfrecords.dataset import SPLITS
 from tfrecords.text import markdown, markdown_code, printable
 from trainer.analysis.metrics import RESAMPLES
-from trainer.analysis.wording import is_kaggle, survey
+from trainer.analysis.wording import assumption, is_assumed, is_kaggle, sentences, survey
 from trainer.config import DEFAULTS, SETTINGS
 from trainer.run import CARD, Record, Run
 
@@ -22,6 +22,11 @@ _LOSSES = {
     ("cross_entropy", True): f"{_WEIGHTED}the number of volunteers who answered it",
     ("dirichlet_multinomial", False): f"{_LIKELIHOOD}, for an assumed number of volunteers",
     ("dirichlet_multinomial", True): _LIKELIHOOD,
+}
+# The same for numbers of answers that are assumed.
+_ASSUMED = {
+    "cross_entropy": f"{_WEIGHTED}the assumed number of volunteers who answered it",
+    "dirichlet_multinomial": _LOSSES["dirichlet_multinomial", False],
 }
 
 
@@ -38,6 +43,12 @@ def command(run: Run) -> str:
 def _shown(name: str, value: Any) -> Any:
     """A setting as `--help` shows its default: a limit of 0 means all."""
     return (SETTINGS[name].none or value) if name in SETTINGS and value == DEFAULTS[name] else value
+
+
+def _loss(run: Run, asked: object) -> str:
+    """The loss of a run in words. asked: how its dataset came to have numbers of answers; falsy without any."""
+    loss = run.settings["loss"]
+    return (_ASSUMED.get(loss) if is_assumed(asked) else None) or _LOSSES[loss, bool(asked)]
 
 
 def write_card(run: Run, metrics: dict[str, Any] | None, evaluations: Sequence[tuple[Record, dict[str, Any]]]) -> None:
@@ -59,6 +70,8 @@ def write_card(run: Run, metrics: dict[str, Any] | None, evaluations: Sequence[t
     tree = run.tree
     measured = {} if metrics is None else metrics["per_question"]
     questions = [(question, measured[question.key]) for question in tree.questions if question.key in measured]
+    asked = run.config["dataset"].get("asked")
+    counting = sentences("Questions that nobody answered do not count.", assumption(asked, tree)) if asked else ""
     text = environment.get_template("card.md").render(
         metrics=metrics,
         evaluations=evaluations,
@@ -71,7 +84,8 @@ def write_card(run: Run, metrics: dict[str, Any] | None, evaluations: Sequence[t
         kaggle=is_kaggle(tree),
         survey=survey(tree),
         outputs=len(tree.columns) + (len(tree.questions) if run.settings["head"] == "dirichlet" else 0),
-        loss=_LOSSES[run.settings["loss"], bool(run.config["dataset"].get("asked"))],
+        loss=_loss(run, asked),
+        counting=f" {counting}" if counting else "",
         resamples=f"{RESAMPLES:,}",
         epochs=len(history),
         minutes=sum(row.seconds for row in history) / 60,

@@ -53,7 +53,7 @@ class Evaluation:
     @property
     def counted(self) -> np.ndarray | None:
         """Which values count: bool (galaxies, n); None: all."""
-        return votes.counted(self.tree, self.predictions.asked)
+        return self.tree.counted(self.predictions.asked)
 
 
 def _furthest(values: np.ndarray) -> int:
@@ -154,8 +154,9 @@ def extremes_and_errors(evaluation: Evaluation) -> tuple[Chart, Chart]:
     largest, largest_voted = (votes.maximum_agreement(table, counted) for table in (predicted, targets))
     columns = evaluation.tree.columns
     learns = _LEARNS[evaluation.run.settings["loss"]]
-    if evaluation.run.config["dataset"].get("asked"):
-        learns = learns.replace("how many volunteers were asked", "how many volunteers answered each question")
+    if trained := evaluation.run.config["dataset"].get("asked"):
+        answered = "are assumed to have answered" if wording.is_assumed(trained) else "answered"
+        learns = learns.replace("how many volunteers were asked", f"how many volunteers {answered} each question")
     lower = int((largest < largest_voted).sum())
     mse, means, variances = evaluation.scores.per_class, column_means(targets, counted), metrics.variances(targets, counted)
     measured = ~np.isnan(mse)
@@ -250,13 +251,12 @@ def _intervals(evaluation: Evaluation, concentrations: np.ndarray) -> Chart:
     """How many of the predicted intervals hold the votes, per question."""
     of_tree, predictions = evaluation.tree, evaluation.predictions
     covered = coverage(of_tree, predictions.predicted, concentrations, predictions.targets, predictions.asked)
-    pairs = covered.galaxies * np.array([len(question.answers) for question in of_tree.questions])
-    held = float(np.nansum(covered.held * pairs) / max(pairs.sum(), 1))
+    held, _ = covered.overall(of_tree)
     furthest = of_tree.questions[_furthest(np.abs(covered.held - covered.expected))]
     finding = f"{held:.0%} of the 90 % intervals hold the votes"
-    assumed = (
-        "" if predictions.asked is not None else f" As the votes have no counts, {of_tree.volunteers} volunteers are assumed."
-    )
+    assumed = ""
+    if predictions.asked is None or wording.is_assumed(evaluation.dataset.source.get("asked")):
+        assumed = f" As the votes have no counts, {of_tree.volunteers} volunteers are assumed."
     return Chart(
         "intervals",
         f"Intervals: {finding}; furthest from what the model expects for question {furthest.called()}, "

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfrecords.dataset import Dataset
 from tfrecords.tree import Tree
-from trainer.analysis import votes
+from trainer.analysis import votes, wording
 from trainer.analysis.page import Bar, Card, Gallery, safe_names
 
 CARDS = 12
@@ -94,6 +94,7 @@ def galleries(galaxies: Candidates, choices: Sequence[Choice]) -> tuple[Gallery,
             choice.caption,
             (choice.alt,),
             tuple(card(choice, row) for row in map(int, choice.rows)),
+            wording.id_name(galaxies.tree),
         )
         for choice in choices
     )
@@ -130,7 +131,7 @@ def class_choices(galaxies: Candidates) -> list[Choice]:
                 caption = f"Fewer than 4 galaxies have {rule} ({said}). These have the highest {score}."
             else:
                 title = f"{plural} at {threshold}: {len(pick.rows)} of {pick.passing:,}"
-                caption = f"The first galaxies by GalaxyID with {rule} ({said})."
+                caption = f"The first galaxies by {wording.id_name(tree)} with {rule} ({said})."
             choices.append(
                 Choice(
                     f"{safe}-{100 * threshold:g}",

@@ -37,6 +37,12 @@ class Coverage:
     expected: np.ndarray
     galaxies: np.ndarray
 
+    def overall(self, tree: Tree) -> tuple[float, float]:
+        """The fractions held and expected of all (galaxy, answer) of the tree."""
+        pairs = self.galaxies * np.array([len(question.answers) for question in tree.questions])
+        number = max(int(pairs.sum()), 1)
+        return float(np.nansum(self.held * pairs) / number), float(np.nansum(self.expected * pairs) / number)
+
 
 def coverage(
     tree: Tree, predicted: np.ndarray, concentrations: np.ndarray, targets: np.ndarray, asked: np.ndarray | None = None

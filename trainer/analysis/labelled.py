@@ -7,7 +7,6 @@ import numpy as np
 from tfrecords.dataset import SPLITS, Dataset
 from tfrecords.errors import DatasetError
 from tfrecords.tree import Tree
-from trainer.analysis import votes
 from trainer.analysis.galleries import Candidates
 
 
@@ -32,7 +31,7 @@ class LabelledGalaxies:
     @property
     def counted(self) -> np.ndarray | None:
         """Which values count: bool (galaxies, n); None: all."""
-        return votes.counted(self.tree, self.asked)
+        return self.tree.counted(self.asked)
 
     def voted_in(self, split: str) -> np.ndarray:
         """The votes of a split."""

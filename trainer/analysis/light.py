@@ -9,7 +9,8 @@ from preprocess.sources import ImageReader, Listing, find_source
 from tfrecords import images
 from tfrecords.errors import ConfigError, ImageError
 from tfrecords.progress import progress_bar
-from trainer.analysis import figures, galleries
+from tfrecords.text import cell
+from trainer.analysis import figures, galleries, wording
 from trainer.analysis.labelled import LabelledGalaxies
 from trainer.analysis.page import Card, Chart, Gallery, Section, Table
 from trainer.images.photometry import Photometry, light_kept, photometry, scale_range
@@ -40,6 +41,8 @@ def light(labelled: LabelledGalaxies, source: Path | None) -> Section:
     text = "To see how much of a galaxy's light the crop keeps, give --src the folder or zip that was preprocessed."
     text, *gallery = (text,) if source is None else _before_and_after(labelled, source)
     ids, measured = _measured(labelled)
+    names = labelled.dataset.names()
+    shown = [cell(names[galaxy_id]) if galaxy_id in names else galaxy_id for galaxy_id in ids.tolist()]
     low, high = scale_range(measured.half_light_radius)
     panels = [
         ("half-light radius (pixels)", measured.half_light_radius),
@@ -55,8 +58,8 @@ def light(labelled: LabelledGalaxies, source: Path | None) -> Section:
         "galaxies of this size.",
         lambda width: figures.draw_histograms(width, [(label, values, scale_range(values)) for label, values in panels]),
         Table(
-            ("GalaxyID", "half_light_radius", "background", "peak"),
-            tuple(zip(ids.tolist(), measured.half_light_radius, measured.background, measured.peak, strict=True)),
+            (wording.id_name(labelled.tree), "half_light_radius", "background", "peak"),
+            tuple(zip(shown, measured.half_light_radius, measured.background, measured.peak, strict=True)),
         ),
     )
     return Section("light", "The images", (text,), (chart, *gallery))
@@ -102,5 +105,7 @@ def _before_and_after(labelled: LabelledGalaxies, source: Path) -> tuple[str, Ga
         f"the light above the background ({low:.0%} to {high:.0%} in nine of ten; {len(kept):,} images). Neighbours and bright "
         "sky outside the crop count as lost light."
     )
-    caption = "Above, the centred square of each image; below, the stored crop. These are the first galaxies by GalaxyID."
-    return text, Gallery("crop", "Before and after the crop", caption, ("before the crop", "after the crop"), tuple(cards))
+    by = wording.id_name(labelled.tree)
+    caption = f"Above, the centred square of each image; below, the stored crop. These are the first galaxies by {by}."
+    alt = ("before the crop", "after the crop")
+    return text, Gallery("crop", "Before and after the crop", caption, alt, tuple(cards), by)

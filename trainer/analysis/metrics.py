@@ -1,7 +1,8 @@
 """Scores of predictions and baselines against the votes, with intervals. Pure functions.
 
 Arrays are (galaxies, n), vote fractions in 0..1, in the order of the tree. RMSE is the root of the mean of all squared
-differences over galaxies and columns. In a survey with counts, values of questions that nobody answered do not count.
+differences over galaxies and columns: each value weighs the same, whatever the number of volunteers behind it. In a survey
+with counts, values of questions that nobody answered do not count.
 `counted`, bool (galaxies, n), marks those that do; `answered` (galaxies, questions) is how many volunteers answered; None: all
 count. The mean is NaN if none counts.
 """
@@ -81,7 +82,7 @@ def bootstrap_intervals(
 
 
 def score(predicted: np.ndarray, targets: np.ndarray, tree: Tree, counted: np.ndarray | None = None) -> Scores:
-    """All scores of predictions against the votes. Each galaxy counts the same, whatever the number of its volunteers."""
+    """All scores of predictions against the votes. Each value that counts weighs the same, however many volunteers voted."""
     errors = squared_errors(predicted, targets)
     starts = [question.start for question in tree.questions]
     by_question = np.stack([errors[:, question.columns].mean(axis=1) for question in tree.questions], axis=1)

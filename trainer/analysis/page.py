@@ -108,13 +108,17 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards under a title. alt: the start of the alternative text, one for each image of a card."""
+    """Cards under a title. alt: the start of the alternative text, one for each image of a card.
+
+    id: header of the column that names the galaxies, in `data`.
+    """
 
     name: str
     title: str
     caption: str
     alt: tuple[str, ...]
     cards: tuple[Card, ...]
+    id: str = "GalaxyID"
     kind: ClassVar[str] = "gallery"
 
     @property
@@ -133,7 +137,7 @@ class Gallery:
             for card in self.cards
             for bar in card.bars or (Bar("", None),)
         ]
-        return Table(("GalaxyID", "column", "voted", "predicted"), tuple(rows))
+        return Table((self.id, "column", "voted", "predicted"), tuple(rows))
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,9 @@ def _question(evaluation: Evaluation, question: Question) -> Section:
             )
         )
     rmse = np.sqrt(scores.per_question[question.index])
-    score = "Nobody was asked this in these galaxies." if np.isnan(rmse) else f"RMSE {rmse:.4f} ({low:.4f} to {high:.4f})."
+    score = (
+        "Nobody answered this question for these galaxies." if np.isnan(rmse) else f"RMSE {rmse:.4f} ({low:.4f} to {high:.4f})."
+    )
     return Section(
         tree.anchors(of_tree)[question.index],
         question.called("{}  {}"),
@@ -178,7 +180,8 @@ def _page(evaluation: Evaluation) -> Page:
         evaluation.counted,
     )
     of_tree = evaluation.tree
-    weighting = wording.weighting(evaluation.dataset.asked, evaluation.run.settings["loss"])
+    asked, trained = (source.get("asked") for source in (evaluation.dataset.source, evaluation.run.config["dataset"]))
+    weighting = wording.weighting(asked, of_tree, trained, evaluation.run.settings["loss"])
     size = evaluation.dataset.size
     content = evaluation.content
     return Page(

@@ -2,6 +2,8 @@
 
 Columns are those of the decision tree, in upper or lower case. Names may hold hyphens and dots: the longest that fits counts.
 
+A comparison with a fraction of a question that nobody answered is neither true nor false, and so is what depends on it alone.
+
 expression = conjunction { "or" conjunction }
 conjunction = term { "and" term }
 term        = "not" term | "(" expression ")" | column comparison number
@@ -31,19 +33,25 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
 _OPERATOR, _WORD = r">=|<=|==|!=|[<>()]", r"[A-Za-z_][\w.-]*"
 _MAX_DEPTH = 100
+# (votes (galaxies, n), which of them count or None for all) -> whether it is true, and whether it is false: bool (galaxies,).
+_Test = Callable[[np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """A parsed expression: its normal form, the columns it names, and the test for a galaxy.
+    """A parsed expression: its normal form, the columns it names, and the test for galaxies.
 
-    matches: votes (galaxies, n) -> bool (galaxies,). compound: its parts are joined by `and` or `or`.
+    compound: its parts are joined by `and` or `or`.
     """
 
     text: str
     columns: tuple[str, ...]
-    matches: Callable[[np.ndarray], np.ndarray]
+    test: _Test
     compound: bool = False
+
+    def matches(self, votes: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+        """Whether it is true for each galaxy, bool (galaxies,). counted: which votes count, bool (galaxies, n); None: all."""
+        return self.test(votes, counted)[0]
 
     @property
     def whole(self) -> str:
@@ -57,14 +65,31 @@ class Selection:
 def _compared(tree: Tree, column: str, comparison: str, number: float) -> Selection:
     index, holds = tree.index[column], _COMPARISONS[comparison]
     text = f"{column} {comparison} {number!r}"
-    return Selection(text, (column,), lambda votes: holds(np.asarray(votes)[:, index], number))
+
+    def test(votes: np.ndarray, counted: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        true = np.asarray(holds(np.asarray(votes)[:, index], number))
+        return (true, ~true) if counted is None else (true & counted[:, index], ~true & counted[:, index])
+
+    return Selection(text, (column,), test)
 
 
 def _joined(word: str, first: Selection, second: Selection) -> Selection:
-    both = np.logical_and if word == "and" else np.logical_or
     columns = tuple(dict.fromkeys((*first.columns, *second.columns)))
     text = f"{first.whole} {word} {second.whole}"
-    return Selection(text, columns, lambda votes: both(first.matches(votes), second.matches(votes)), compound=True)
+
+    def test(votes: np.ndarray, counted: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        (true, false), (also_true, also_false) = first.test(votes, counted), second.test(votes, counted)
+        return (true & also_true, false | also_false) if word == "and" else (true | also_true, false & also_false)
+
+    return Selection(text, columns, test, compound=True)
+
+
+def _negated(inner: Selection) -> Selection:
+    def test(votes: np.ndarray, counted: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        true, false = inner.test(votes, counted)
+        return false, true
+
+    return Selection(f"not {inner.whole}", inner.columns, test)
 
 
 class _Parser:
@@ -135,8 +160,7 @@ class _Parser:
         if depth > _MAX_DEPTH:
             raise self._error("too many nested parentheses and nots", place)
         if kind == "word" and text.lower() == "not":
-            inner = self._term(depth + 1)
-            return Selection(f"not {inner.whole}", inner.columns, lambda votes: np.logical_not(inner.matches(votes)))
+            return _negated(self._term(depth + 1))
         if text == "(":
             selection = self._expression(depth + 1)
             kind, text, place = self._take()

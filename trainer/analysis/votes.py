@@ -9,17 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfrecords.tree import GalaxyClass, Tree, column_means, for_answers
+from tfrecords.tree import GalaxyClass, Tree, column_means
 
 # A question counts for a galaxy if at least half of its volunteers were asked.
 ASKED = 0.5
 # With fewer passing galaxies, a gallery shows the highest scores instead.
 _FEW = 4
-
-
-def counted(tree: Tree, answered: np.ndarray | None) -> np.ndarray | None:
-    """Which values count: those of questions that somebody answered. bool (galaxies, n); None, which is all, without counts."""
-    return None if answered is None else for_answers(np.asarray(answered) > 0, tree.questions)
 
 
 def asked(votes: np.ndarray, tree: Tree, answered: np.ndarray | None = None) -> np.ndarray:

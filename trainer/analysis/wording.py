@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfrecords.builtin import KAGGLE
+from tfrecords import builtin
 from tfrecords.tree import Tree
 from trainer.analysis.page import CREDIT
 
 
 def is_kaggle(tree: Tree) -> bool:
-    return tree.name == KAGGLE
+    return builtin.is_kaggle(tree)
 
 
 def has_hubble_classes(tree: Tree) -> bool:
@@ -46,10 +46,33 @@ def shown(value: float, form: str) -> str:
     return "–" if np.isnan(value) else format(value, form)
 
 
-def weighting(asked: bool, loss: str = "") -> str:
-    """How scores weigh galaxies, and how training did with a loss, for a survey with counts; else empty."""
-    if not asked:
+def id_name(tree: Tree) -> str:
+    """What galaxies are ordered by, in captions, and the header of the column that names them."""
+    return "GalaxyID" if tree.id == "GalaxyID" else "id"
+
+
+def is_assumed(asked: object) -> bool:
+    """Whether numbers of answers follow from an assumed number of volunteers. asked: that entry of a dataset's `source`."""
+    return asked == "assumed"
+
+
+def assumption(asked: object, tree: Tree) -> str:
+    """A sentence about numbers of answers that are not those of the table; empty if they are, or if there are none."""
+    if not is_assumed(asked):
         return ""
-    counted = "Each galaxy counts the same, whatever the number of its volunteers; questions that nobody answered do not count."
-    trained = "In training, each question of a galaxy was weighted by the number of its answers."
-    return sentences(counted, trained if loss in ("cross_entropy", "dirichlet_multinomial") else "")
+    return f"The numbers of answers were not counted: {tree.volunteers} volunteers are assumed for each galaxy."
+
+
+def weighting(asked: object, tree: Tree, trained: object = None, loss: str = "") -> str:
+    """How scores weigh vote fractions, and how training weighed questions; empty without numbers of answers.
+
+    asked: the entry in `source` of the dataset that was measured; trained: that of the dataset of a run with this loss.
+    """
+    same = "Each vote fraction counts the same, whatever the number of volunteers behind it; questions that nobody answered do "
+    number = "assumed number" if is_assumed(trained) else "number"
+    by_answers = trained and loss in ("cross_entropy", "dirichlet_multinomial")
+    return sentences(
+        f"{same}not count." if asked else "",
+        assumption(asked, tree),
+        f"In training, each question of a galaxy was weighted by the {number} of its answers." if by_answers else "",
+    )

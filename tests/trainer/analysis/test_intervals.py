@@ -74,6 +74,18 @@ def test_questions_that_nobody_answered_do_not_count() -> None:
     assert (alone.held[2], alone.galaxies[2]) == (covered.held[2], covered.galaxies[2])
 
 
+def test_overall_every_galaxy_and_answer_counts_the_same() -> None:
+    predicted, concentrations = _predicted(FORK, 30)
+    counts, asked = counts_on(FORK, 30, np.random.default_rng(0))
+    asked[:, 1] = 0  # a question without any answers, whose share is NaN
+    covered = coverage(FORK, predicted, concentrations, votes_from(FORK, counts, asked)[:, : len(FORK.columns)], asked)
+    pairs = [int((asked[:, q.index] > 0).sum()) * len(q.answers) for q in FORK.questions]
+    assert pairs[1] == 0 and np.isnan(covered.held[1])
+    for overall, shares in zip(covered.overall(FORK), (covered.held, covered.expected), strict=True):
+        expected = sum(share * number for share, number in zip(shares, pairs, strict=True) if number) / sum(pairs)
+        assert overall == pytest.approx(expected)
+
+
 def test_without_counts_as_many_volunteers_are_asked_as_the_tree_assumes() -> None:
     predicted, concentrations = _predicted(FORK, 50)
     votes = votes_on(FORK, 50, np.random.default_rng(0))

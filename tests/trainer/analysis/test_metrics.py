@@ -184,7 +184,7 @@ def _with_counts(galaxies: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.n
 
 def test_values_of_questions_that_nobody_answered_change_no_score() -> None:
     targets, answered, predicted = _with_counts(60, 1)
-    counted = votes.counted(DECALS, answered)
+    counted = DECALS.counted(answered)
     assert counted is not None
     other = np.where(counted, predicted, GENERATOR.random(predicted.shape))  # other predictions where nobody answered
     scores, others = (metrics.score(table, targets, DECALS, counted) for table in (predicted, other))
@@ -202,7 +202,7 @@ def test_values_of_questions_that_nobody_answered_change_no_score() -> None:
 
 def test_scores_with_counts_equal_their_definitions() -> None:
     targets, answered, predicted = _with_counts(60, 2)
-    counted = votes.counted(DECALS, answered)
+    counted = DECALS.counted(answered)
     assert counted is not None
     scores = metrics.score(predicted, targets, DECALS, counted)
     errors = (predicted - targets) ** 2
@@ -233,7 +233,7 @@ def test_a_question_that_no_galaxy_was_asked_has_no_score_and_spoils_no_other() 
     targets, answered, predicted = _with_counts(60, 3)
     bar = next(question for question in DECALS.questions if question.key == "bar")
     answered[:, bar.index] = 0
-    scores = metrics.score(predicted, targets, DECALS, votes.counted(DECALS, answered))
+    scores = metrics.score(predicted, targets, DECALS, DECALS.counted(answered))
     assert np.isnan(scores.per_question[bar.index]) and np.isnan(scores.question_intervals[bar.index]).all()
     assert np.flatnonzero(np.isnan(scores.per_class)).tolist() == list(range(bar.start, bar.stop))
     assert np.isfinite([scores.mse, *scores.interval]).all()

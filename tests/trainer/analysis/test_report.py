@@ -25,13 +25,14 @@ from tfrecords import framing, schema
 from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, RunError
-from trainer.analysis import figures, style
+from trainer.analysis import figures, style, wording
 from trainer.analysis.card import write_card
 from trainer.analysis.galleries import Candidates, class_choices
 from trainer.analysis.galleries import galleries as made_galleries
 from trainer.config import RECIPES, TrainConfig
 from trainer.evaluate import evaluate_run, record_run, summary
 from trainer.history import Epoch
+from trainer.origin import dataset_summary
 from trainer.predict import predict_split
 from trainer.run import OWN, Run
 from trainer.tables import Predictions
@@ -581,6 +582,8 @@ def test_a_report_on_another_survey_has_its_questions_and_nothing_of_kaggles(of_
             assert of_kaggle not in text, of_kaggle
         assert tree.citation in text
     assert "each question of a galaxy was weighted by the number of its answers" in everything
+    assert "Each vote fraction counts the same, whatever the number of volunteers behind it" in everything
+    assert "are assumed" not in everything and "assumed" not in card and "GalaxyID" not in everything
     assert "Dirichlet-multinomial" in everything and "obey the tree by construction" in everything
     assert "nan" not in re.split(r"\W+", everything)
     assert "Dense 44 and a softmax for each question" in card and "Output: 34 fractions" in card
@@ -618,6 +621,41 @@ def test_the_scores_of_a_survey_with_counts_are_over_the_questions_that_were_ans
 
 
 @pytest.mark.slow
+def test_the_page_and_the_card_say_that_numbers_of_answers_are_assumed(of_decals: tuple[Run, Dataset], tmp_path: Path) -> None:
+    run, dataset = of_decals
+    shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint"))
+    assumed = replace(dataset, source={**dataset.source, "asked": "assumed"})
+    copy = replace(run, folder=tmp_path / "run", config={**run.config, "dataset": dataset_summary(assumed)})
+    record, _ = evaluate_run(copy, assumed, "validation")
+    page = Read((copy.folder / record.report).read_text("utf-8"))
+    said = "The numbers of answers were not counted: 40 volunteers are assumed for each galaxy."
+    assert f"questions that nobody answered do not count. {said} In training" in page.text
+    assert "was weighted by the assumed number of its answers." in page.text
+    assert "As the votes have no counts, 40 volunteers are assumed." in page.text
+    card = (copy.folder / "README.md").read_text("utf-8")
+    assert said in card and "Dirichlet-multinomial, for an assumed number of volunteers" in card
+
+
+def test_the_sentence_on_training_follows_the_dataset_of_the_run() -> None:
+    scores = "Each vote fraction counts the same, whatever the number of volunteers behind it; questions that nobody answered "
+    trained = "In training, each question of a galaxy was weighted by the number of its answers."
+    decals = builtin_tree("decals5")
+    assert wording.weighting("counted", decals, False, "cross_entropy") == f"{scores}do not count."
+    assert wording.weighting(None, decals, "counted", "cross_entropy") == trained
+    assert wording.weighting("counted", decals, "counted", "mse") == f"{scores}do not count."
+    assert wording.weighting(None, TREE, False, "cross_entropy") == ""
+
+
+@pytest.mark.slow
+def test_an_export_of_the_dirichlet_head_says_what_the_model_gives(
+    of_decals: tuple[Run, Dataset], tmp_path: Path, run_main: Main
+) -> None:
+    code, out, error = run_main("export", "--run", of_decals[0].folder, "--out", tmp_path / "model")
+    assert code == 0, error
+    assert out.endswith("in, 34 vote fractions and a concentration for each of its 10 questions out\n")
+
+
+@pytest.mark.slow
 def test_few_real_galaxies_of_decals_are_measured_without_noise(
     build_settings: Any, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
@@ -637,5 +675,8 @@ def test_few_real_galaxies_of_decals_are_measured_without_noise(
     page = Read((run.folder / "report" / "index.html").read_text("utf-8"))
     everything = [page.text, *(image["alt"] for image in page.images), (run.folder / "README.md").read_text()]
     assert "nan" not in re.split(r"\W+", " ".join(everything))
+    questions = json.loads((run.folder / "metrics.json").read_text())["per_question"].values()
+    unanswered = sum(question["rmse"] is None for question in questions)
+    assert everything[0].count("Nobody answered this question for these galaxies.") == unanswered
     assert "NaN" not in (run.folder / "metrics.json").read_text()
     assert [str(warning.message) for warning in recwarn if warning.category is RuntimeWarning] == []

@@ -126,3 +126,33 @@ def test_hints_name_columns_of_the_tree() -> None:
         parse_selection("bar-strong > 0.5", DECALS)
     assert "there is no column 'bar-strong' (did you mean bar_strong" in str(caught.value)
     assert "write comparisons like smooth-or-featured_smooth > 0.8" in str(caught.value)
+
+
+@given(EXPRESSIONS)
+def test_votes_that_do_not_count_decide_nothing(pair: tuple[str, str]) -> None:
+    """A galaxy is selected if the expression is true whatever the volunteers would have answered, as far as that is seen."""
+    counted = np.repeat(
+        np.random.default_rng(2).random((60, len(TREE.questions))) < 0.5, [3, 2, 2, 2, 4, 2, 3, 7, 3, 3, 6], axis=1
+    )
+    selection = parse_selection(pair[0], TREE)
+    chosen = selection.matches(VOTES, counted)
+    for fill in (0, 0.25, 0.3, 0.5, 1, 2):
+        other = np.where(counted, VOTES, fill)
+        np.testing.assert_array_equal(selection.matches(other, counted), chosen)
+        assert (chosen <= selection.matches(other)).all()
+    np.testing.assert_array_equal(selection.matches(VOTES, np.ones_like(counted)), selection.matches(VOTES))
+    assert not selection.matches(VOTES, np.zeros_like(counted)).any()
+
+
+def test_a_question_that_nobody_answered_is_neither_reached_nor_missed() -> None:
+    table, counted = np.zeros((2, 37)), np.ones((2, 37), bool)
+    table[:, TREE.index["Class1.1"]] = 0.9
+    counted[1, TREE.index["Class4.1"]] = False
+    for text, expected in (
+        ("Class4.1 < 0.5", [True, False]),
+        ("not Class4.1 > 0.5", [True, False]),
+        ("Class1.1 > 0.5 and not Class4.1 > 0.5", [True, False]),
+        ("Class1.1 > 0.5 or Class4.1 > 0.5", [True, True]),
+        ("not (Class1.1 < 0.5 and Class4.1 < 0.5)", [True, True]),
+    ):
+        assert parse_selection(text, TREE).matches(table, counted).tolist() == expected, text

@@ -87,8 +87,8 @@ def test_what_nobody_answered_counts_in_no_statistic() -> None:
     counts = random_counts(90, np.random.default_rng(2), tree, 5)
     answered = np.stack([counts[:, question.columns].sum(axis=1) for question in tree.questions], axis=1)
     table = counts / counts[:, tree.questions[0].columns].sum(axis=1, keepdims=True)
-    counted = votes.counted(tree, answered)
-    assert counted is not None and votes.counted(tree, None) is None
+    counted = tree.counted(answered)
+    assert counted is not None and tree.counted(None) is None
     spoilt = np.where(counted, table, 0.77)
     np.testing.assert_array_equal(votes.quantiles(table, (25, 50), counted), votes.quantiles(spoilt, (25, 50), counted))
     np.testing.assert_array_equal(votes.maximum_agreement(table, counted), votes.maximum_agreement(spoilt, counted))
