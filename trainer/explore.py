@@ -201,7 +201,7 @@ def _questions(labelled: LabelledGalaxies) -> list[Section]:
     return sections
 
 
-def headline(labelled: LabelledGalaxies) -> str:
+def survey_headline(labelled: LabelledGalaxies) -> str:
     """The opening sentence: how many galaxies there are, by their class or their answer to the first question."""
     of_tree = labelled.tree
     number = f"{len(labelled.galaxy_ids):,} galaxies with votes"
@@ -288,4 +288,4 @@ def _page(dataset: Dataset, source: Path | None, selection: Selection | None) ->
     sections = (*opening, pictures, compare_splits(labelled), *_questions(labelled))
     facts = f"dataset {dataset.folder} · {dataset.size} × {dataset.size} pixels · fingerprint {dataset.fingerprint[:12]}"
     title = f"{wording.survey(of_tree)}: exploring the data"
-    return Page(title, headline(labelled), facts, sections, credit=wording.credit(of_tree))
+    return Page(title, survey_headline(labelled), facts, sections, credit=wording.credit(of_tree))

@@ -15,7 +15,7 @@ from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, SettingError
 from trainer.analysis.splits import compare_splits
-from trainer.explore import explore_dataset, headline, readings
+from trainer.explore import explore_dataset, readings, survey_headline
 
 Main = Callable[..., tuple[int, str, str]]
 TREE = builtin_tree()
@@ -320,7 +320,7 @@ def test_galaxies_whose_volunteers_skipped_the_first_question_have_no_most_voted
     votes[:3, 1] = 1  # featured
     asked[:3, 0] = 40
     survey = LabelledGalaxies(dataset, ("train",), np.zeros(5, int), np.arange(5), votes, asked)
-    assert headline(survey) == (
+    assert survey_headline(survey) == (
         "5 galaxies with votes; by the most voted answer to “smooth or featured”: "
         f"3 {dataset.tree.questions[0].answers[1]}, 0 {dataset.tree.questions[0].answers[0]} and "
         f"0 {dataset.tree.questions[0].answers[2]}; nobody answered it for 2."

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfrecords import __version__
+from tfrecords.builtin import is_kaggle
 from tfrecords.dataset import SPLITS
 from tfrecords.text import markdown, markdown_code, printable
 from trainer.analysis.metrics import RESAMPLES
-from trainer.analysis.wording import assumption, is_assumed, is_kaggle, sentences, survey
+from trainer.analysis.wording import assumption, is_assumed, sentences, survey
 from trainer.config import DEFAULTS, SETTINGS
 from trainer.run import CARD, Record, Run
 

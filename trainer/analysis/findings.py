@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrecords.builtin import is_kaggle
 from tfrecords.dataset import Dataset
 from tfrecords.tree import Tree, column_means
 from trainer.analysis import figures, metrics, tree, votes, wording
@@ -67,7 +68,7 @@ def ladder(evaluation: Evaluation) -> Chart:
     rungs += [figures.Rung(_OURS, content["rmse"]), *(figures.Rung(name, rmse, True) for name, rmse in evaluation.tree.scores)]
     interval = (content["interval"][0], content["interval"][1])
     beaten = [rung.label for rung in rungs if not rung.published and rung.label != _OURS and rung.rmse > interval[1]]
-    measure = ", the challenge's measure," if wording.is_kaggle(evaluation.tree) else ""
+    measure = ", the challenge's measure," if is_kaggle(evaluation.tree) else ""
     published = (
         " Open bars were published for other test sets of real galaxies and are shown for reference only."
         if evaluation.tree.scores

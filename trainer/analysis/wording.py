@@ -4,13 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfrecords import builtin
+from tfrecords.builtin import is_kaggle
 from tfrecords.tree import Tree
 from trainer.analysis.page import CREDIT
-
-
-def is_kaggle(tree: Tree) -> bool:
-    return builtin.is_kaggle(tree)
 
 
 def has_hubble_classes(tree: Tree) -> bool:
