@@ -97,7 +97,7 @@ def test_every_byte_is_the_same_however_the_source_is_packed_and_by_however_many
         for name, src, workers in _runs(forms, encoding)
     }
     first = datasets["folder"]
-    assert len(first) == 11 and first["rejected.csv"].count(b"\n") == 7
+    assert len(first) == 12 and first["rejected.csv"].count(b"\n") == 7
     for name, files in datasets.items():
         assert files == first, name
 
@@ -141,7 +141,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 def test_every_byte_is_the_same_for_real_galaxies(kaggle: Path, build_settings: Settings, tmp_path: Path) -> None:
     settings = build_settings(size=212, encoding="jpeg", examples_per_shard=512)
     first = _hashes(build_dataset(kaggle, tmp_path / "folder", settings, workers=2).dataset.folder)
-    assert len(first) == 15
+    assert len(first) == 16
     for form, workers in (("zips, deflated in a zip", 1), ("half unzipped", 2)):
         src = _pack(kaggle, form, tmp_path / form)
         assert _hashes(build_dataset(src, tmp_path / str(workers), settings, workers=workers).dataset.folder) == first
