@@ -18,6 +18,7 @@ from tfrecords.errors import ConfigError, RunError
 from tfrecords.images import CropSettings
 from tfrecords.reader import votes_of
 from trainer import TrainConfig, evaluate_run, explore_dataset, open_run, predict_split, train_model
+from trainer.analysis.intervals import coverage
 from trainer.run import Run
 
 SURVEYS = Path(__file__).parents[3] / "shared" / "surveys"
@@ -153,9 +154,12 @@ def test_a_model_with_the_dirichlet_head_gives_intervals_and_their_calibration(
     for row in _table(out):
         for column in decals.tree.columns:
             assert 0 <= float(row[f"{column}_low"]) <= float(row[f"{column}_high"]) <= 1
-    assert "intervals" in (sure.folder / "report" / "index.html").read_text()
     predictions = predict_split(sure, decals, "test")
     assert predictions.concentrations is not None and predictions.concentrations.min() >= 1
+    expected = coverage(decals.tree, predictions.predicted, predictions.concentrations, predictions.targets, predictions.asked)
+    shown = _table(sure.folder / "report" / "data" / "test-intervals.csv")
+    assert [row["question"] for row in shown] == [question.key for question in decals.tree.questions]
+    assert [int(row["galaxies"]) for row in shown] == expected.galaxies.tolist() and expected.galaxies.any()
     # The report is made again from the table alone, with the same numbers.
     before = json.loads((sure.folder / "metrics.json").read_text())
     record, again = evaluate_run(sure, decals, "test")
