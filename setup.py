@@ -61,6 +61,7 @@ setup(
         "pillow>=11.0",
         "protobuf>=6.31.1",
         "psutil>=7.2",
+        "pyarrow>=18",
         "tqdm>=4.66",
         # No wheel for 64-bit Arm Linux, Intel Macs and Python 3.14 yet: it is not installed there.
         "turbojpeg>=0.0.2; python_version < '3.14' and (sys_platform == 'win32' or platform_machine == 'x86_64' "

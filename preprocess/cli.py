@@ -38,15 +38,16 @@ def _build_flags(parser: Any) -> None:
         type=local_path,
         required=True,
         metavar="PATH",
-        help="folder or zip that holds the images and the table of votes (required)",
+        help="folder or zip that holds the images and the table of votes, or a catalogue, whose rows name or hold the images "
+        "(required)",
     )
     add("--out", type=local_path, default=Path(_DATASET), metavar="DIR", help=f"dataset folder to write {_DEFAULT}")
     add(
         "--solutions",
         type=local_path,
         metavar="FILE",
-        help="table of votes, zipped or not (default: training_solutions_rev1.csv or target_data/targets.csv in --src, or its "
-        "CSV file with the columns of a tree)",
+        help="table of votes: CSV, Parquet or FITS, packed or not (default: training_solutions_rev1.csv or "
+        "target_data/targets.csv in --src, or its table with the columns of a tree)",
     )
     add(
         "--tree",
@@ -61,6 +62,19 @@ def _build_flags(parser: Any) -> None:
         metavar="NAME",
         help="which votes of the table to use, if its tree describes several, such as debiased (default: the first of the tree "
         "that the table has)",
+    )
+    add(
+        "--id_column",
+        default="",
+        metavar="COLUMN",
+        help="column of the table with the number or name of each image (default: that of the tree, else GalaxyID, id_str, "
+        "iauname or another usual one)",
+    )
+    add(
+        "--path_column",
+        default="",
+        metavar="COLUMN",
+        help="column of the table that holds the path of each image, to join rows and images by it (default: use the id)",
     )
     add(
         "--limit",
@@ -160,10 +174,12 @@ def _build(args: Any) -> None:
     )
     bad = BadImages(args.on_bad_image == "skip", args.max_bad_fraction)
     result = build_dataset(
-        args.src, args.out, settings, args.solutions, args.workers, args.overwrite, bad, args.dask, args.tree, args.votes
-    )
+        args.src, args.out, settings, args.solutions, args.workers, args.overwrite, bad, args.dask, args.tree, args.votes,
+        args.id_column, args.path_column,
+    )  # fmt: skip
     dataset = result.dataset
-    say(f"{dataset.folder}: {'already complete, nothing to do' if result.already_complete else 'complete'}{_votes_in(dataset)}")
+    state = "already complete, nothing to do" if result.already_complete else "complete"
+    say(f"{dataset.folder}: {state}{_votes_in(dataset, result.id_column)}")
     for split in SPLITS:
         shards = [shard for shard in dataset.shards if shard.split == split]
         if shards:
@@ -187,10 +203,10 @@ def _build(args: Any) -> None:
         say(f"split train is empty, so there is nothing to train on; to predict split {split}: {predict}")
 
 
-def _votes_in(dataset: Any) -> str:
-    """Which votes the dataset holds, for the end of a sentence; empty without any."""
+def _votes_in(dataset: Any, id_column: str) -> str:
+    """Which votes the dataset holds, and how they were joined with images, for the end of a sentence; empty without any."""
     layout = dataset.settings.get("votes", "")
-    return f", votes of tree {dataset.tree.name} ({layout})" if layout else ""
+    return f", votes of tree {dataset.tree.name} ({layout}) by {id_column}" if layout else ""
 
 
 def _trees_flags(parser: Any) -> None:

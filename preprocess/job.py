@@ -1,6 +1,5 @@
 """Build a dataset: write the planned shards that are not finished yet, then the metadata."""
 
-import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -12,10 +11,11 @@ import numpy as np
 
 from preprocess import plan, state, surveys, versions
 from preprocess.engines import require_dask, run_dask, run_local
+from preprocess.fitting import Wanted
 from preprocess.plan import PlanSettings, ShardPlan
 from preprocess.shard import Receipt, Rejected, ShardTask, write_shard
 from preprocess.sources import PLAIN, Listing
-from preprocess.surveys import Survey
+from preprocess.survey import Survey, content_crcs, fingerprint, in_order_of_ids
 from tfrecords import dataset
 from tfrecords.builtin import find_tree
 from tfrecords.dataset import Dataset
@@ -61,10 +61,14 @@ class BadImages:
 
 @dataclass(frozen=True)
 class Result:
-    """The dataset, and whether this call found it already complete."""
+    """The dataset, and whether this call found it already complete.
+
+    id_column: the column by which the table of votes was joined with images, empty without one.
+    """
 
     dataset: Dataset
     already_complete: bool
+    id_column: str = ""
 
 
 def _seen_by_a_worker(work: Path) -> dict[str, Any]:
@@ -72,7 +76,7 @@ def _seen_by_a_worker(work: Path) -> dict[str, Any]:
     return {**versions.tool(), str(work): "found" if work.is_dir() else "missing"}
 
 
-def _complete(folder: Path, work: Path, job: dict[str, Any], images: Listing, shards: list[ShardPlan]) -> Dataset:
+def _complete(folder: Path, work: Path, job: dict[str, Any], survey: Survey, shards: list[ShardPlan]) -> Dataset:
     """Return the finished dataset in `folder`. Raises ConfigError if it was built with other settings or another source.
 
     A finished dataset stays valid when a codec is upgraded: only the shards of one build must not mix versions.
@@ -80,18 +84,17 @@ def _complete(folder: Path, work: Path, job: dict[str, Any], images: Listing, sh
     complete = dataset.open_dataset(folder)
     before = {"settings": complete.settings, "source": complete.source}
     state.refuse(folder, "a dataset with other settings or source", state.difference_of_jobs(before, job, ("settings",)))
-    rows = plan.planned_rows(shards)
-    crcs = np.fromiter(
-        progress_bar(len(rows), "checking the source", "images", iterable=surveys.content_crcs(images, rows)), np.uint32
-    )
-    changed = surveys.fingerprint(job["source"]["listing"], crcs) != complete.source.get("fingerprint")
+    survey.prepare(shards)
+    total = sum(len(shard.rows) for shard in shards)
+    crcs = np.fromiter(progress_bar(total, "checking the source", "images", iterable=survey.crcs(shards)), np.uint32)
+    changed = fingerprint(job["source"]["listing"], in_order_of_ids(shards, crcs)) != complete.source.get("fingerprint")
     state.refuse(folder, "a dataset with other settings or source", "an image of the source has changed" if changed else "")
     check_shards(complete, complete.shards)
     state.remove_work(work)
     return complete
 
 
-def _changed(images: Listing, shard: ShardPlan, receipt: Receipt, same_place: bool) -> str:
+def _changed(images: Listing, receipt: Receipt, same_place: bool) -> str:
     """The first image of a finished shard that has changed since it was read; empty if none has.
 
     A file whose change time equals the recorded one is unchanged. Both times come from the file system's clock, so it need
@@ -99,20 +102,18 @@ def _changed(images: Listing, shard: ShardPlan, receipt: Receipt, same_place: bo
     a whole number of seconds: a second change may fall within the same second. (Sizes are part of the listing, which is
     compared first.)
     """
-    times = images.position[shard.rows]
-    unsure = (images.method[shard.rows] != PLAIN) | (times != receipt.times()) | (times % 1_000_000_000 == 0)
-    place = np.flatnonzero(unsure | (not same_place))
-    touched = shard.rows[place]
-    for row, crc, before in zip(touched.tolist(), surveys.content_crcs(images, touched), receipt.crcs()[place], strict=True):
+    times = images.position
+    unsure = (images.method != PLAIN) | (times != receipt.times()) | (times % 1_000_000_000 == 0)
+    rows = np.flatnonzero(unsure | (not same_place))
+    for row, crc, before in zip(rows.tolist(), content_crcs(images, rows), receipt.crcs()[rows], strict=True):
         if crc != before:
             return images.shown(row)
     return ""
 
 
 def _task(shard: ShardPlan, survey: Survey, folder: Path, work: Path, crop: CropSettings, skip_bad: bool) -> ShardTask:
-    images = survey.images.part(shard.rows)
-    targets, asked = survey.votes.of(images.galaxy_id)
-    return ShardTask(shard.name, shard.split, images, targets, asked, folder, work, crop, skip_bad)
+    part = survey.part(shard.rows)
+    return ShardTask(shard.name, shard.split, part.images, part.targets, part.asked, folder, work, crop, skip_bad)
 
 
 def _too_many(rejected: list[Rejected], total: int, bad: BadImages) -> None:
@@ -151,9 +152,12 @@ def _write_shards(
     """Write the shards that have no receipt yet with the engine `run`; return the receipts of all shards."""
     receipts = state.receipts(folder, work)
     begun = state.begun(work)
-    same_place = begun is not None and begun["path"] == str(survey.source.path.resolve())
+    same_place = begun is not None and begun["path"] == str(survey.path.resolve())
+    survey.prepare(shards)
     for shard in shards:
-        if shard.name in receipts and (changed := _changed(survey.images, shard, receipts[shard.name], same_place)):
+        if shard.name not in receipts:
+            continue
+        if changed := _changed(survey.part(shard.rows).images, receipts[shard.name], same_place):
             if not overwrite:
                 state.refuse(folder, "an unfinished build", f"{changed} has changed since its shard was written")
             del receipts[shard.name]
@@ -192,33 +196,28 @@ def _commit(
     rejected = sorted((entry for receipt in receipts for entry in receipt.rejected), key=lambda entry: entry.galaxy_id)
     there = {receipt.shard.split for receipt in receipts if receipt.shard.examples}
     if not there:
-        raise SourceError(f"{survey.source.path}: no image could be used; first {rejected[0].path}: {rejected[0].reason}")
+        raise SourceError(f"{survey.path}: no image could be used; first {rejected[0].path}: {rejected[0].reason}")
     for receipt in receipts:
         if receipt.shard.split not in there:  # every image of the split was rejected: a split without galaxies is absent
             (folder / receipt.shard.name).unlink(missing_ok=True)
     written = [receipt.shard for receipt in receipts if receipt.shard.split in there]
     shapes = {receipt.shape for receipt in receipts if receipt.shard.examples}
-    rows = np.concatenate([shard.rows for shard in shards])
-    crcs = np.concatenate([receipt.crcs() for receipt in receipts])[np.argsort(rows)]
+    crcs = in_order_of_ids(shards, np.concatenate([receipt.crcs() for receipt in receipts]))
     _write_csv(
         folder / dataset.REJECTED,
         [dataset.REJECTED_HEADER, *((entry.galaxy_id, cell(entry.path), cell(entry.reason)) for entry in rejected)],
         unfinished,
     )
     names = [dataset.REJECTED, dataset.TREE, dataset.FEATURES, dataset.DATASET_INFO]
-    tree, asked = survey.votes.tree, survey.votes.asked is not None
-    images = survey.images
-    if len(named := np.sort(rows)[images.named[np.sort(rows)] == 1]):
-        names.append(dataset.NAMES)
-        lines = ((images.galaxy_id[row], cell(images.path(row))) for row in named)
-        _write_csv(folder / dataset.NAMES, itertools.chain([dataset.NAMES_HEADER], lines), unfinished)
+    tree = survey.tree
     shape = shapes.pop() if len(shapes) == 1 else None
     write_text(folder / dataset.TREE, tree.text, unfinished)
-    write_text(folder / dataset.FEATURES, dataset.features_json(job["settings"]["encoding"], shape, tree, asked), unfinished)
+    features = dataset.features_json(job["settings"]["encoding"], shape, tree, survey.asked, survey.named)
+    write_text(folder / dataset.FEATURES, features, unfinished)
     write_text(folder / dataset.DATASET_INFO, dataset.dataset_info_json(written, tree), unfinished)
     source = {
         **job["source"],
-        "fingerprint": surveys.fingerprint(job["source"]["listing"], crcs),
+        "fingerprint": fingerprint(job["source"]["listing"], crcs),
         "rejected": len(rejected),
         "enlarged": sum(receipt.enlarged for receipt in receipts),
     }
@@ -239,6 +238,8 @@ def build_dataset(
     dask: str = "",
     tree: str | Path | Tree | None = None,
     votes: str = "",
+    id_column: str = "",
+    path_column: str = "",
 ) -> Result:
     """Build a dataset from a survey's images and votes, or resume an interrupted build.
 
@@ -267,11 +268,16 @@ def build_dataset(
         by the columns of the table.
     votes : str
         Which votes of the table to use, if its tree describes several, such as "debiased". By default the first that are there.
+    id_column : str
+        Column of the table that names the galaxy of each row: the number or the name of its image. By default that of the tree,
+        else the first of the usual ones.
+    path_column : str
+        Column of the table with the path of each image, by which to join them instead.
 
     Returns
     -------
     Result
-        `dataset`, and whether it was `already_complete`.
+        `dataset`, whether it was `already_complete`, and the `id_column` of the table.
 
     Raises
     ------
@@ -310,10 +316,12 @@ def build_dataset(
         return run_local(write_shard, tasks, workers, on_images)
 
     with state.locked_job(out) as work:
-        survey = surveys.survey_of(src, work, solutions_file, tree, votes)
+        survey = surveys.survey_of(src, work, solutions_file, Wanted(tree, votes, id_column, path_column))
+        columns = {"id_column": id_column, "path_column": path_column}
+        chosen = {name: column for name, column in columns.items() if column}
         job = {
-            "settings": {**settings.flat(), "tree": survey.tree_name, "votes": survey.votes.layout},
-            "source": surveys.summarise(survey),
+            "settings": {**settings.flat(), "tree": survey.tree_name, "votes": survey.layout, **chosen},
+            "source": survey.summary(),
             "tool": versions.tool(),
             "path": str(src.resolve()),
         }
@@ -324,11 +332,12 @@ def build_dataset(
             state.remove_dataset(out, work)
             begun = None
         if (out / dataset.MANIFEST).exists():
-            return Result(_complete(out, work, job, survey.images, shards), already_complete=True)
+            return Result(_complete(out, work, job, survey, shards), True, survey.id_column)
         if begun is not None:
             state.refuse(out, "an unfinished build with other settings or source", state.difference_of_jobs(begun, job))
         unfinished = state.begin(out, work, job, (shard.name for shard in shards))
-        surveys.warn(survey, shards)
+        for warning in survey.all_warnings(shards):
+            log.warning("%s", warning)
         receipts = _write_shards(out, work, survey, shards, settings.crop, bad, unfinished, overwrite, run)
         rejected = _commit(out, job, survey, shards, receipts, unfinished)
         if rejected:
@@ -340,4 +349,4 @@ def build_dataset(
         if enlarged := sum(receipt.enlarged for receipt in receipts):
             log.warning("%d crops had fewer pixels than --size %d and were enlarged", enlarged, settings.crop.size)
         state.remove_work(work)
-    return Result(dataset.open_dataset(out), already_complete=False)
+    return Result(dataset.open_dataset(out), False, survey.id_column)

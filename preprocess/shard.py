@@ -102,7 +102,8 @@ def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
                 rejected.append(Rejected(galaxy_id, task.images.path(row), str(error)))
             else:
                 asked = None if task.asked is None else task.asked[row]
-                example = schema.Example(galaxy_id, stored.data, stored.offset, targets, asked)
+                name = task.images.name(row) if task.images.parts else None
+                example = schema.Example(galaxy_id, stored.data, stored.offset, targets, asked, name)
                 record = framing.frame(schema.serialize(example))
                 file.write(record)
                 digest.update(record)

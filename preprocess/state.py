@@ -20,7 +20,7 @@ from preprocess.shard import Receipt, Rejected
 from tfrecords import dataset, locks
 from tfrecords.dataset import Shard
 from tfrecords.errors import ConfigError, DatasetError
-from tfrecords.files import local_path, real_folder, sha256_file, write_text
+from tfrecords.files import files_of_users, local_path, real_folder, sha256_file, write_text
 
 WORK = ".preprocess"
 _JOB = "job.json"
@@ -31,7 +31,7 @@ _UNFINISHED = "unfinished-"
 METADATA = (dataset.REJECTED, dataset.NAMES, dataset.TREE, dataset.FEATURES, dataset.DATASET_INFO, dataset.MANIFEST)
 _SHARD = re.compile(rf"{dataset.NAME}-[a-z]+\.tfrecord-\d+-of-\d+")
 # The names in the work folder, including those of copied zips and unfinished files.
-_KNOWN = re.compile(rf"{re.escape(_JOB)}|{re.escape(_FILES)}|{_RECEIPTS}|{_UNFINISHED}.*|inner-.*|\..*\.partial")
+_KNOWN = re.compile(rf"{re.escape(_JOB)}|{re.escape(_FILES)}|{_RECEIPTS}|{_UNFINISHED}.*|inner-.*|rows-.*|\..*\.partial")
 _BUSY = "another preprocess job is writing here: wait for it, or choose another --out"
 
 
@@ -57,7 +57,7 @@ def _refuse_others(folder: Path) -> None:
         raise ConfigError(f"{folder}: is a file: choose another --out")
     if not folder.is_dir():
         return
-    there = {*os.listdir(folder)}
+    there = files_of_users(folder)
     ours = {WORK, *(path.name for path in locks.leftovers(folder / WORK))}
     others = sorted(there - ours - _listed(folder))
     others = [name for name in others if os.path.lexists(folder / name)]  # some may have gone, with a job that has just ended
@@ -91,7 +91,7 @@ def begin(folder: Path, work: Path, job: dict[str, Any], shards: Iterable[str]) 
         _list(folder, work, {*shards, *METADATA})
         write_text(work / _JOB, dataset.to_json(job))
     real_folder(work / _RECEIPTS)
-    locks.clear(work, re.compile(f"{_UNFINISHED}.*"))
+    locks.clear(work, re.compile(f"{_UNFINISHED}.*|rows-.*"))
     return Path(mkdtemp(prefix=_UNFINISHED, dir=work))
 
 

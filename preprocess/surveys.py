@@ -1,208 +1,247 @@
-"""Read and check a source: its images, their votes, the splits that its folders give, and the hashes that identify it."""
+"""Read and check a source of images in folders or zips: their votes, and the splits that its folders give."""
 
 import hashlib
-import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from preprocess import plan, solutions
-from preprocess.solutions import Votes
+from preprocess.catalogue import is_catalogue
+from preprocess.catalogues import catalogue_survey
+from preprocess.fitting import ANYTHING, Wanted, choose_fit, fits
+from preprocess.joining import Images
+from preprocess.solutions import Ballots, Votes
 from preprocess.sources import (
-    PLAIN,
     SOLUTIONS_NAMES,
-    ImageReader,
-    Listing,
     Source,
     VotesTable,
     find_source,
     refuse_several,
     solutions_table,
 )
-from tfrecords.builtin import builtin_names, builtin_tree, is_kaggle
-from tfrecords.dataset import SPLITS, sha256_text
+from preprocess.survey import Part, Survey
+from preprocess.tables import header_of, schema_of_parquet
+from tfrecords.builtin import is_kaggle
+from tfrecords.dataset import SPLITS
 from tfrecords.errors import SourceError
-from tfrecords.images import MAX_BYTES
 from tfrecords.tree import Tree
 
-log = logging.getLogger("preprocess")
 _CURE = "give it with --solutions FILE"
+# Images without a number in their names that are left out beside a table of numbers, as a fraction of all images.
+_STRAYS = 0.1
+# Images with rows, as a fraction of the images and of the rows; below both, they match by chance.
+_FEW = 0.2
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Survey:
-    """A source that was read and checked: its images, their votes, and the input of the plan.
+class _Files(Survey):
+    """Images in folders and zips, and the votes of a table.
 
-    unused: if it has no table of votes, why its first CSV file is none; else empty.
+    unused: if it has no table of votes, why its nearest table is none; else empty. strays: number of images left out because
+    their names are not numbers. others: paths of tables that were not used.
     """
 
     source: Source
     votes: Votes
-    galaxies: plan.Galaxies
-    unused: str = ""
+    unused: str
+    strays: int
+    others: tuple[str, ...]
 
-    @property
-    def tree_name(self) -> str:
-        """The name of the tree, with the start of its hash if it is not one of ours."""
-        tree = self.votes.tree
-        ours = tree.name in builtin_names() and tree.text == builtin_tree(tree.name).text
-        return tree.name if ours else f"{tree.name} ({sha256_text(tree.text)[:12]})"
+    def prepare(self, shards: Sequence[plan.ShardPlan]) -> None:
+        pass
 
-    @property
-    def images(self) -> Listing:
-        return self.source.images
+    def part(self, rows: np.ndarray) -> Part:
+        images = self.source.images.part(rows)
+        return Part(images, *self.votes.of(images.galaxy_id))
+
+    def summary(self) -> dict[str, Any]:
+        images, votes, galaxies = self.source.images, self.votes, self.galaxies
+        digest = hashlib.sha256(votes.sha256.encode("ascii"))
+        for column, kind in ((images.galaxy_id, "<i8"), (images.size, "<u4"), (galaxies.kept, "<i1")):
+            digest.update(column.astype(kind).tobytes())
+        if self.tree.files is not None:  # which image has which votes follows from a second table
+            digest.update(votes.galaxy_ids.astype("<i8").tobytes())
+        labelled, rows = int(galaxies.labelled.sum()), len(votes.galaxy_ids) + votes.unmatched
+        return {
+            **({"asked": "assumed" if votes.estimated else "counted"} if self.asked else {}),
+            **({"named": True} if self.named else {}),
+            "listing": digest.hexdigest(),
+            "images": len(images),
+            "votes": rows,
+            "votes_without_image": rows - labelled,
+            "images_without_votes": len(images) - labelled,
+            "kept_splits": int((galaxies.kept >= 0).sum()),
+        }
+
+    def warnings(self) -> Iterator[str]:
+        yield from self.votes.warnings
+        yield from self.source.left.lines()
+        images = self.source.images
+        if not self.layout:
+            there = f"; {self.unused}" if self.unused else ""
+            names = " or ".join(self.tree.tables or SOLUTIONS_NAMES)
+            unlabelled = f"all {len(images):,} galaxies are unlabelled; if you have one, {_CURE}"
+            yield f"{self.path}: no table of votes ({names}{there}): {unlabelled}"
+            return
+        if self.strays:
+            names = "1 image has a name that is" if self.strays == 1 else f"{self.strays:,} images have names that are"
+            yield f"{self.path}: {names} not a number, as the ids of its table are: left out"
+        if self.others:
+            more = f" and {len(self.others) - 1} other tables are" if len(self.others) > 1 else " is"
+            yield f"{self.others[0]}{more} not used"
+        training = np.array([place.training for place in images.places])[images.place]
+        if (odd := ~self.galaxies.labelled & training).any():
+            first = images.shown(int(np.argmax(odd)))
+            yield f"{odd.sum():,} images in training folders have no votes and are unlabelled, first {first}"
 
 
-def _names_of(images: Listing) -> tuple[dict[str, int], set[str]]:
-    """Path and stem of the file -> galaxy id, of images whose names are not numbers; and the stems that several have."""
-    paths: dict[str, int] = {}
-    stems: dict[str, int] = {}
-    twice: set[str] = set()
-    for row in np.flatnonzero(images.named).tolist():
-        path = images.path(row)
-        stem = path.rpartition("/")[2].rpartition(".")[0]
-        if stem in stems:
-            twice.add(stem)
-        paths[path] = stems[stem] = int(images.galaxy_id[row])
-    return {stem: galaxy_id for stem, galaxy_id in stems.items() if stem not in twice} | paths, twice
-
-
-def _mapping(source: Source, tree: Tree, names: dict[str, int]) -> dict[str, str] | None:
-    """Id -> name of the image file, if the tree has a second table for it. Of several files, the first that is there."""
+def _mapping(source: Source, tree: Tree, images: Images) -> dict[str, int] | None:
+    """Id -> galaxy, if the tree has a second table for it. Of several files of an id, the first that is there."""
     if tree.files is None:
         return None
     tables = [table for table in source.others if table.is_called([tree.files.table])]
     if not tables:
         raise SourceError(
             f"{source.path}: lacks {tree.files.table}, which maps the votes of tree {tree.name} to image files: "
-            "put it beside the images"
+            "put it beside the images, or name the column of the files with --path_column"
         )
     refuse_several(source, tables, f"table {tree.files.table}", "remove all but one")
     pairs = solutions.read_files(tables[0].path, tables[0].read(), tree)
-    galaxies = np.array([solutions.galaxy_of(file, names) for _, file in pairs], np.int64)
-    there = np.isin(galaxies, source.images.galaxy_id)
-    return {key: file for (key, file), is_there in zip(reversed(pairs), reversed(there.tolist()), strict=True) if is_there}
+    galaxies = images.galaxies(tables[0].path, tree.files.file, [file for _, file in pairs])
+    there = np.isin(galaxies, source.images.galaxy_id).tolist()
+    known = zip(reversed(pairs), reversed(galaxies.tolist()), reversed(there), strict=True)
+    return {key: galaxy for (key, _), galaxy, is_there in known if is_there}
 
 
-def _votes_of(source: Source, table: VotesTable, tree: Tree | None, layout: str) -> Votes:
-    content = solutions.read_table(table.path, table.read(), tree, layout)
-    names, twice = _names_of(source.images)
-    if twice and content.ids.dtype != np.int64:
-        for key in content.ids.tolist():
-            if key not in names and solutions.stem_of(key) in twice:
-                raise SourceError(
-                    f"{table.path}: {key} is the name of several images: write their paths in {source.path} into column "
-                    f"{content.fit.id}, or remove all but one"
-                )
-    return content.votes(names, _mapping(source, content.fit.tree, names))
+def _joined(source: Source, ballots: Ballots, images: Images) -> np.ndarray:
+    """The galaxy of each row of a table, int64; -1 for rows without an image."""
+    fit = ballots.fit
+    mapping = _mapping(source, fit.tree, images) if fit.id == fit.tree.id else None
+    if mapping is not None:
+        return np.fromiter((mapping.get(str(key), -1) for key in ballots.ids), np.int64, len(ballots.ids))
+    return images.galaxies(ballots.path, fit.id, ballots.ids)
 
 
-def _not_votes(source: Source, tree: Tree | None, layout: str) -> str:
-    """Why the CSV files of a source are no tables of votes, in words: what the nearest lacks of the nearest tree.
+def _header(table: VotesTable) -> list[str]:
+    """The names of a table's columns, without checks; of a file on disk only a part is read."""
+    if table.entry is None and table.path.lower().endswith(".parquet"):
+        schema = schema_of_parquet(table.archive.path)
+        return [] if schema is None else [str(name) for name in schema.names]
+    return header_of(table.start())
 
-    Raises SourceError if a tree or a layout was asked for.
+
+def _without_strays(source: Source, ballots: Ballots, votes: Votes) -> tuple[Source, int]:
+    """Leave out images whose names are not numbers, if the table has only numbers; return how many.
+
+    Raises SourceError if they are more than a tenth of all images, or if two different images have the same number.
     """
-    headers = [(table, solutions.header_of(table.first_line())) for table in source.others]
-    nearest = [(fit, table, header) for table, header in headers for fit in solutions.fits(header, tree, layout)[:1]]
+    images = source.images
+    if ballots.ids.dtype != np.int64 or votes.tree.files is not None or not images.parts:
+        return source, 0
+    named = images.named == 1
+    if (votes.rows(images.galaxy_id)[named] >= 0).any():  # leading zeros
+        return source, 0
+    if source.clash:
+        raise SourceError(source.clash)
+    if named.sum() > _STRAYS * len(images):
+        first = images.shown(int(np.argmax(named)))
+        raise SourceError(
+            f"{first}: the name is not a {ballots.fit.id}, but there is a table of votes ({ballots.path}): "
+            f"name each image by its {ballots.fit.id}, like {ballots.ids[0]}.jpg"
+        )
+    return replace(source, images=replace(images.rows(np.flatnonzero(~named)), parts=0)), int(named.sum())
+
+
+def _some(names: Iterable[object]) -> str:
+    """Up to three names, for messages."""
+    return ", ".join(str(name) for name in itertools.islice(names, _SHOWN))
+
+
+def _refuse_chance(source: Source, ballots: Ballots, galaxies: np.ndarray) -> None:
+    """Raise SourceError if no images have rows, or so few of both that it may be by chance. galaxies: those of the rows."""
+    images = source.images
+    has_row = np.isin(images.galaxy_id, galaxies)
+    has_image = np.isin(galaxies, images.galaxy_id)
+    both = int(has_row.sum())
+    if both >= _FEW * len(images) or both >= _FEW * len(galaxies):
+        return
+    of_images = _some(images.galaxy(int(row)) for row in np.flatnonzero(~has_row))
+    of_rows = _some(ballots.ids[~has_image])
+    beyond = f"others: images {of_images}; {ballots.fit.id} {of_rows}"
+    if not both:
+        raise SourceError(
+            f"{source.path}: no image has a row in {ballots.path} ({beyond}): check that they belong together, or name the "
+            "column of their names with --id_column or --path_column"
+        )
+    raise SourceError(
+        f"{source.path}: only {both:,} of {len(images):,} images have a row in {ballots.path}, and only {both:,} of its "
+        f"{len(galaxies):,} rows an image ({beyond}): check that they belong together; if they do, remove the other rows"
+    )
+
+
+def _not_votes(source: Source, wanted: Wanted) -> str:
+    """Why the tables of a source are no tables of votes, in words: what the nearest lacks of the nearest tree.
+
+    Raises SourceError if it lacks nothing but its name, or if something was asked for.
+    """
+    headers = [(table, _header(table)) for table in source.others]
+    nearest = [(fit, table, header) for table, header in headers for fit in fits(header, wanted)[:1]]
     if not nearest:
         return ""
     # Of equals the one with most columns: a table of votes rather than, say, one of file names.
     fit, table, header = min(nearest, key=lambda one: (one[0].share, -len(one[2]), one[1].path))
-    if tree is not None or layout:
-        solutions.choose_fit(table.path, header, tree, layout)
+    if wanted != ANYTHING:
+        choose_fit(table.path, header, wanted)
     if is_kaggle(fit.tree) and not fit.missing:
-        return f"{table.path} has Kaggle's columns, but not the name of its table: {_CURE}"
+        raise SourceError(
+            f"{table.path}: has Kaggle's columns, but not the name of its table: {_CURE}; if it holds no votes, move it "
+            "elsewhere"
+        )
     if not is_kaggle(fit.tree) and 2 * len(fit.missing) < len(fit.columns):
         return f"{table.path} {fit.lacks} of tree {fit.tree.name}, the nearest"
     return f"{table.path} has no columns of a tree"
 
 
-def survey_of(
-    src: Path, scratch: Path, solutions_file: Path | None = None, tree: Tree | None = None, layout: str = ""
-) -> Survey:
+def survey_of(src: Path, scratch: Path, solutions_file: Path | None = None, wanted: Wanted = ANYTHING) -> Survey:
     """Read the listing and the votes of a source, and check that they match. No image is read.
 
-    `scratch`: a folder for copies of zips inside a zip. tree: the decision tree, None to find it by the columns of the table;
-    layout: which of the table's votes, empty for the tree's first. Raises SourceError for a source that cannot be used.
+    `scratch`: a folder for copies of zips inside a zip, and for the rows of a catalogue. Raises SourceError for a source that
+    cannot be used.
     """
+    if is_catalogue(src):
+        if solutions_file is not None:
+            raise SourceError(f"{src}: is a catalogue, which must hold the votes itself: add them to it, and omit --solutions")
+        return catalogue_survey(src, scratch, wanted)
     source = find_source(src, scratch)
 
-    def holds_votes(line: bytes) -> bool:
+    def holds_votes(table: VotesTable) -> bool:
         # Predictions have Kaggle's columns too: without --tree its tables are found by name alone.
-        whole = (fit for fit in solutions.fits(solutions.header_of(line), tree, layout) if not fit.missing)
-        return any(tree is not None or not is_kaggle(fit.tree) for fit in whole)
+        whole = (fit for fit in fits(_header(table), wanted) if not fit.missing)
+        return any(wanted.tree is not None or not is_kaggle(fit.tree) for fit in whole)
 
-    table = solutions_table(source, solutions_file, tree.tables if tree else (), holds_votes)
-    votes = _votes_of(source, table, tree, layout) if table else solutions.no_votes(tree)
-    unused = "" if table else _not_votes(source, tree, layout)
+    table = solutions_table(source, solutions_file, wanted.tree.tables if wanted.tree else (), holds_votes)
+    if table is None:
+        unused = _not_votes(source, wanted)
+        return _survey(source, solutions.no_votes(wanted.tree), unused)
+    ballots = solutions.read_table(table.path, table.read(), wanted)
+    galaxies = _joined(source, ballots, Images(source.images))
+    votes = ballots.votes(galaxies)
+    source, strays = _without_strays(source, ballots, votes)
+    _refuse_chance(source, ballots, galaxies)
+    known = votes.tree.files.table if votes.tree.files else ""
+    used = (table.path, *(other.path for other in source.others if known and other.is_called([known])))
+    others = tuple(other.path for other in source.others if other.path not in used)
+    return _survey(source, votes, strays=strays, others=others)
+
+
+def _survey(source: Source, votes: Votes, unused: str = "", strays: int = 0, others: tuple[str, ...] = ()) -> Survey:
     images = source.images
-    labelled = votes.rows(images.galaxy_id) >= 0
-    if table and images.named.any() and votes.tree.id == solutions.KAGGLE_ID:
-        first = images.shown(int(np.argmax(images.named)))
-        raise SourceError(
-            f"{first}: the name is not a GalaxyID, but there is a table of votes ({table.path}): "
-            "name each image by its GalaxyID, like 100008.jpg"
-        )
-    if table and not labelled.any():
-        raise SourceError(f"{src}: no image has a row in {table.path}: check that they belong together")
     kept = np.array([SPLITS.index(place.split) if place.split else -1 for place in images.places], np.int8)
-    return Survey(source, votes, plan.Galaxies(images.galaxy_id, labelled, kept[images.place]), unused)
-
-
-def summarise(survey: Survey) -> dict[str, Any]:
-    """The manifest's entries about the source. `listing`: hash of ids, sizes, kept splits and votes, without image contents."""
-    digest = hashlib.sha256(survey.votes.sha256.encode("ascii"))
-    for column, kind in ((survey.images.galaxy_id, "<i8"), (survey.images.size, "<u4"), (survey.galaxies.kept, "<i1")):
-        digest.update(column.astype(kind).tobytes())
-    labelled = int(survey.galaxies.labelled.sum())
-    votes = survey.votes
-    rows = len(votes.galaxy_ids) + votes.unmatched
-    if votes.tree.files is not None:  # which image has which votes follows from a second table
-        digest.update(votes.galaxy_ids.astype("<i8").tobytes())
-    return {
-        **({"asked": "assumed" if votes.estimated else "counted"} if votes.asked is not None else {}),
-        "listing": digest.hexdigest(),
-        "images": len(survey.images),
-        "votes": rows,
-        "votes_without_image": rows - labelled,
-        "images_without_votes": len(survey.images) - labelled,
-        "kept_splits": int((survey.galaxies.kept >= 0).sum()),
-    }
-
-
-def warn(survey: Survey, shards: list[plan.ShardPlan]) -> None:
-    """Log one warning for each oddity of a source."""
-    for warning in survey.votes.warnings:
-        log.warning("%s", warning)
-    images, unlabelled = survey.images, ~survey.galaxies.labelled
-    if not survey.votes.sha256:
-        there = f"; {survey.unused}" if survey.unused else ""
-        cure = "" if survey.unused.endswith(_CURE) else f"; if you have one, {_CURE}"
-        log.warning(
-            "%s: no table of votes (%s%s): all %s galaxies are unlabelled%s",
-            survey.source.path, " or ".join(survey.votes.tree.tables or SOLUTIONS_NAMES), there, f"{len(images):,}", cure,
-        )  # fmt: skip
-        return
-    training = np.array([place.training for place in images.places])[images.place]
-    if (odd := unlabelled & training).any():
-        first = images.shown(int(np.argmax(odd)))
-        log.warning("%s images in training folders have no votes and are unlabelled, first %s", f"{odd.sum():,}", first)
-    if not any(shard.split == "train" for shard in shards):
-        log.warning("split 'train' is empty: a model needs labelled galaxies in it")
-
-
-def fingerprint(listing: str, crcs: np.ndarray) -> str:
-    """Hash of a source's content: of its listing and the CRC-32 of every planned image in the order of their ids."""
-    return hashlib.sha256(listing.encode("ascii") + crcs.astype("<u4").tobytes()).hexdigest()
-
-
-def content_crcs(images: Listing, rows: np.ndarray) -> Iterator[int]:
-    """The current CRC-32 of these images; only images outside zips are read."""
-    known = images.known_crcs()
-    with ImageReader() as reader:
-        for row in rows:
-            unread = images.method[row] == PLAIN and images.size[row] <= MAX_BYTES
-            yield reader.read(images, row).crc if unread else int(known[row])
+    galaxies = plan.Galaxies(images.galaxy_id, votes.rows(images.galaxy_id) >= 0, kept[images.place])
+    common = (votes.tree, votes.layout, votes.asked is not None, images.parts != 0, votes.id_column)
+    return _Files(source.path, galaxies, *common, source, votes, unused, strays, others)

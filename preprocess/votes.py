@@ -5,7 +5,7 @@ counts become shares of each question's answers, and shares are multiplied along
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -181,7 +181,7 @@ def _along(tree: Tree, shares: np.ndarray) -> np.ndarray:
     return targets
 
 
-def _of_asked(checks: _Checks) -> Fractions:
+def _of_asked(checks: _Checks, assume: bool) -> Fractions:
     """Fractions of those who were asked each question; a question may be blank or all 0 if nobody answered it."""
     tree, layout, values = checks.tree, checks.layout, checks.numbers.values
     shares = np.zeros_like(values)
@@ -201,7 +201,7 @@ def _of_asked(checks: _Checks) -> Fractions:
     # Usually the fractions of a question are blank if nobody was asked it; then its targets are 0 anyway.
     empty = np.asarray(~answered.any(axis=1))
     unknown = ~answered & (reached > _NEGLIGIBLE) & ~empty[:, None]
-    asked = np.where(answered, reached * tree.volunteers, 0.0) if unknown.any() else None
+    asked = np.where(answered, reached * tree.volunteers, 0.0) if unknown.any() or assume else None
     for question in tree.questions if checks.numbers.totals is None else ():
         if (bad := unknown[:, question.index]).any():
             checks.warnings.append(
@@ -292,8 +292,14 @@ def _counts_of(checks: _Checks, totals: np.ndarray) -> np.ndarray:
     return counts
 
 
-def fractions_of(numbers: Numbers, tree: Tree, layout: Layout) -> Fractions:
-    """The votes of a table's galaxies. Raises SourceError, naming columns or galaxies, if they cannot be used."""
+def fractions_of(numbers: Numbers, tree: Tree, layout: Layout, assume: bool = False) -> Fractions:
+    """The votes of a table's galaxies; values below 0 by no more than rounding count as 0.
+
+    assume: numbers of answers, if the table has none, even if no question is blank.
+    Raises SourceError, naming columns or galaxies, if they cannot be used.
+    """
+    rounded = (numbers.values < 0) & (numbers.values >= -layout.error)
+    numbers = replace(numbers, values=np.where(rounded, 0, numbers.values))
     checks = _Checks(numbers, tree, layout)
     infinite = np.isinf(numbers.values)
     checks.refuse(infinite, "missing or not finite", "correct them")
@@ -304,7 +310,7 @@ def fractions_of(numbers: Numbers, tree: Tree, layout: Layout) -> Fractions:
     totals = checks.totals()
     if totals is not None and not layout.normalise:
         return _counted(checks, _counts_of(checks, totals))
-    result = _of_asked(checks)
+    result = _of_asked(checks, assume)
     if totals is None:
         return result
     for question in tree.questions:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from preprocess.demo import IDS
@@ -48,6 +49,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         make_demo("kaggle", galaxies=60)
+        votes = pd.read_csv("kaggle/training_solutions_rev1.csv")  # as the block of docs/images.md does
+        votes.assign(file=[f"images_training_rev1/{galaxy}.jpg" for galaxy in votes.GalaxyID]).to_parquet(
+            "kaggle/catalogue.parquet"
+        )
         dataset = build_dataset("kaggle", "data/galaxy_zoo/1.0.0").dataset
         for run in ("vgg16", "second"):
             train_model(TrainConfig(dataset.folder, Path("runs") / run, weights="none", epochs=1, backbone=small.SMALL))

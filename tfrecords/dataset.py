@@ -5,7 +5,8 @@
     manifest.json                                           settings, source, checksums: for this project
     tree.toml                                               the decision tree that the targets follow
     rejected.csv                                            galaxy_id, source path, reason
-    names.csv                                               galaxy_id, name: only if some names were not numbers
+
+Datasets from before records held names have a names.csv (galaxy_id, name) if some names were not numbers.
 
 The metadata is written here as plain JSON, because tfds.folder_dataset.write_metadata imports TensorFlow,
 decodes a record, and does not write atomically. The format is that of tensorflow_datasets 4.9
@@ -39,6 +40,8 @@ NAMES = "names.csv"
 TREE = "tree.toml"
 NAMES_HEADER = ("galaxy_id", "name")
 REJECTED_HEADER = ("galaxy_id", "source path", "reason")
+# Ids that are numbers, and columns whose values are whole names of files.
+_NAMES_FILES = ("", "GalaxyID", "filename", "file", "path", "image")
 SHARD_PATTERN = f"{NAME}-*.tfrecord-*-of-*"
 
 
@@ -95,10 +98,12 @@ def _tensor(dtype: str, shape: Sequence[int], encoding: str = "none", descriptio
     }
 
 
-def features_json(encoding: str, shape: tuple[int, int] | None, tree: Tree, asked: bool, named: bool = True) -> str:
+def features_json(
+    encoding: str, shape: tuple[int, int] | None, tree: Tree, asked: bool, name: bool = False, described: bool = True
+) -> str:
     """TFDS' features.json. `shape`: height and width of the stored images if all have the same, else None.
 
-    asked: whether records hold it. named: describe each target; datasets made before trees were data do not.
+    asked, name: whether records hold it. described: describe each target; datasets made before trees were data do not.
     """
     height, width = shape or (-1, -1)
     image: dict[str, Any]
@@ -114,12 +119,15 @@ def features_json(encoding: str, shape: tuple[int, int] | None, tree: Tree, aske
         "crop_offset": _tensor("int64", (2,)),
         "galaxy_id": _tensor("int64", ()),
         "image": image,
-        "targets": _tensor("float32", (len(tree.columns),), description=_targets_described(tree) if named else ""),
+        "targets": _tensor("float32", (len(tree.columns),), description=_targets_described(tree) if described else ""),
     }
     if asked:
         questions = ", ".join(question.key for question in tree.questions)
         what = f"How many volunteers answered each question, in this order: {questions}"
         features["asked"] = _tensor("float32", (len(tree.questions),), description=what)
+    if name:
+        kind = "tensorflow_datasets.core.features.text_feature.Text"
+        features["name"] = {"description": "The name of the galaxy", "pythonClassName": kind, "text": {}}
     return to_json(
         {
             "featuresDict": {"features": features},
@@ -206,6 +214,11 @@ class Dataset:
         return bool(self.source.get("asked"))
 
     @property
+    def named(self) -> bool:
+        """Whether its records hold the names of galaxies."""
+        return bool(self.source.get("named"))
+
+    @property
     def votes_width(self) -> int:
         """Length of a galaxy's votes in the input pipeline: its targets and, if the dataset has them, its `asked`."""
         return len(self.tree.columns) + (len(self.tree.questions) if self.asked else 0)
@@ -235,10 +248,22 @@ class Dataset:
             raise DatasetError(f"{self.folder / name}: not a table of {', '.join(header)}: {BUILD_AGAIN}")
         return rows
 
-    def names(self) -> dict[int, str]:
-        """Galaxy id -> file name, for galaxies whose names were not numbers. Raises DatasetError if the table is damaged."""
+    def paths_of_names(self) -> dict[int, str]:
+        """Galaxy id -> path of the image, from the names.csv of an earlier dataset. Raises DatasetError if it is damaged."""
         rows = self._table(NAMES, NAMES_HEADER) if NAMES in self.files else []
         return {int(galaxy_id): from_cell(name) for galaxy_id, name in rows}
+
+    def names(self) -> dict[int, str]:
+        """Galaxy id -> name, for galaxies whose names are not numbers, of a dataset whose records do not hold them.
+
+        A name is the path of an image, or its stem if no two are the same and the survey has names for ids. Raises DatasetError
+        if the table is damaged.
+        """
+        names = self.paths_of_names()
+        if self.tree.id in _NAMES_FILES:
+            return names
+        stems = {galaxy_id: name.rpartition("/")[2].rpartition(".")[0] or name for galaxy_id, name in names.items()}
+        return stems if len({*stems.values()}) == len(stems) else names
 
     def rejected(self) -> dict[int, str]:
         """Galaxy id -> path in the source, for images that could not be used. Raises DatasetError if the table is damaged."""

@@ -53,6 +53,17 @@ def local_path(path: str | Path) -> Path:
     return Path(path)
 
 
+# What desktops, notebooks and file systems leave in any folder, in lower case.
+_DESKTOPS = {".ds_store", ".localized", ".spotlight-v100", ".trashes", ".fseventsd", "__macosx", "thumbs.db", "desktop.ini",
+             ".directory", "lost+found", "@eadir", ".snapshot", ".ipynb_checkpoints"}  # fmt: skip
+
+
+def files_of_users(folder: Path) -> set[str]:
+    """The names in a folder, without those that desktops, notebooks and file systems leave there."""
+    names = os.listdir(folder)
+    return {name for name in names if name.lower() not in _DESKTOPS and not name.startswith(("._", ".nfs", ".fuse_hidden"))}
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the folder's entries to disk, so that a rename in it survives a power cut.
 

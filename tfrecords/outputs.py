@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from tfrecords import locks
 from tfrecords.dataset import to_json
 from tfrecords.errors import ConfigError, RunError
-from tfrecords.files import atomic_file, local_path, real_folder, sha256_file, write_text
+from tfrecords.files import atomic_file, files_of_users, local_path, real_folder, sha256_file, write_text
 
 PRIVATE = ".galaxy-zoo"
 _MARKER = "marker.json"
@@ -87,7 +87,7 @@ class Output:
         if names is None:
             if not self.exists and self.folder.is_dir():
                 ours = {PRIVATE, *(path.name for path in locks.leftovers(self.private))}
-                others = sorted({*os.listdir(self.folder)} - ours)
+                others = sorted(files_of_users(self.folder) - ours)
                 if others:
                     raise ConfigError(
                         f"{self.folder}: holds other files ({others[0]}) and is not {_KINDS[self.kind]}: "

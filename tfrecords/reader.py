@@ -2,7 +2,7 @@
 
 The only module of this package that imports TensorFlow. An example is a dict of tensors: galaxy_id int64 (),
 image string (), crop_offset int64 (2,), votes float32 (width,): the targets and, if the dataset has them, the numbers of
-answers to each question after these (`Dataset.votes_width`).
+answers to each question after these (`Dataset.votes_width`). Datasets whose galaxies have names also give name string ().
 """
 
 import os
@@ -38,6 +38,8 @@ def _features(dataset: Dataset) -> dict[str, tf.io.FixedLenFeature]:
     }
     if dataset.asked:
         features["asked"] = tf.io.FixedLenFeature([len(dataset.tree.questions)], tf.float32)
+    if dataset.named:
+        features["name"] = tf.io.FixedLenFeature([], tf.string)
     return features
 
 
@@ -127,12 +129,14 @@ def in_order(dataset: Dataset, split: str, limit: int = 0) -> tf.data.Dataset:
 class SplitVotes(NamedTuple):
     """The votes of a split in stored order: `galaxy_ids` int64 (galaxies,), `targets` float32 (galaxies, n).
 
-    asked: float32 (galaxies, questions), how many volunteers answered each question; None if the dataset has no counts.
+    asked: float32 (galaxies, questions), how many volunteers answered each question; None if the dataset has no counts. names:
+    those of the galaxies as tables show them, str (galaxies,); None if they are numbers.
     """
 
     galaxy_ids: np.ndarray
     targets: np.ndarray
     asked: np.ndarray | None
+    names: np.ndarray | None
 
 
 def apart(votes: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, np.ndarray | None]:
@@ -143,9 +147,18 @@ def apart(votes: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, np.ndarray |
 
 def votes_of(dataset: Dataset, split: str, limit: int = 0) -> SplitVotes:
     """The votes of a split, read without decoding images."""
-    examples = in_order(dataset, split, limit).map(lambda example: (example["galaxy_id"], example["votes"]))
-    ids, votes = zip(*examples.batch(1024).as_numpy_iterator(), strict=True)
-    return SplitVotes(np.concatenate(ids), *apart(np.concatenate(votes), dataset))
+    columns = ("galaxy_id", "votes", *(["name"] if dataset.named else []))
+    examples = in_order(dataset, split, limit).map(lambda example: tuple(example[column] for column in columns))
+    ids, votes, *names = map(np.concatenate, zip(*examples.batch(1024).as_numpy_iterator(), strict=True))
+    return SplitVotes(ids, *apart(votes, dataset), _names(dataset, ids, *names))
+
+
+def _names(dataset: Dataset, galaxy_ids: np.ndarray, names: np.ndarray | None = None) -> np.ndarray | None:
+    """The names of galaxies, str (galaxies,): from their records, UTF-8, or from the table of an earlier dataset."""
+    if names is not None:
+        return np.array([name.decode("utf-8", "backslashreplace") for name in names], object)
+    table = dataset.names()
+    return np.array([table.get(galaxy_id, str(galaxy_id)) for galaxy_id in galaxy_ids.tolist()], object) if table else None
 
 
 def cutouts(dataset: Dataset, split: str, galaxy_ids: Sequence[int]) -> dict[int, np.ndarray]:

@@ -1,6 +1,7 @@
-"""One example: galaxy_id, image, crop_offset, targets, asked <-> a serialised tf.train.Example. No TensorFlow.
+"""One example: galaxy_id, name, image, crop_offset, targets, asked <-> a serialised tf.train.Example. No TensorFlow.
 
-    galaxy_id    int64
+    galaxy_id    int64: the number in the name of the image file, else a hash of its path
+    name         bytes: the galaxy's name in UTF-8; only in datasets in which not all names are numbers
     image        bytes: a JPEG or PNG file, or raw height x width x 3 uint8 in row-major order
     crop_offset  int64[2]: row and column at which the size x size crop begins in the stored image
     targets      float32[n]: cumulative vote fractions in the order of the tree's columns; NaN for galaxies without votes
@@ -74,7 +75,8 @@ _Example = _example_class()
 class Example:
     """One galaxy as stored.
 
-    targets: float32 (n,), all NaN without votes. asked: float32 (questions,), None if the dataset has no counts.
+    targets: float32 (n,), all NaN without votes. asked: float32 (questions,), None if the dataset has no counts. name: None if
+    the dataset has no names.
     """
 
     galaxy_id: int
@@ -82,6 +84,7 @@ class Example:
     crop_offset: tuple[int, int]
     targets: np.ndarray
     asked: np.ndarray | None = None
+    name: str | None = None
 
 
 def serialize(example: Example) -> bytes:
@@ -94,11 +97,13 @@ def serialize(example: Example) -> bytes:
     feature["targets"].float_list.value.extend(example.targets.tolist())
     if example.asked is not None:
         feature["asked"].float_list.value.extend(example.asked.tolist())
+    if example.name is not None:
+        feature["name"].bytes_list.value.append(example.name.encode("utf-8"))
     return message.SerializeToString(deterministic=True)
 
 
-def parse(data: bytes, tree: Tree | None = None, with_asked: bool = False) -> Example:
-    """The inverse of `serialize`, for a dataset with this tree (None: Kaggle's), and with `asked` if its table has counts.
+def parse(data: bytes, tree: Tree | None = None, with_asked: bool = False, with_name: bool = False) -> Example:
+    """The inverse of `serialize`, for a dataset with this tree (None: Kaggle's), with or without `asked` and `name`.
 
     Raises RecordError if a field is missing or does not have the length that the tree gives it.
     """
@@ -114,9 +119,11 @@ def parse(data: bytes, tree: Tree | None = None, with_asked: bool = False) -> Ex
     offset = feature["crop_offset"].int64_list.value
     targets = feature["targets"].float_list.value
     asked = feature["asked"].float_list.value if with_asked else ()
-    expected = (1, 1, 2, len(tree.columns), len(tree.questions) if with_asked else 0)
-    if (len(ids), len(images), len(offset), len(targets), len(asked)) != expected:
-        more = f", asked[{expected[4]}]" if with_asked else ""
+    names = [*feature["name"].bytes_list.value] if with_name else []
+    expected = (1, 1, 2, len(tree.columns), len(tree.questions) * with_asked, int(with_name))
+    if (len(ids), len(images), len(offset), len(targets), len(asked), len(names)) != expected:
+        more = (f", asked[{expected[4]}]" if with_asked else "") + (", name" if with_name else "")
         raise RecordError(f"a record lacks galaxy_id, image, crop_offset[2], targets[{expected[3]}]{more}: {BUILD_AGAIN}")
     of_questions = np.array(asked, np.float32) if with_asked else None
-    return Example(ids[0], images[0], (offset[0], offset[1]), np.array(targets, np.float32), of_questions)
+    name = names[0].decode("utf-8", "backslashreplace") if with_name else None
+    return Example(ids[0], images[0], (offset[0], offset[1]), np.array(targets, np.float32), of_questions, name)

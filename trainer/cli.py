@@ -303,17 +303,16 @@ def _predict(args: Any) -> None:
         from tfrecords.dataset import open_dataset
 
         dataset, split = open_dataset(args.tfrecords), args.split or "unlabelled"
-        names, what = dataset.names(), f"of split '{split}'"
-        predictions = predict_split(several, dataset, split, tta=args.tta)
+        predictions, what = predict_split(several, dataset, split, tta=args.tta), f"of split '{split}'"
     else:
         of_images = predict_images(several, args.images, args.tta, stretch)
-        predictions, names, rejected, what = of_images, dict(of_images.names), of_images.rejected, f"of {args.images}"
+        predictions, rejected, what = of_images, of_images.rejected, f"of {args.images}"
     write_rejected(rejected, args.out)
     ends = None
     if args.intervals and predictions.concentrations is not None:
         ends = intervals(tree, predictions.predicted, predictions.concentrations)
     extra = extra_columns(predictions.predicted, threshold, args.conditional, tree, ends)
-    write_csv(predictions, args.out, names, extra)
+    write_csv(predictions, args.out, extra)
     left_out = f"; {len(rejected):,} that cannot be read are listed in {rejected_path(args.out)}" if rejected else ""
     galaxies = len(predictions.galaxy_ids)
     say(f"{args.out}: predictions for {galaxies:,} {'galaxy' if galaxies == 1 else 'galaxies'} {what}{left_out}")

@@ -130,10 +130,9 @@ def _measure(run: Run, dataset: Dataset, record: Record, limit: int) -> dict[str
         output.claim(record.predictions)
         output.make_folders(record.predictions)
         sure = ExtraColumns() if fresh.concentrations is None else concentration_columns(fresh.concentrations, run.tree)
-        write_csv(fresh, run.path(record.predictions), dataset.names(), sure, output.private)
+        write_csv(fresh, run.path(record.predictions), sure, output.private)
         output.settle(record.predictions)
-    galaxy_ids, targets, asked = votes_of(dataset, split, limit)
-    predictions = read_csv(run.path(record.predictions), galaxy_ids, targets, dataset.tree, asked, dataset.names())
+    predictions = read_csv(run.path(record.predictions), dataset.tree, votes_of(dataset, split, limit))
     from trainer.analysis.report import Evaluation, write_report
 
     means = None

@@ -5,7 +5,7 @@ Several runs, and several views of each galaxy, act as one model: their predicti
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from trainer.images.cutouts import Crop, UnreadableImage, listed, stream
 from trainer.images.fits import Stretch
 from trainer.input import scale
 from trainer.run import Run
-from trainer.tables import Predictions
+from trainer.tables import Predictions, table_order
 
 log = logging.getLogger("trainer")
 BATCH_SIZE = 64
@@ -34,12 +34,8 @@ _STRETCH = Stretch()
 
 @dataclass(frozen=True)
 class ImagePredictions(Predictions):
-    """Predictions for image files.
+    """Predictions for image files. rejected: images that could not be read."""
 
-    names: by id, of images whose file names are not numbers; rejected: images that could not be read.
-    """
-
-    names: Mapping[int, str] = field(kw_only=True)
     rejected: tuple[UnreadableImage, ...] = field(kw_only=True)
 
 
@@ -112,9 +108,10 @@ def predict_split(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit
     Returns
     -------
     Predictions
-        `galaxy_ids` (galaxies,), sorted, `predicted` and `targets` float32 (galaxies, answers), in the order of the tree.
-        `targets` is NaN without votes. `asked` and `concentrations` are float32 (galaxies, questions), or None if the dataset
-        has no counts and the run has another head than dirichlet.
+        `galaxy_ids` (galaxies,), `predicted` and `targets` float32 (galaxies, answers), in the order of the tree, and `names`,
+        str (galaxies,), by which rows are sorted; None if galaxies are numbers, by which they are sorted then. `targets` is NaN
+        without votes. `asked` and `concentrations` are float32 (galaxies, questions), or None if the dataset has no counts and
+        the run has another head than dirichlet.
 
     Raises
     ------
@@ -141,7 +138,7 @@ def predict_split(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit
     dataset.paths(split)  # raises before anything slow starts
     check_shards(dataset, read_shards(dataset, split, limit))
     devices = choose("float32", require_gpu=False)
-    from tfrecords.reader import apart  # TensorFlow, which `choose` has loaded quietly
+    from tfrecords.reader import apart, votes_of  # TensorFlow, which `choose` has loaded quietly
     from trainer.input.evaluation import predicted_batches
 
     ensemble = _Ensemble(several, tta, devices)
@@ -152,10 +149,12 @@ def predict_split(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit
             parts.append(part)
             bar.update(len(part[0]))
     ids, outputs, votes = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.argsort(ids, kind="stable")
+    names = votes_of(dataset, split, limit).names if dataset.named or dataset.names() else None
+    order = table_order(ids, names)
     targets, asked = apart(votes[order], dataset)
     predicted, concentrations = ensemble.apart(outputs[order])
-    return Predictions(ids[order], predicted, targets, asked, concentrations, dataset.tree)
+    names = None if names is None else names[order]
+    return Predictions(ids[order], predicted, targets, asked, concentrations, dataset.tree, names)
 
 
 @explained
@@ -180,8 +179,8 @@ def predict_images(runs: Run | Sequence[Run], path: str | Path, tta: int = 1, st
     Returns
     -------
     ImagePredictions
-        `galaxy_ids` (galaxies,), `predicted` float32 (galaxies, answers), `names` by id for files whose names are not numbers,
-        and the `rejected` images.
+        `galaxy_ids` (galaxies,), `predicted` float32 (galaxies, answers), `names` as in `predict_split`, and the `rejected`
+        images.
 
     Raises
     ------
@@ -228,10 +227,13 @@ def predict_images(runs: Run | Sequence[Run], path: str | Path, tta: int = 1, st
                     enlarged += int(batch.enlarged.sum())
                     outside += int(batch.outside.sum())
                 bar.update(count + len(batch.rejected))
-        names = {int(images.galaxy_id[row]): images.path(row) for row in np.flatnonzero(images.named).tolist()}
+        known_names = {int(images.galaxy_id[row]): images.name(row) for row in range(len(images))} if images.parts else {}
     if not parts:
         raise SourceError(f"{path}: none of its {len(rejected):,} images can be read; the first is {_reason(rejected[0])}")
     ids, outputs = (np.concatenate(column) for column in zip(*parts, strict=True))
+    names = np.array([known_names[galaxy_id] for galaxy_id in ids.tolist()], object) if known_names else None
+    order = table_order(ids, names)
+    ids, outputs, names = ids[order], outputs[order], None if names is None else names[order]
     predicted, concentrations = ensemble.apart(outputs)
     if rejected:
         first = ", ".join(map(_reason, rejected[:_NAMED_UNREADABLE])) + (", ..." if len(rejected) > _NAMED_UNREADABLE else "")
@@ -250,7 +252,7 @@ def predict_images(runs: Run | Sequence[Run], path: str | Path, tta: int = 1, st
     if outside:
         log.warning(scale.warning(outside, len(ids), [radii for _, radii in known]))
     without = np.full_like(predicted, np.nan)
-    return ImagePredictions(ids, predicted, without, None, concentrations, ensemble.tree, names=names, rejected=tuple(rejected))
+    return ImagePredictions(ids, predicted, without, None, concentrations, ensemble.tree, names, rejected=tuple(rejected))
 
 
 def _reason(image: UnreadableImage) -> str:

@@ -6,10 +6,10 @@ Smooth galaxies are called elliptical by convention: volunteers cannot tell an S
 import csv
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from tfrecords.outputs import listed_files
 from tfrecords.text import cell
 from tfrecords.tree import Question, Tree
 from trainer.images.cutouts import UnreadableImage
+
+if TYPE_CHECKING:
+    from tfrecords.reader import SplitVotes  # imports TensorFlow
 
 UNCERTAIN = "uncertain"
 DEFAULT_THRESHOLD = 0.6
@@ -34,8 +37,9 @@ _REJECTED_HEADER = csv_line(("GalaxyID", "path", "reason"))
 
 @dataclass(frozen=True)
 class Predictions:
-    """One row per galaxy, sorted by id: `galaxy_ids` int64 (galaxies,), `predicted` and `targets` float32 (galaxies, n).
+    """One row per galaxy: `galaxy_ids` int64 (galaxies,), `predicted` and `targets` float32 (galaxies, n).
 
+    `names`: str (galaxies,), if galaxies have names; then rows are sorted by them, else (None) by id.
     `targets` is NaN for galaxies without votes. `asked` (galaxies, questions): how many volunteers answered each question; None
     without counts. `concentrations` (galaxies, questions): of the Dirichlet distributions whose means are predicted; None for
     other heads. `tree`: the decision tree whose n columns are predicted.
@@ -47,6 +51,12 @@ class Predictions:
     asked: np.ndarray | None = None
     concentrations: np.ndarray | None = None
     tree: Tree = field(default_factory=builtin_tree)
+    names: np.ndarray | None = None
+
+
+def table_order(galaxy_ids: np.ndarray, names: np.ndarray | None) -> np.ndarray:
+    """The rows of galaxies in the order in which tables list them: by name if they have names, else by id."""
+    return np.argsort(galaxy_ids if names is None else names, kind="stable")
 
 
 @dataclass(frozen=True)
@@ -57,10 +67,7 @@ class ExtraColumns:
     rows: tuple[tuple[str, ...], ...] = ()
 
 
-# Ids that are numbers, and columns whose values are whole names of files.
-_NAMES_FILES = ("", "GalaxyID", "filename", "file", "path", "image")
 _NO_COLUMNS = ExtraColumns()
-_NO_NAMES: Mapping[int, str] = MappingProxyType({})
 
 
 def _header(tree: Tree) -> tuple[str, ...]:
@@ -68,15 +75,9 @@ def _header(tree: Tree) -> tuple[str, ...]:
     return (tree.files.file if tree.files else tree.id or "GalaxyID", *tree.columns)
 
 
-def _first_column(galaxy_ids: np.ndarray, names: Mapping[int, str], tree: Tree) -> list[str]:
-    """The galaxies as the first column shows them: by name if they have one, else by number.
-
-    If the ids of a survey are names of files without folder and suffix, so are those shown, unless two are the same.
-    """
-    if tree.id not in _NAMES_FILES:
-        stems = {galaxy_id: name.rpartition("/")[2].rpartition(".")[0] or name for galaxy_id, name in names.items()}
-        names = stems if len({*stems.values()}) == len(stems) else names
-    return [cell(names[galaxy_id]) if galaxy_id in names else str(galaxy_id) for galaxy_id in galaxy_ids.tolist()]
+def _first_column(galaxy_ids: np.ndarray, names: np.ndarray | None) -> list[str]:
+    """The galaxies as the first column shows them: by name if they have names, else by number."""
+    return [*map(str, galaxy_ids.tolist())] if names is None else [*map(cell, names)]
 
 
 def check_classes(tree: Tree) -> None:
@@ -212,13 +213,13 @@ def refuse_other_table(path: Path, tree: Tree | None = None) -> None:
 def write_csv(
     predictions: Predictions,
     path: str | Path,
-    names: Mapping[int, str] = _NO_NAMES,
     extra: ExtraColumns = _NO_COLUMNS,
     beside: Path | None = None,
 ) -> None:
-    """Write predictions as a table: the galaxy, then the fraction of each answer with nine decimals, sorted by GalaxyID.
+    """Write predictions as a table: the galaxy, then the fraction of each answer with nine decimals.
 
-    For Kaggle's tree this is the submission format: GalaxyID,Class1.1,...,Class11.6.
+    For Kaggle's tree this is the submission format: GalaxyID,Class1.1,...,Class11.6. Galaxies are shown by their names if they
+    have any; characters that would break the table, and formulas of spreadsheets, are escaped.
 
     Parameters
     ----------
@@ -226,9 +227,6 @@ def write_csv(
         From `predict_split` or `predict_images`.
     path : str or Path
         File to write. It appears when it is complete, in place of an earlier file.
-    names : mapping of int to str
-        Names to write in place of ids; without folder and suffix if the ids of the survey are such. Characters that would break
-        the table, and formulas of spreadsheets, are escaped.
     extra : ExtraColumns
         Columns after the fractions, with which the table is no longer a submission.
     beside : Path, optional
@@ -238,7 +236,7 @@ def write_csv(
     --------
     >>> from trainer import open_run, predict_images, write_csv
     >>> predictions = predict_images(open_run("runs/demo"), "demo/images_test_rev1")
-    >>> write_csv(predictions, "predictions.csv", predictions.names)
+    >>> write_csv(predictions, "predictions.csv")
     >>> open("predictions.csv").readline()[:26]
     'GalaxyID,Class1.1,Class1.2'
     """
@@ -247,7 +245,7 @@ def write_csv(
     with atomic_file(path, beside) as file:
         file.write(csv_line((*_header(tree), *extra.names)))
         more = extra.rows or ((),) * len(predictions.galaxy_ids)
-        galaxies = _first_column(predictions.galaxy_ids, names, tree)
+        galaxies = _first_column(predictions.galaxy_ids, predictions.names)
         for galaxy, row, added in zip(galaxies, predictions.predicted, more, strict=True):
             file.write(csv_line((galaxy, *(f"{value:.9f}" for value in row), *added)))
 
@@ -272,21 +270,11 @@ def write_rejected(rejected: Sequence[UnreadableImage], path: Path) -> None:
             file.write(csv_line((galaxy, cell(image.path), cell(image.reason))))
 
 
-def read_csv(
-    path: Path,
-    galaxy_ids: np.ndarray,
-    targets: np.ndarray,
-    tree: Tree,
-    asked: np.ndarray | None = None,
-    names: Mapping[int, str] = _NO_NAMES,
-) -> Predictions:
+def read_csv(path: Path, tree: Tree, galaxies: "SplitVotes") -> Predictions:
     """Read a table that `write_csv` wrote, with `concentration_columns` or none, and add the votes of its galaxies.
 
-    galaxy_ids: int64 (galaxies,); targets: float32 (galaxies, n); asked: (galaxies, questions) or None; in any order. names:
-    those with which it was written. Raises RunError if the table is damaged or lists other galaxies.
+    galaxies: those of the table, in any order. Raises RunError if the table is damaged or lists other galaxies.
     """
-    order = np.argsort(galaxy_ids, kind="stable")
-    galaxy_ids, targets, asked = galaxy_ids[order], targets[order], None if asked is None else asked[order]
     extra = [f"{question.key}{_CONCENTRATION}" for question in tree.questions]
     number = len(tree.columns)
     try:
@@ -297,8 +285,11 @@ def read_csv(
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise RunError(f"{path}: damaged ({error}): remove it, and run the same command again") from error
     columns = [*_header(tree)]
-    expected = _first_column(galaxy_ids, names, tree)
-    if header not in (columns, columns + extra) or listed != expected:
+    place = {name: row for row, name in enumerate(_first_column(galaxies.galaxy_ids, galaxies.names))}
+    if header not in (columns, columns + extra) or len(listed) != len(place) or {*listed} != {*place}:
         raise RunError(f"{path}: lists other galaxies: remove it, and run the same command again")
     concentrations = values[:, number:] if len(header) > len(columns) else None
-    return Predictions(galaxy_ids, values[:, :number], targets, asked, concentrations, tree)
+    order = [place[name] for name in listed]
+    galaxy_ids, targets, asked, names = (None if column is None else column[order] for column in galaxies)
+    assert galaxy_ids is not None and targets is not None
+    return Predictions(galaxy_ids, values[:, :number], targets, asked, concentrations, tree, names)

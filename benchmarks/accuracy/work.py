@@ -112,7 +112,7 @@ class Work:
             from tfrecords.dataset import open_dataset
             from tfrecords.reader import votes_of
 
-            ids, votes, _ = votes_of(open_dataset(self.splits), split)
+            ids, votes, *_ = votes_of(open_dataset(self.splits), split)
             order = np.argsort(ids)
             self._votes[split] = ids[order], votes[order].astype(np.float64)
         return self._votes[split]

@@ -1,27 +1,55 @@
-"""A user's images and table of votes, in folders and zips. Other code imports only this module, not the files beside it."""
+"""A user's images and tables, in folders and zips. Other code imports only this module, not the files beside it."""
 
 from preprocess.sources.find import (
     IMAGE_SUFFIXES,
     SOLUTIONS_NAMES,
+    TABLE_SUFFIXES,
+    LeftAlone,
     Source,
     VotesTable,
     find_images,
     find_source,
+    number_of,
+    place_of,
     refuse_several,
     solutions_table,
 )
-from preprocess.sources.listing import PLAIN, ImageReader, Listing
+from preprocess.sources.identity import hashed_id
+from preprocess.sources.listing import (
+    EMBEDDED,
+    IMAGE,
+    MISSING,
+    PLAIN,
+    READ,
+    ImageReader,
+    Listing,
+    ListingBuilder,
+    name_of,
+    without_suffix,
+)
 
 __all__ = [
+    "EMBEDDED",
+    "IMAGE",
     "IMAGE_SUFFIXES",
+    "MISSING",
     "PLAIN",
+    "READ",
     "SOLUTIONS_NAMES",
+    "TABLE_SUFFIXES",
     "ImageReader",
+    "LeftAlone",
     "Listing",
+    "ListingBuilder",
     "Source",
     "VotesTable",
     "find_images",
     "find_source",
+    "hashed_id",
+    "name_of",
+    "number_of",
+    "place_of",
     "refuse_several",
     "solutions_table",
+    "without_suffix",
 ]

@@ -1,34 +1,41 @@
 """Find the images and the table of votes: in a folder, a zip, zips in a zip, or any mixture of them.
 
-A galaxy's id is the name of its file. Its path is relative to the zip that holds it or else to the given folder, so that
-a dataset does not depend on where its source lay or whether it was packed.
+A galaxy's id is the number in the name of its file, or else a hash of its path. The path is relative to the zip that holds it
+or else to the given folder, so that a dataset does not depend on where its source lay or whether it was packed.
 """
 
 import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from preprocess.sources import archives
-from preprocess.sources.listing import PLAIN, ImageReader, Listing, ListingBuilder, Place
-from tfrecords.errors import ImageError, SourceError
+from preprocess.sources.identity import hashed_id, identified
+from preprocess.sources.listing import PLAIN, Listing, ListingBuilder, Place
+from tfrecords.errors import SourceError
 from tfrecords.files import local_path
-from tfrecords.images import MAX_BYTES
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SOLUTIONS_NAMES = ("training_solutions_rev1.csv", "target_data/targets.csv")
 # A source that is already split, like the article's: its galaxies keep their splits.
 SPLIT_FOLDERS = {"train_images": "train", "validation_images": "validation", "test_images": "test"}
 TRAINING_FOLDERS = ("train_images", "validation_images", "images_training_rev1", "images_train_rev1")
-_NUMBER = re.compile(rb"0*(\d{1,19})")
+# Leading zeros make a name: 007 is not 7.
+_NUMBER = re.compile(rb"(0|[1-9]\d{0,18})")
 _ARTICLES_NUMBER = re.compile(rb"(?:data)?0*(\d{1,19})")
 _MAX_DEPTH = 4
 _LONGEST_HEADER = 1_000_000
+TABLE_SUFFIXES = tuple(f"{suffix}{packed}" for suffix in (".csv", ".tsv", ".parquet") for packed in ("", ".gz"))
+# Archives that are not read, and how each is unpacked.
+_ARCHIVES = {".tar": "tar xf", ".tar.gz": "tar xf", ".tgz": "tar xf", ".tar.bz2": "tar xf", ".tar.xz": "tar xf",
+             ".tar.zst": "tar xf", ".7z": "7z x", ".rar": "unrar x"}  # fmt: skip
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".fz")
+_LONGEST_SUFFIX = 8
+_SUFFIXES_SHOWN = 5
 # Files of Kaggle's challenge with the columns of votes that are no votes.
 _BENCHMARKS = ("all_zeros_benchmark.csv", "all_ones_benchmark.csv", "central_pixel_benchmark.csv")
 
@@ -51,15 +58,16 @@ class VotesTable:
         return PurePosixPath(self.path).name
 
     def is_called(self, names: Iterable[str]) -> bool:
-        """Whether its place ends with one of these names, which may start with folders."""
-        return any(f"/{self.place}".endswith(f"/{name}") for name in names)
+        """Whether its place ends with one of these names, packed or not; they may start with folders."""
+        place = f"/{self.place}"
+        return any(place.endswith((f"/{name}", f"/{name}.gz")) for name in names)
 
-    def first_line(self) -> bytes:
-        """The names of its columns: of a file on disk only the start is read."""
+    def start(self) -> bytes:
+        """The first bytes, with the names of its columns, as they are in the file."""
         if self.entry is not None:
-            return self.read().split(b"\n", 1)[0]
+            return self.read()
         with self.archive.path.open("rb") as file:
-            return file.readline(_LONGEST_HEADER)
+            return file.read(_LONGEST_HEADER)
 
     def read(self) -> bytes:
         """Return its bytes, unpacked. Raises SourceError if it is damaged in its zip."""
@@ -69,25 +77,61 @@ class VotesTable:
 
 
 @dataclass(frozen=True)
+class LeftAlone:
+    """What was not read: the number of files by suffix, archives by their paths, and links that lead nowhere."""
+
+    files: Mapping[str, int]
+    archives: tuple[str, ...]
+    links: tuple[str, ...]
+
+    def lines(self) -> Iterator[str]:
+        """A sentence for each kind."""
+        if total := sum(self.files.values()):
+            most = sorted(self.files.items(), key=lambda one: (-one[1], one[0]))
+            shown = [f"{count:,} {suffix}" for suffix, count in most[:_SUFFIXES_SHOWN]]
+            if len(most) > _SUFFIXES_SHOWN:
+                shown.append(f"{sum(count for _, count in most[_SUFFIXES_SHOWN:]):,} others")
+            yield f"{total:,} {'file' if total == 1 else 'files'} left alone: {', '.join(shown)}"
+        for path in self.archives:
+            unpack = next(command for suffix, command in _ARCHIVES.items() if path.lower().endswith(suffix))
+            yield f"{path}: this archive is not read: unpack it with `{unpack}`, and give the folder"
+        if self.links:
+            number = len(self.links)
+            links = "1 link leads nowhere and was" if number == 1 else f"{number:,} links lead nowhere and were"
+            yield f"{links} skipped, first {self.links[0]}"
+
+
+@dataclass(frozen=True)
 class Source:
     """The images, sorted by galaxy and one per galaxy, and the tables. `path`: as the user gave it.
 
-    solutions: tables of votes by their names. others: all other CSV files.
+    solutions: tables of votes by their names. others: all other tables. left: files that are neither. clash: a sentence about
+    the first two images that have the same number in their names and are not the same; empty if there are none.
     """
 
     path: Path
     images: Listing
     solutions: tuple[VotesTable, ...]
     others: tuple[VotesTable, ...] = ()
-
-
-def hashed_id(path: bytes) -> int:
-    """The id of an image whose name is not a number: the top 63 bits of the SHA-256 of its relative path."""
-    return int.from_bytes(hashlib.sha256(path).digest()[:8], "big") >> 1
+    left: LeftAlone = LeftAlone({}, (), ())
+    clash: str = ""
 
 
 def _visible(part: str) -> bool:
     return not part.startswith(".") and part != "__MACOSX"
+
+
+def place_of(container: Path, shown: str, folder: bytes, above: tuple[str, ...] = ()) -> Place:
+    """A folder of images. above: names of the enclosing folders and zips, as if each were a folder."""
+    parts = {*above, *PurePosixPath(os.fsdecode(folder)).parts}
+    split = next((SPLIT_FOLDERS[part] for part in SPLIT_FOLDERS if part in parts), "")
+    return Place(container, shown, folder, split, not parts.isdisjoint(TRAINING_FOLDERS))
+
+
+def number_of(name: bytes, split: str) -> int:
+    """The number in the name of an image, below 2^63; -1 if its name is something else. split: that of its folder."""
+    number = (_ARTICLES_NUMBER if split else _NUMBER).fullmatch(name.rpartition(b".")[0])
+    return int(number[1]) if number and int(number[1]) < 2**63 else -1
 
 
 class _Finder:
@@ -97,41 +141,63 @@ class _Finder:
         self.images = ListingBuilder()
         self.tables: list[VotesTable] = []
         self.others: list[VotesTable] = []
+        self.left: Counter[str] = Counter()
+        self.archives: list[str] = []
+        self.links: list[str] = []
         self._scratch = scratch
         self._suffixes = suffixes
         self._here: tuple[Path, str, bytes] = (Path(), "", b"")
-        self._numbers = _NUMBER
+        self._split = ""
 
     def _place(self, container: Path, shown: str, above: tuple[str, ...], folder: bytes) -> None:
         """Set the place of the next images. `above`: names of the enclosing folders and zips, as if each were a folder."""
         if (container, shown, folder) == self._here:
             return
         self._here = (container, shown, folder)
-        parts = {*above, *PurePosixPath(os.fsdecode(folder)).parts}
-        split = next((SPLIT_FOLDERS[part] for part in SPLIT_FOLDERS if part in parts), "")
-        self._numbers = _ARTICLES_NUMBER if split else _NUMBER
-        self.images.enter(Place(container, shown, folder, split, not parts.isdisjoint(TRAINING_FOLDERS)))
+        place = place_of(container, shown, folder, above)
+        self._split = place.split
+        self.images.enter(place)
 
     def _add(self, name: bytes, position: int, stored: int, size: int, crc: int, method: int) -> None:
-        number = self._numbers.fullmatch(name.rpartition(b".")[0])
-        galaxy_id = int(number[1]) if number else 2**63
-        named = galaxy_id >= 2**63
-        if named:
-            galaxy_id = hashed_id(self._here[2] + name)
-        self.images.add(galaxy_id, name, position, stored, size, crc, method, named)
+        number = number_of(name, self._split)
+        galaxy_id = hashed_id(self._here[2] + name) if number < 0 else number
+        self.images.add(galaxy_id, name, position, stored, size, crc, method, number < 0)
 
     def folder(self, root: Path) -> None:
         """Collect everything below a folder on disk."""
-        for folder, name, status in _walk(root, self._suffixes):
-            if name.lower().endswith(self._suffixes):
+        for folder, name, status in _walk(root):
+            if status is None:
+                self._link(root / folder / name)
+            elif name.lower().endswith(self._suffixes):
                 self._place(root, str(root), (), os.fsencode(folder))
                 self._add(os.fsencode(name), status.st_ctime_ns, 0, status.st_size, 0, PLAIN)
             elif name.lower().endswith(".zip"):
                 archive = archives.Zip(root / folder / name, f"{root}/{folder}{name}", 0, status.st_size)
                 self.zip(archive, (*PurePosixPath(folder).parts, name[:-4]))
-            elif name.lower().endswith(".csv"):
+            elif name.lower().endswith(TABLE_SUFFIXES):
                 archive = archives.Zip(root / folder / name, name, 0, status.st_size)
                 self._table(VotesTable(f"{root}/{folder}{name}", archive, place=f"{folder}{name}"))
+            else:
+                self._leave(f"{root}/{folder}{name}")
+
+    def _leave(self, path: str) -> None:
+        """Count a file that is not read; name an archive."""
+        suffix = _suffix(path)
+        if suffix in _ARCHIVES:
+            self.archives.append(path)
+        else:
+            self.left[suffix or "without a suffix"] += 1
+
+    def _link(self, path: Path) -> None:
+        """A link that leads nowhere. Raises SourceError if it may stand for all images or votes."""
+        if path.name.lower().endswith((".zip", *TABLE_SUFFIXES)):
+            raise SourceError(f"{path}: is a link that leads nowhere: mend or remove it")
+        if path.name.lower().endswith(self._suffixes):
+            self.links.append(str(path))
+
+    @property
+    def left_alone(self) -> LeftAlone:
+        return LeftAlone(dict(self.left), tuple(sorted(self.archives)), tuple(sorted(self.links)))
 
     def _table(self, table: VotesTable) -> None:
         if table.is_called(SOLUTIONS_NAMES):
@@ -164,8 +230,18 @@ class _Finder:
                     else archives.unpack(archive, entry, self._scratch)
                 )
                 self.zip(inner, (*above, *PurePosixPath(path).with_suffix("").parts), depth + 1)
-            elif name.lower().endswith(".csv"):
+            elif name.lower().endswith(TABLE_SUFFIXES):
                 self._table(VotesTable(f"{archive.name}/{path}", archive, entry, "/".join((*above, path))))
+            else:
+                self._leave(f"{archive.name}/{path}")
+
+
+def _suffix(path: str) -> str:
+    """The suffix of a file in lower case, both if it is packed; empty if it has none."""
+    stem, suffix = os.path.splitext(path.rpartition("/")[2].lower())
+    if suffix in _PACKED:
+        suffix = os.path.splitext(stem)[1] + suffix
+    return suffix if 1 < len(suffix) <= _LONGEST_SUFFIX else ""
 
 
 def _in_zip(name: str) -> bytes:
@@ -173,10 +249,11 @@ def _in_zip(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def _walk(root: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str, os.stat_result]]:
+def _walk(root: Path) -> Iterator[tuple[str, str, os.stat_result | None]]:
     """Yield folder (relative to `root`, with a trailing slash), name and status of every file that is not hidden.
 
-    Files come one at a time, however many a folder holds. Links to folders are followed, except to an enclosing folder.
+    Files come one at a time, however many a folder holds. Links to folders are followed, except to an enclosing folder. The
+    status of a link that leads nowhere is None.
     """
     pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
     while pending:
@@ -192,64 +269,14 @@ def _walk(root: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str, os.
                 try:
                     status_of_entry = entry.stat()
                 except OSError:
-                    if entry.is_symlink() and not entry.name.lower().endswith((*suffixes, ".zip", ".csv")):
-                        continue  # a dangling link that is not named like an image, zip or table
-                    raise
+                    if not entry.is_symlink():
+                        raise
+                    yield folder, entry.name, None
+                    continue
                 if stat.S_ISDIR(status_of_entry.st_mode):
                     pending.append((f"{folder}{entry.name}/", (*around, here)))
                 elif stat.S_ISREG(status_of_entry.st_mode):
                     yield folder, entry.name, status_of_entry
-
-
-def _same_bytes(images: Listing, first: int, second: int, reader: ImageReader) -> bool:
-    """Whether two images have the same bytes; images with the same CRC-32 may still differ."""
-    if images.size[first] != images.size[second] or images.size[first] > MAX_BYTES:
-        return False
-    try:
-        return reader.read(images, first).data == reader.read(images, second).data
-    except ImageError:  # one is damaged in its zip, whose list still holds the CRC-32 of the intact image
-        first_crc, second_crc = (
-            reader.read(images, row).crc if images.method[row] == PLAIN else int(images.crc[row]) for row in (first, second)
-        )
-        return first_crc == second_crc
-
-
-def _one_each(source: Path, images: Listing) -> Listing:
-    """Return the images sorted by galaxy, one per galaxy.
-
-    Of copies with the same bytes one is kept: in a split folder rather than elsewhere, outside zips rather than in one.
-    Raises SourceError, naming both, for different images of one galaxy and for copies in two splits.
-    """
-
-    def split_of(row: int) -> str:
-        return images.places[images.place[row]].split
-
-    order = np.argsort(images.galaxy_id, kind="stable")
-    ids = images.galaxy_id[order]
-    again = np.flatnonzero(ids[1:] == ids[:-1]) + 1
-    if not len(again):
-        return images.rows(order)
-    drop = np.zeros(len(order), bool)
-    starts = np.unique(np.searchsorted(ids, ids[again]))
-    with ImageReader() as reader:
-        for start in starts:
-            stop = int(np.searchsorted(ids, ids[start], "right"))
-            group = sorted(
-                map(int, order[start:stop]), key=lambda row: (not split_of(row), images.method[row] != PLAIN, images.path(row))
-            )
-            for other in group[1:]:
-                both = sorted((images.shown(group[0]), images.shown(other)))
-                if not _same_bytes(images, group[0], other, reader):
-                    raise SourceError(
-                        f"{source}: galaxy {ids[start]} has two different images, {both[0]} and {both[1]}: remove one of them"
-                    )
-                if split_of(other) not in ("", split_of(group[0])):
-                    raise SourceError(
-                        f"{source}: galaxy {ids[start]} is in two splits, {both[0]} and {both[1]}: remove one of them"
-                    )
-            order[start] = group[0]
-            drop[start + 1 : stop] = True
-    return images.rows(order[~drop])
 
 
 def _walked(finder: _Finder, path: Path) -> bool:
@@ -262,6 +289,12 @@ def _walked(finder: _Finder, path: Path) -> bool:
     else:
         return False
     return True
+
+
+def _instead(left: LeftAlone) -> str:
+    """What there is instead of images, for the end of a sentence."""
+    lines = [*left.lines()]
+    return f" ({'; '.join(lines)})" if lines else ""
 
 
 def find_source(path: Path, scratch: Path) -> Source:
@@ -277,14 +310,18 @@ def find_source(path: Path, scratch: Path) -> Source:
         raise SourceError(f"{path}: {what}: give --src the folder or zip that holds the images and the table of votes")
     images = finder.images.listing()
     if not len(images):
-        raise SourceError(f"{path}: holds no JPEG or PNG images: give --src the folder or zip that holds them")
-    return Source(path, _one_each(path, images), tuple(finder.tables), tuple(finder.others))
+        raise SourceError(
+            f"{path}: holds no JPEG or PNG images: give --src the folder or zip that holds them{_instead(finder.left_alone)}"
+        )
+    images, clash = identified(path, images)
+    return Source(path, images, tuple(finder.tables), tuple(finder.others), finder.left_alone, clash)
 
 
-def find_images(path: Path, scratch: Path, suffixes: tuple[str, ...]) -> Listing:
+def find_images(path: Path, scratch: Path, suffixes: tuple[str, ...]) -> tuple[Listing, LeftAlone]:
     """Find the images to predict: one file, or those in a folder or zip as in `find_source`, sorted by galaxy, one per galaxy.
 
-    `suffixes`: those of image names, in lower case, with the dot. Raises SourceError as `find_source` does.
+    Also returns what was left alone. `suffixes`: those of image names, in lower case, with the dot. Raises SourceError as
+    `find_source` does.
     """
     finder = _Finder(scratch, suffixes)
     known = ", ".join(suffixes)
@@ -298,23 +335,25 @@ def find_images(path: Path, scratch: Path, suffixes: tuple[str, ...]) -> Listing
         finder.file(path)
     images = finder.images.listing()
     if not len(images):
-        raise SourceError(f"{path}: holds no images ({known}): give --images the folder or zip that holds them")
-    return _one_each(path, images)
+        raise SourceError(
+            f"{path}: holds no images ({known}): give --images the folder or zip that holds them{_instead(finder.left_alone)}"
+        )
+    return identified(path, images)[0], finder.left_alone
 
 
 def solutions_table(
-    source: Source, given: Path | None, usual: tuple[str, ...], holds_votes: Callable[[bytes], bool]
+    source: Source, given: Path | None, usual: tuple[str, ...], holds_votes: Callable[[VotesTable], bool]
 ) -> VotesTable | None:
     """Return the table of votes: the one `given`, else the only one in the source, else None.
 
-    usual: the tree's own names of its table, which count before Kaggle's; they may start with folders. holds_votes: whether the
-    first line of a CSV file is that of a table of votes: asked of all CSV files if none has a usual name. Copies with the same
-    bytes count once. Raises SourceError if several differ, or the given one is not a table.
+    usual: the tree's own names of its table, which count before Kaggle's; they may start with folders. holds_votes: whether a
+    table has the columns of a table of votes: asked of all tables if none has a usual name. Copies with the same bytes count
+    once. Raises SourceError if several differ, or the given one is not a table.
     """
     if given is not None:
         return _given(given)
     tables = tuple(table for table in source.others if table.is_called(usual)) or source.solutions
-    tables = tables or tuple(table for table in source.others if holds_votes(table.first_line()))
+    tables = tables or tuple(table for table in source.others if holds_votes(table))
     refuse_several(source, tables, "table of votes", "choose one with --solutions FILE")
     return tables[0] if tables else None
 
@@ -330,16 +369,16 @@ def _given(path: Path) -> VotesTable:
     local_path(path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
-        raise SourceError(f"{path}: {what}: give --solutions the table of votes, a CSV file or a zip of one")
+        raise SourceError(f"{path}: {what}: give --solutions the table of votes: CSV, Parquet or FITS, zipped or not")
     archive = archives.open_zip(path)
     if path.suffix.lower() != ".zip":
         return VotesTable(str(path), archive)
     tables = [
         VotesTable(f"{path}/{entry.name}", archive, entry, f"{path.stem}/{entry.name}")
         for entry in archives.entries(archive)
-        if entry.name.lower().endswith(".csv") and all(map(_visible, entry.name.split("/")))
+        if entry.name.lower().endswith(TABLE_SUFFIXES) and all(map(_visible, entry.name.split("/")))
     ]
     named = [table for table in tables if table.is_called(SOLUTIONS_NAMES)] or tables
     if len(named) != 1:
-        raise SourceError(f"{path}: holds {len(named)} CSV files: give --solutions the one with the votes")
+        raise SourceError(f"{path}: holds {len(named)} tables: give --solutions the one with the votes")
     return named[0]

@@ -7,11 +7,12 @@ bytes. Any part of a listing is a listing too: each worker receives such a part.
 import os
 import zlib
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -21,6 +22,13 @@ from tfrecords.images import MAX_BYTES
 
 # The method of a file outside zips.
 PLAIN = 255
+# A file that a table names but that is not there, and an image in an Arrow file.
+MISSING, EMBEDDED = 254, 253
+# The images whose bytes must be read to know their CRC-32.
+READ = (PLAIN, EMBEDDED)
+WHOLE = -1
+# The column of an Arrow file that holds images.
+IMAGE = "image"
 _UINT32_MAX = 2**32 - 1
 _OPEN_ZIPS = 16
 
@@ -52,7 +60,9 @@ class Listing:
 
     position: of the local header in a zip, or the change time of a file (int64, ns since 1970);
     stored, size, crc: bytes in the zip, bytes unpacked, CRC-32 (uint32; 0 for files outside zips); method: uint8;
-    named: whether the name is not a number; name_start, name_length: of the file's name in `names`.
+    named: whether the id is not the number in the name; name_start, name_length: of the file's name in `names`.
+    parts: how many parts of a path, from its end, make the name of a galaxy; 0 if all galaxies are numbers, WHOLE for all parts
+    with the suffix. called: names of galaxies that do not follow from their paths, str (n,).
     """
 
     places: tuple[Place, ...]
@@ -67,6 +77,8 @@ class Listing:
     named: np.ndarray
     name_start: np.ndarray
     name_length: np.ndarray
+    parts: int = 0
+    called: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.galaxy_id)
@@ -77,7 +89,8 @@ class Listing:
 
     def rows(self, rows: np.ndarray) -> "Listing":
         """These rows in this order; the names are shared."""
-        return Listing(self.places, self.names, *(getattr(self, column)[rows] for column in _COLUMNS))
+        columns = {column: getattr(self, column)[rows] for column in _COLUMNS}
+        return Listing(self.places, self.names, **columns, parts=self.parts, called=self._called(rows))
 
     def part(self, rows: np.ndarray) -> "Listing":
         """These rows in this order, with only their own names: what a worker receives."""
@@ -85,7 +98,11 @@ class Listing:
         lengths = np.array([len(name) for name in names], np.uint16)
         starts = np.cumsum(lengths, dtype=np.int64) - lengths
         columns = {column: getattr(self, column)[rows] for column in _COLUMNS}
-        return Listing(self.places, b"".join(names), **{**columns, "name_start": starts, "name_length": lengths})
+        columns |= {"name_start": starts, "name_length": lengths}
+        return Listing(self.places, b"".join(names), **columns, parts=self.parts, called=self._called(rows))
+
+    def _called(self, rows: np.ndarray) -> np.ndarray | None:
+        return None if self.called is None else self.called[rows]
 
     def _name(self, row: int) -> bytes:
         start = int(self.name_start[row])
@@ -93,7 +110,19 @@ class Listing:
 
     def path(self, row: int) -> str:
         """Path of an image relative to the zip that holds it or else to the given folder, as written to files."""
-        return (self.places[self.place[row]].folder + self._name(row)).decode("utf-8", "backslashreplace")
+        return self.path_bytes(row).decode("utf-8", "backslashreplace")
+
+    def path_bytes(self, row: int) -> bytes:
+        """The same path as the file system or the zip has it."""
+        return self.places[self.place[row]].folder + self._name(row)
+
+    def galaxy(self, row: int) -> int | str:
+        """An image's galaxy in messages and tables: its name, or its number in a listing without names."""
+        return self.name(row) if self.parts else int(self.galaxy_id[row])
+
+    def name(self, row: int) -> str:
+        """The name of a galaxy: the stem of its file, with folders before it if stems repeat."""
+        return name_of(self.path(row), self.parts) if self.called is None else str(self.called[row])
 
     def shown(self, row: int) -> str:
         """Path of an image in messages: with the given folder, or the zips that hold it."""
@@ -108,7 +137,18 @@ class Listing:
         return os.fsdecode(self.places[self.place[row]].prefix + self._name(row))
 
 
-_COLUMNS = tuple(field.name for field in fields(Listing) if field.name not in ("places", "names"))
+_COLUMNS = tuple(field.name for field in fields(Listing) if field.name not in ("places", "names", "parts", "called"))
+
+
+def name_of(path: str, parts: int) -> str:
+    """The last parts of a path without its suffix; the path as it is if `parts` is WHOLE."""
+    return path if parts == WHOLE else "/".join(without_suffix(path).split("/")[-parts:])
+
+
+def without_suffix(path: str) -> str:
+    """A path without what follows the last full stop of its file name."""
+    folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}{name.rpartition('.')[0] or name}"
 
 
 class ListingBuilder:
@@ -139,10 +179,11 @@ class ListingBuilder:
             append(value)
         self._names += name
 
-    def listing(self) -> Listing:
-        """Return all images so far, in the order in which they were added."""
+    def listing(self, parts: int = 0, called: Sequence[str] | None = None) -> Listing:
+        """Return all images so far, in the order in which they were added. parts, called: as in `Listing`."""
         columns = {name: np.asarray(column) for name, column in self._columns.items()}
-        return Listing(tuple(self._places), bytes(self._names), **columns)
+        given = None if called is None else np.array(called, object)
+        return Listing(tuple(self._places), bytes(self._names), **columns, parts=parts, called=given)
 
 
 def _open(listing: Listing, row: int, path: Path | str) -> int:
@@ -167,6 +208,7 @@ class ImageReader:
 
     def __init__(self) -> None:
         self._zips: dict[Path, int] = {}
+        self._arrow: tuple[Path, Any, np.ndarray] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -175,6 +217,25 @@ class ImageReader:
         for fd in self._zips.values():
             os.close(fd)
         self._zips.clear()
+        self._arrow = None
+
+    def _embedded(self, path: Path, place: int) -> Content:
+        """The image in a place of an Arrow file, whose batches hold different numbers of rows."""
+        import pyarrow as pa
+
+        if self._arrow is None or self._arrow[0] != path:
+            file = pa.ipc.open_file(pa.memory_map(str(path)))
+            ends = np.cumsum([file.get_batch(number).num_rows for number in range(file.num_record_batches)])
+            self._arrow = (path, file, ends)
+        _, file, ends = self._arrow
+        number = int(np.searchsorted(ends, place, "right"))
+        batch = file.get_batch(number)
+        data = batch.column(IMAGE)[place - int(ends[number]) + batch.num_rows].as_py()
+        if not data:
+            raise ImageError("the table holds no image for it")
+        if len(data) > MAX_BYTES:
+            raise ImageError(f"the image has {len(data):,} bytes, above {MAX_BYTES:,}")
+        return Content(data, zlib.crc32(data), 0)
 
     def read(self, listing: Listing, row: int) -> Content:
         """Return the bytes of an image.
@@ -182,9 +243,13 @@ class ImageReader:
         Raises ImageError if it is absurdly large or damaged in its zip, SourceError if a file has changed since it was
         listed.
         """
+        if listing.method[row] == MISSING:
+            raise ImageError("there is no such file")
         size = int(listing.size[row])
         if size > MAX_BYTES:
             raise ImageError(f"the file has {size:,} bytes or more, above {MAX_BYTES:,}")
+        if listing.method[row] == EMBEDDED:
+            return self._embedded(listing.places[listing.place[row]].container, int(listing.position[row]))
         if listing.method[row] != PLAIN:
             container = listing.places[listing.place[row]].container
             if container not in self._zips:

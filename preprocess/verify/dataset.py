@@ -4,7 +4,6 @@ No metadata is trusted: every byte is hashed, every record parsed, every image d
 from what was found.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from preprocess.verify.source import compare
 from tfrecords import dataset
 from tfrecords.dataset import SPLITS, Dataset
 from tfrecords.errors import DatasetError, SettingError, require_setting
-from tfrecords.files import local_path, sha256_file
+from tfrecords.files import files_of_users, local_path, sha256_file
 from tfrecords.images import CropSettings
 from tfrecords.progress import progress_bar
 
@@ -53,7 +52,7 @@ def _check_files(data: Dataset) -> Iterator[Finding]:
     except DatasetError as error:
         yield Finding("error", dataset.REJECTED, str(error))
     known = {dataset.MANIFEST, *data.files, *(shard.name for shard in data.shards)}
-    for name in sorted({*os.listdir(data.folder)} - known):
+    for name in sorted(files_of_users(data.folder) - known):
         if name == WORK:
             yield Finding("warning", name, "left by an interrupted job: run the same preprocess command again")
         elif name.startswith(f"{dataset.NAME}-"):
@@ -72,9 +71,11 @@ def _check_tfds(data: Dataset, contents: list[Contents]) -> Iterator[Finding]:
     shapes = frozenset().union(*(content.shapes for content in contents))
     shape = next(iter(shapes)) if len(shapes) == 1 else None
     written = [replace(content.shard, examples=len(content.ids)) for content in contents]
+    described = dataset.TREE in data.files
+    features = dataset.features_json(data.encoding, shape, data.tree, data.asked, data.named, described)
     for name, expected in (
         (dataset.DATASET_INFO, dataset.dataset_info_json(written, data.tree)),
-        (dataset.FEATURES, dataset.features_json(data.encoding, shape, data.tree, data.asked, dataset.TREE in data.files)),
+        (dataset.FEATURES, features),
     ):
         path = data.folder / name
         if path.is_file() and path.read_bytes() != expected.encode("utf-8"):
@@ -176,7 +177,7 @@ def verify_dataset(
         return Report(None, (Finding("error", where, str(error).removeprefix(f"{folder / where}: ")),))
     findings = list(_check_files(data))
     longest_first = sorted(data.shards, key=lambda shard: -shard.examples)
-    tasks = (CheckTask(folder / shard.name, shard, crop, data.tree, data.asked) for shard in longest_first)
+    tasks = (CheckTask(folder / shard.name, shard, crop, data.tree, data.asked, data.named) for shard in longest_first)
     by_name: dict[str, Contents] = {}
     with progress_bar(sum(shard.examples for shard in data.shards), "verifying shards", "galaxies") as bar:
         for result in run_local(check_shard, tasks, min(workers, len(data.shards)), bar.update):

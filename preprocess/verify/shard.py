@@ -46,13 +46,14 @@ class Faults:
 
 @dataclass(frozen=True)
 class CheckTask:
-    """A shard to check on its own. asked: whether its records hold numbers of answers."""
+    """A shard to check on its own. asked, named: whether its records hold numbers of answers, and names."""
 
     path: Path
     shard: Shard
     crop: images.CropSettings
     tree: Tree
     asked: bool
+    named: bool
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def check_shard(task: CheckTask, on_image: Callable[[], None]) -> Contents:
         try:
             for number, record in enumerate(framing.read_records(task.path)):
                 try:
-                    example = schema.parse(record, task.tree, task.asked)
+                    example = schema.parse(record, task.tree, task.asked, task.named)
                 except RecordError:
                     faults.add("records that are not examples of galaxies, numbers", number)
                     continue
@@ -137,7 +138,10 @@ def check_shard(task: CheckTask, on_image: Callable[[], None]) -> Contents:
 
 @dataclass(frozen=True)
 class SourceTask:
-    """A shard to compare with its source: the source images and votes of its galaxies, and the images rejected from it."""
+    """A shard to compare with its source: the source images and votes of its galaxies, and the images rejected from it.
+
+    named: whether its records hold names.
+    """
 
     path: Path
     shard: Shard
@@ -147,6 +151,7 @@ class SourceTask:
     targets: np.ndarray
     asked: np.ndarray | None
     rejected: Listing
+    named: bool
 
 
 def _agree(data: bytes, example: schema.Example, crop: images.CropSettings) -> bool:
@@ -178,7 +183,7 @@ def check_against_source(task: SourceTask, on_image: Callable[[], None]) -> Comp
     rows = {galaxy_id: row for row, galaxy_id in enumerate(task.images.galaxy_id.tolist())}
     with ImageReader() as reader:
         for record in framing.read_records(task.path):
-            example = schema.parse(record, task.tree, task.asked is not None)
+            example = schema.parse(record, task.tree, task.asked is not None, task.named)
             row = rows.get(example.galaxy_id)
             if row is not None:
                 try:
@@ -192,6 +197,8 @@ def check_against_source(task: SourceTask, on_image: Callable[[], None]) -> Comp
                     expected is not None and (example.asked is None or not np.array_equal(expected, example.asked))
                 ):
                     faults.add("targets that differ from the source, galaxies", example.galaxy_id)
+                if task.named and example.name != task.images.name(row):
+                    faults.add("names that differ from the source, galaxies", example.galaxy_id)
             on_image()
         for row, galaxy_id in enumerate(task.rejected.galaxy_id.tolist()):
             try:

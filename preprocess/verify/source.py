@@ -9,7 +9,8 @@ import numpy as np
 
 from preprocess import plan, surveys
 from preprocess.engines import run_local
-from preprocess.surveys import Survey
+from preprocess.fitting import Wanted
+from preprocess.survey import Survey, fingerprint
 from preprocess.verify.shard import Compared, Contents, Faults, Finding, SourceTask, check_against_source
 from tfrecords import dataset
 from tfrecords.dataset import Dataset
@@ -29,7 +30,7 @@ def _rejected_ids(data: Dataset) -> list[int]:
 def _check_members(data: Dataset, contents: list[Contents], survey: Survey, shards: list[plan.ShardPlan]) -> Iterator[Finding]:
     """Check that every galaxy of the source is stored in its planned place or rejected, and that there are no others."""
     rejected = _rejected_ids(data)
-    planned = {shard.name: survey.images.galaxy_id[shard.rows] for shard in shards}
+    planned = {shard.name: survey.galaxies.ids[shard.rows] for shard in shards}
     for content in contents:
         expected = planned.pop(content.shard.name, np.zeros(0, np.int64))
         expected = expected[~np.isin(expected, rejected)]
@@ -52,28 +53,30 @@ def _source_tasks(
     """Yield a comparison for every intact shard; damaged ones cannot be compared."""
     rejected = _rejected_ids(data)
     rows_of = {shard.name: shard.rows for shard in shards}
-    ids = survey.images.galaxy_id
+    everywhere = plan.planned_rows(shards)
+    ids = survey.galaxies.ids
     for content in contents:
         if content.findings:
             continue
         rows = np.searchsorted(ids, content.ids).clip(max=len(ids) - 1)
-        listed = survey.images.part(rows[ids[rows] == content.ids])
+        there = survey.part(rows[(ids[rows] == content.ids) & np.isin(rows, everywhere)])
         planned = rows_of.get(content.shard.name, np.zeros(0, np.int64))
-        left_out = survey.images.part(planned[np.isin(ids[planned], rejected)])
-        path, (targets, asked) = data.folder / content.shard.name, survey.votes.of(listed.galaxy_id)
-        yield SourceTask(path, content.shard, crop, data.tree, listed, targets, asked, left_out)
+        left_out = survey.part(planned[np.isin(ids[planned], rejected)]).images
+        path = data.folder / content.shard.name
+        yield SourceTask(path, content.shard, crop, data.tree, there.images, there.targets, there.asked, left_out, data.named)
 
 
 def _check_listed(data: Dataset, survey: Survey, shards: list[plan.ShardPlan]) -> Iterator[Finding]:
     """Check that names and rejected images are those of the source."""
-    images = survey.images
     rows = plan.planned_rows(shards)
-    for name, listed, expected in (
-        (dataset.NAMES, data.names, rows[images.named[rows] == 1]),
-        (dataset.REJECTED, data.rejected, rows[np.isin(images.galaxy_id[rows], _rejected_ids(data))]),
-    ):
+    rejected = survey.part(rows[np.isin(survey.galaxies.ids[rows], _rejected_ids(data))]).images
+    expected = {dataset.REJECTED: (data.rejected, rejected)}
+    if dataset.NAMES in data.files:
+        whole = survey.part(rows).images
+        expected[dataset.NAMES] = (data.paths_of_names, whole.rows(np.flatnonzero(whole.named)))
+    for name, (listed, images) in expected.items():
         with suppress(DatasetError):  # damaged: a separate finding
-            if listed() != {int(images.galaxy_id[row]): images.path(row) for row in expected}:
+            if listed() != {int(images.galaxy_id[row]): images.path(row) for row in range(len(images))}:
                 yield Finding("error", name, "does not agree with the source")
 
 
@@ -81,13 +84,15 @@ def _check_provenance(
     data: Dataset, survey: Survey, shards: list[plan.ShardPlan], compared: list[Compared]
 ) -> Iterator[Finding]:
     """Check the manifest's entries about the source."""
-    expected = surveys.summarise(survey)
+    expected = survey.summary()
+    if dataset.NAMES in data.files:  # made before records held names
+        expected.pop("named", None)
     ids = np.concatenate([result.ids for result in compared]) if compared else np.zeros(0, np.int64)
-    planned = survey.images.galaxy_id[plan.planned_rows(shards)]
+    planned = survey.galaxies.ids[plan.planned_rows(shards)]
     order = np.argsort(ids)
     if np.array_equal(ids[order], planned):  # else galaxies are missing, which is a separate finding
         crcs = np.concatenate([result.crcs for result in compared])[order]
-        expected["fingerprint"] = surveys.fingerprint(expected["listing"], crcs)
+        expected["fingerprint"] = fingerprint(expected["listing"], crcs)
     for name, value in expected.items():
         if data.source.get(name) != value:
             what = f"states {name} of the source as {data.source.get(name)} instead of {value}"
@@ -108,23 +113,25 @@ def compare(
     solutions: the table of votes, if it is not in the source. Raises SourceError if the source cannot be read.
     """
     with TemporaryDirectory(prefix="preprocess-verify-") as scratch:
-        survey = surveys.survey_of(src, Path(scratch), solutions, data.tree, data.settings.get("votes", ""))
-        if data.source.get("votes") and not survey.votes.sha256:
+        votes, id_column, path_column = (data.settings.get(name, "") for name in ("votes", "id_column", "path_column"))
+        survey = surveys.survey_of(src, Path(scratch), solutions, Wanted(data.tree, votes, id_column, path_column))
+        if data.source.get("votes") and not survey.layout:
             raise SourceError(
                 f"{src}: has no table of votes, but the dataset was built with one: give it with --solutions FILE"
             )
-        if (survey.votes.asked is not None) != data.asked:
-            there = "counts" if survey.votes.asked is not None else "no counts"
+        if survey.asked != data.asked:
+            there = "counts" if survey.asked else "no counts"
             raise SourceError(
                 f"{src}: its table of votes has {there}, unlike that of the dataset: give the same table with --solutions FILE"
             )
         shards = plan.make(survey.galaxies, settings)
+        survey.prepare(shards)
         yield from _check_members(data, contents, survey, shards)
         total = sum(len(content.ids) for content in contents if not content.findings)
         with progress_bar(total, "comparing with the source", "galaxies") as bar:
             tasks = _source_tasks(data, crop, contents, survey, shards)
             compared = list(run_local(check_against_source, tasks, workers, bar.update))
-    for result in compared:
-        yield from result.findings
-    yield from _check_listed(data, survey, shards)
-    yield from _check_provenance(data, survey, shards, compared)
+        for result in compared:
+            yield from result.findings
+        yield from _check_listed(data, survey, shards)
+        yield from _check_provenance(data, survey, shards, compared)

@@ -38,7 +38,7 @@ def test_models_learn_from_the_galaxies_of_train_alone(prepared: Any) -> None:
     splits, train = open_dataset(prepared.splits), open_dataset(prepared.train)
     ids = {split: set(votes_of(splits, split)[0].tolist()) for split in ("train", "validation", "test")}
     assert all(ids.values()) and sum(map(len, ids.values())) == 60
-    learnt, votes, _ = votes_of(train, "train")
+    learnt, votes, *_ = votes_of(train, "train")
     assert set(learnt.tolist()) == ids["train"] and votes.shape == (len(ids["train"]), 37)
     assert not train.galaxies("validation") and not train.galaxies("test")
     assert splits.size == train.size == 64

@@ -1,4 +1,4 @@
-"""The program as its users run it, the processes it starts, and images that cannot be used."""
+"""The program as its users run it, the processes it starts, images that cannot be used, and surveys of other trees."""
 
 import struct
 import subprocess
@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from preprocess.job import BuildSettings, build_dataset
+from tests.conftest import SHARED, SurveyMaker
+from tests.preprocess.people import TABLE, People
+from tests.preprocess.surveys import RINGS
 from tfrecords import framing, schema
 from tfrecords.dataset import Dataset
 
@@ -60,12 +64,13 @@ def examples() -> Callable[[Dataset], dict[int, tuple[str, schema.Example]]]:
     """A function that returns all that a dataset holds: galaxy -> its split and its example."""
 
     def examples(dataset: Dataset) -> dict[int, tuple[str, schema.Example]]:
-        found = {}
+        parsed = {}
         for shard in dataset.shards:
-            for example in map(schema.parse, framing.read_records(dataset.folder / shard.name)):
-                found[example.galaxy_id] = (shard.split, example)
-        assert len(found) == sum(shard.examples for shard in dataset.shards)
-        return found
+            for record in framing.read_records(dataset.folder / shard.name):
+                example = schema.parse(record, dataset.tree, dataset.asked, dataset.named)
+                parsed[example.galaxy_id] = (shard.split, example)
+        assert len(parsed) == sum(shard.examples for shard in dataset.shards)
+        return parsed
 
     return examples
 
@@ -140,3 +145,54 @@ def spoil() -> Callable[[Path], dict[str, str]]:
         return {name: reason for name, (_, reason) in bad.items()}
 
     return spoil
+
+
+def _copy(name: str, folder: Path) -> Path:
+    """A copy of a real survey that can be changed."""
+    source = SHARED / "surveys" / name
+    if not source.exists():
+        pytest.skip(f"{source} is missing: real surveys are not part of the repository")
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            target = folder / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    return folder
+
+
+@pytest.fixture
+def decals(tmp_path: Path) -> Path:
+    """Six real galaxies of GZ DECaLS campaign 5, named by their coordinates."""
+    return _copy("decals", tmp_path / "decals")
+
+
+@pytest.fixture
+def gz2(tmp_path: Path) -> Path:
+    """Three real galaxies of Galaxy Zoo 2, whose table and images a second table joins."""
+    return _copy("gz2", tmp_path / "gz2")
+
+
+@pytest.fixture
+def small(build_settings: Callable[..., BuildSettings]) -> BuildSettings:
+    return build_settings(size=16, validation_fraction=0.0, test_fraction=0.0, examples_per_shard=4)
+
+
+@pytest.fixture
+def rings(tmp_path: Path) -> Path:
+    path = tmp_path / "rings.toml"
+    path.write_text(RINGS)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(build_settings: Callable[..., BuildSettings]) -> BuildSettings:
+    """Settings for galaxies of 16 x 16 pixels in shards of 10."""
+    return build_settings(size=16, examples_per_shard=10)
+
+
+@pytest.fixture(scope="session")
+def people(make_survey: SurveyMaker, tiny: BuildSettings, tmp_path_factory: pytest.TempPathFactory) -> People:
+    folder = tmp_path_factory.mktemp("people")
+    survey = make_survey(folder / "plain", labelled=20, unlabelled=0, side=48)
+    header, *rows = [line.split(",") for line in (survey / TABLE).read_text().splitlines()]
+    return People(survey, header, rows, build_dataset(survey, folder / "out", tiny, workers=1).dataset)

@@ -27,9 +27,8 @@ if __name__ == "__main__":
     out = Path(sys.argv[2])
     survey = surveys.survey_of(Path(sys.argv[1]), out)
     (shard,) = plan.make(survey.galaxies, plan.PlanSettings(0, 0, 0, 100, 24))
-    images = survey.images.part(shard.rows)
-    (targets, asked), crop = survey.votes.of(images.galaxy_id), CropSettings(0.5, 32, "jpeg", 95)
-    task = ShardTask(shard.name, shard.split, images, targets, asked, out, out, crop, True)
+    part, crop = survey.part(shard.rows), CropSettings(0.5, 32, "jpeg", 95)
+    task = ShardTask(shard.name, shard.split, part.images, part.targets, part.asked, out, out, crop, True)
     (modules,) = run_local(spy, iter([task]), 1, lambda images: None)
     print("\\n".join(modules))
 """

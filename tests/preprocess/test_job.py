@@ -294,10 +294,10 @@ def test_images_without_a_table_of_votes_are_all_unlabelled_and_it_is_said_how_t
     assert {shard.split for shard in dataset.shards} == {"unlabelled"}
     assert (dataset.source["votes"], dataset.source["images_without_votes"]) == (0, 24)
     assert all(np.isnan(example.targets).all() for _, example in examples(dataset).values())
-    assert not (dataset.folder / "names.csv").exists() and dataset.names() == {}
+    assert not dataset.named and dataset.names() == {}
 
 
-def test_names_that_are_no_numbers_are_kept_beside_ids_that_follow_from_them(
+def test_names_that_are_no_numbers_are_in_the_records_beside_ids_that_follow_from_them(
     survey: Path, build_settings: Settings, examples: Examples, tmp_path: Path
 ) -> None:
     taken = ["NGC 4321.jpg", "m51,whirlpool.jpg", "sombréro/M104.jpg", "123456789012345678901234.jpg", "42.jpg"]
@@ -305,26 +305,33 @@ def test_names_that_are_no_numbers_are_kept_beside_ids_that_follow_from_them(
         (tmp_path / "named" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, tmp_path / "named" / name)
     dataset = build_dataset(tmp_path / "named", tmp_path / "out", build_settings()).dataset
-    expected = {int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1: name for name in taken[:-1]}
-    assert dataset.names() == expected
-    with (dataset.folder / "names.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    assert rows == [["galaxy_id", "name"], *([str(galaxy_id), expected[galaxy_id]] for galaxy_id in sorted(expected))]
-    assert examples(dataset).keys() == {42, *expected}
+    expected = {int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1: Path(name).stem for name in taken[:-1]}
+    assert {galaxy_id: one.name for galaxy_id, (_, one) in examples(dataset).items()} == {42: "42", **expected}
+    assert dataset.named and dataset.source["named"] and dataset.names() == {}
+    assert not (dataset.folder / "names.csv").exists()
+    described = json.loads((dataset.folder / "features.json").read_text())["featuresDict"]["features"]
+    assert described["name"]["pythonClassName"] == "tensorflow_datasets.core.features.text_feature.Text"
 
 
-def test_names_that_are_no_numbers_are_refused_beside_a_table_of_votes(
+def test_a_dataset_whose_names_are_numbers_has_no_names(small_dataset: Dataset, examples: Examples) -> None:
+    assert not small_dataset.named and "named" not in small_dataset.source
+    assert {one.name for _, one in examples(small_dataset).values()} == {None}
+    assert '"name":' not in (small_dataset.folder / "features.json").read_text()
+
+
+def test_many_names_that_are_no_numbers_are_refused_beside_a_table_of_numbers(
     own_survey: Path, build_settings: Settings, tmp_path: Path
 ) -> None:
-    image = own_survey / "images_test_rev1" / "NGC 4321.jpg"
-    shutil.copy(own_survey / "images_test_rev1" / "900000.jpg", image)
+    images = [own_survey / "images_test_rev1" / f"NGC {number}.jpg" for number in range(4)]
+    for image in images:
+        shutil.copy(own_survey / "images_test_rev1" / "900000.jpg", image)
     with pytest.raises(SourceError) as caught:
         build_dataset(own_survey, tmp_path / "out", build_settings())
     table = own_survey / "training_solutions_rev1.csv"
-    assert str(caught.value) == (
-        f"{image}: the name is not a GalaxyID, but there is a table of votes ({table}): "
-        "name each image by its GalaxyID, like 100008.jpg"
+    what = (
+        f"the name is not a GalaxyID, but there is a table of votes ({table}): name each image by its GalaxyID, like 100000.jpg"
     )
+    assert str(caught.value) in {f"{image}: {what}" for image in images}
     assert not (tmp_path / "out").exists()
 
 
@@ -352,7 +359,8 @@ def test_images_and_votes_that_do_not_belong_together_are_refused(
     own_survey: Path, build_settings: Settings, tmp_path: Path
 ) -> None:
     shutil.rmtree(own_survey / "images_training_rev1")
-    with pytest.raises(SourceError, match=r"no image has a row in .*/training_solutions_rev1\.csv: check that they belong"):
+    what = r"no image has a row in .*/training_solutions_rev1\.csv \(others: images 900000, 900011, 900022; GalaxyID 100000, "
+    with pytest.raises(SourceError, match=what):
         build_dataset(own_survey, tmp_path / "out", build_settings())
     assert not (tmp_path / "out").exists()
 

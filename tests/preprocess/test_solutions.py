@@ -4,6 +4,7 @@ import csv
 import hashlib
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocess import solutions
+from preprocess.fitting import ANYTHING, ID_COLUMNS, Wanted
 from tests.conftest import random_counts
 from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.errors import SourceError
@@ -45,8 +47,15 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
+def _votes(path: str, content: bytes) -> solutions.Votes:
+    """The votes of a table whose ids are numbers, with an image for each row."""
+    ballots = solutions.read_table(path, content)
+    assert ballots.ids.dtype == np.int64
+    return ballots.votes(ballots.ids)
+
+
 def _read(path: Path) -> solutions.Votes:
-    return solutions.read_votes(str(path), path.read_bytes())
+    return _votes(str(path), path.read_bytes())
 
 
 def _refused(path: Path) -> str:
@@ -122,10 +131,19 @@ def test_a_value_that_is_no_number_is_refused_with_galaxy_and_column(table: Tabl
     assert _refused(write(table)) == "values missing or not finite for galaxy 100014, first in Class4.1: correct them"
 
 
-@pytest.mark.parametrize("text", ["-0.01", "-1e-9", "1.01", "57"])
+@pytest.mark.parametrize("text", ["-0.01", "-2e-3", "1.01", "57"])
 def test_a_value_outside_0_to_1_is_refused_with_galaxy_and_column(table: Table, write: Write, text: str) -> None:
     table[2]["Class4.1"] = text
     assert _refused(write(table)) == "values outside 0 to 1 for galaxy 100014, first in Class4.1: correct them"
+
+
+@pytest.mark.parametrize("text", ["-1e-9", "-1e-3"])
+def test_a_value_below_0_by_no_more_than_rounding_counts_as_0(table: Table, write: Write, text: str) -> None:
+    row = table[2]
+    row["Class8.1"], row["Class8.2"] = text, repr(float(row["Class8.1"]) + float(row["Class8.2"]))
+    targets = _read(write(table)).targets[2]
+    assert targets[COLUMNS.index("Class8.1")] == 0 and not np.signbit(targets).any()
+    assert targets[COLUMNS.index("Class8.2")] == np.float32(row["Class8.2"])
 
 
 def _add(row: dict[str, str], column: str, change: float) -> None:
@@ -154,36 +172,58 @@ def test_sums_that_are_slightly_off_are_taken_with_a_warning(table: Table, write
     assert votes.targets[0, -1] == np.float32(table[0]["Class11.6"])
 
 
-@pytest.mark.parametrize("text", ["100014.5", "spiral", "", "1e5", "True"])
-def test_an_id_that_is_no_whole_number_is_refused(table: Table, write: Write, text: str) -> None:
-    table[2]["GalaxyID"] = text
-    assert _refused(write(table)) == "GalaxyID holds values that are not whole numbers below 2^63: correct them"
-
-
-def test_an_id_beyond_64_bits_is_refused(table: Table, write: Write) -> None:
-    table[2]["GalaxyID"] = str(2**64)
-    assert _refused(write(table)) == "GalaxyID holds values that are not whole numbers below 2^63: correct them"
-
-
-@pytest.mark.parametrize("number", [2**63, 2**64 - 1])
-def test_an_id_beyond_63_bits_never_gives_votes_to_an_image(table: Table, write: Write, number: int) -> None:
-    table[0]["GalaxyID"] = str(number)
-    try:
-        votes = _read(write(table[:1]))
-    except SourceError:
-        return
-    assert (votes.galaxy_ids < 0).all()  # no image has an id below 0
+NOT_WHOLE = "which is not a whole number: correct it"
+NOT_LIKE_OTHERS = "which is not a whole number as others are: correct it"
+LOST = (
+    "whose last digits are lost, as in a spreadsheet or a float: export the table again with this column as text or as "
+    "whole numbers"
+)
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"\xff\xd8\xff\xe0\x00\x10JFIF", b'a,b\n"1,2\n', b"a,b\n1,2\n1,2,3,4\n"],
-    ids=["empty", "JPEG", "quote", "ragged"],
-)
-def test_a_file_that_is_no_csv_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "votes.csv"
-    path.write_bytes(content)
-    assert _refused(path).startswith(("not a readable CSV file (", "lacks GalaxyID"))
+    ("text", "what"),
+    [
+        ("100014.5", NOT_WHOLE), ("100014,5", NOT_WHOLE), ("spiral", NOT_LIKE_OTHERS), ("True", NOT_LIKE_OTHERS),
+        ("1e5", LOST), ("5.87723E+17", LOST), ("5,87723E+17", LOST), ("587722984435351614.0", LOST),
+        ("-9007199254740993.0", LOST),
+    ],
+)  # fmt: skip
+def test_an_id_that_is_no_whole_number_or_has_lost_digits_is_refused_with_its_row(
+    table: Table, write: Write, text: str, what: str
+) -> None:
+    table[2]["GalaxyID"] = text
+    assert _refused(write(table)) == f"GalaxyID holds {text} in row 3 below the header, {what}"
+
+
+def test_a_missing_id_is_refused_with_its_row(table: Table, write: Write) -> None:
+    table[2]["GalaxyID"] = ""
+    assert _refused(write(table)) == "GalaxyID is missing in row 3 below the header: correct it"
+
+
+@pytest.mark.parametrize("text", ["100014.0", "100014.000", "100014.jpg", "100014.PNG", "1.00014e+05", "1.00014E5", " 100014 "])
+def test_a_number_written_in_another_way_is_the_number(table: Table, write: Write, text: str) -> None:
+    expected = _read(write(table))
+    table[2]["GalaxyID"] = text
+    votes = _read(write(table))
+    np.testing.assert_array_equal(votes.galaxy_ids, expected.galaxy_ids)
+    np.testing.assert_array_equal(votes.targets, expected.targets)
+
+
+@pytest.mark.parametrize("number", [2**53, 2**53 + 1, 587722984435351614, 2**63 - 1])
+def test_whole_numbers_are_read_to_the_last_digit(table: Table, write: Write, number: int) -> None:
+    table[2]["GalaxyID"] = str(number)
+    assert _read(write(table)).galaxy_ids[-1] == number
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64 - 1, 2**64])
+def test_ids_beyond_63_bits_are_texts(table: Table, write: Write, number: int) -> None:
+    table[0]["GalaxyID"] = str(number)
+    assert solutions.read_table("votes.csv", write(table[:2]).read_bytes()).ids.tolist() == [str(number), "100007"]
+
+
+def test_leading_zeros_make_all_ids_names(table: Table, write: Write) -> None:
+    table[0]["GalaxyID"] = "0100000"
+    assert solutions.read_table("votes.csv", write(table[:2]).read_bytes()).ids.tolist() == ["0100000", "100007"]
 
 
 def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
@@ -193,14 +233,28 @@ def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
 
 
 def test_both_spellings_of_the_id_at_once_are_refused(table: Table, write: Write) -> None:
-    assert "GalaxyID" in _refused(write([{**row, "GalaxyId": row["GalaxyID"]} for row in table]))
+    both = "has both a column GalaxyID and a column GalaxyId: remove one"
+    assert _refused(write([{**row, "GalaxyId": row["GalaxyID"]} for row in table])) == both
+
+
+def test_both_spellings_of_a_column_of_votes_are_refused(table: Table, write: Write) -> None:
+    both = "has both a column Class1.1 and a column class1.1: remove one"
+    assert _refused(write([{**row, "class1.1": row["Class1.1"]} for row in table])) == both
+
+
+@pytest.mark.parametrize("change", [str.lower, str.upper, str.swapcase])
+def test_columns_are_found_in_other_case(table: Table, write: Write, change: Callable[[str], str]) -> None:
+    expected = _read(write(table))
+    votes = _read(write([{change(name): value for name, value in row.items()} for row in table]))
+    np.testing.assert_array_equal(votes.targets, expected.targets)
 
 
 def test_a_comma_too_many_in_every_row_is_refused(survey: Path, tmp_path: Path) -> None:
     header, *rows = (survey / "training_solutions_rev1.csv").read_text().splitlines()
     path = tmp_path / "votes.csv"
-    path.write_text("\n".join([header, *(f"{row}," for row in rows)]) + "\n")
-    _refused(path)
+    path.write_text("\n".join([header, *(f"{row},0" for row in rows)]) + "\n")
+    what = "row 1 below the header has more values than the header has columns: check the separators"
+    assert _refused(path) == what
 
 
 def test_rows_are_sorted_by_galaxy_whatever_their_order_in_the_file(table: Table, write: Write) -> None:
@@ -211,19 +265,13 @@ def test_rows_are_sorted_by_galaxy_whatever_their_order_in_the_file(table: Table
     np.testing.assert_array_equal(votes.targets, expected.targets)
 
 
-def test_a_table_that_a_spreadsheet_saved_is_taken(survey: Path) -> None:
-    content = (survey / "training_solutions_rev1.csv").read_bytes()
-    votes = solutions.read_votes("votes.csv", b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"))
-    np.testing.assert_array_equal(votes.targets, solutions.read_votes("votes.csv", content).targets)
-
-
 def test_the_messages_call_the_table_by_the_given_name(survey: Path) -> None:
     content = (survey / "training_solutions_rev1.csv").read_bytes()
     name = "kaggle.zip/training_solutions_rev1.csv"
     with pytest.raises(SourceError) as caught:
-        solutions.read_votes(name, content.replace(b"Class1.1", b"Class0.0"))
+        _votes(name, content.replace(b"Class1.1", b"Class0.0"))
     assert str(caught.value).startswith(f"{name}: lacks Class1.1: ")
-    assert solutions.read_votes(name, content).sha256 == hashlib.sha256(content).hexdigest()
+    assert _votes(name, content).sha256 == hashlib.sha256(content).hexdigest()
 
 
 IDS = st.lists(st.integers(0, 2**63 - 1) | st.integers(0, 30), max_size=40, unique=True)
@@ -261,10 +309,12 @@ def test_the_table_of_a_source_without_votes_knows_no_galaxy() -> None:
     assert votes.of(ids[:0])[0].shape == (0, 37)
 
 
-def test_a_column_that_comes_twice_is_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("column", ["GalaxyID", "Class1.1", "Class11.6"])
+def test_a_column_that_comes_twice_is_refused_by_name(table: Table, tmp_path: Path, column: str) -> None:
     path = tmp_path / "votes.csv"
-    path.write_text("GalaxyID,Class1.1,Class1.1\n7,0.5,0.25\n")
-    assert _refused(path) == "has the column Class1.1 more than once: remove all but one"
+    rows = [[*row.values(), row[column]] for row in table]
+    path.write_bytes(_csv([[*table[0], column], *rows]))
+    assert _refused(path) == f"has the column {column} more than once: remove all but one"
 
 
 # Tables of any tree
@@ -290,7 +340,7 @@ def _rings(text: str = "") -> Tree:
 
 def _refused_table(rows: list[list[object]], tree: Tree | None = None, layout: str = "") -> str:
     with pytest.raises(SourceError) as caught:
-        solutions.read_table("votes.csv", _csv(rows), tree, layout).votes()
+        solutions.read_table("votes.csv", _csv(rows), Wanted(tree, layout))
     text = str(caught.value)
     assert "\n" not in text
     return text.removeprefix("votes.csv: ")
@@ -306,7 +356,7 @@ def test_the_tree_of_a_table_is_recognised_by_its_columns(name: str) -> None:
     np.testing.assert_array_equal(
         table.asked[:, 0], [sum(row[1 : 1 + len(table.fit.tree.questions[0].answers)]) for row in rows[1:]]
     )  # type: ignore[arg-type,index]
-    named = solutions.read_table("votes.csv", _csv(rows), builtin_tree(name), "counts")
+    named = solutions.read_table("votes.csv", _csv(rows), Wanted(builtin_tree(name), "counts"))
     np.testing.assert_array_equal(named.targets, table.targets)
 
 
@@ -327,14 +377,14 @@ def test_a_table_that_fits_no_tree_is_refused_with_what_it_lacks_of_the_nearest(
     assert _refused_table(rows, builtin_tree("decals5"), "debiased").startswith(
         "lacks smooth-or-featured_smooth_debiased, smooth-or-featured_featured-or-disk_debiased, "
     )
-    assert _refused_table([["iauname", "ring"], ["J1", 0.5]], builtin_tree("gz2")).startswith("lacks dr7objid, t01_")
+    assert _refused_table([["iauname", "ring"], ["J1", 0.5]], builtin_tree("gz2")).startswith("lacks t01_")
 
 
 def test_a_table_that_fits_two_trees_is_refused_until_one_is_chosen() -> None:
     first, second = _counts_of("decals5"), _counts_of("desi")
     both = [[*one, *other] for one, other in zip(first, second, strict=True)]
     assert _refused_table(both) == "fits more than one tree (decals5, desi): choose one with --tree"
-    chosen = solutions.read_table("votes.csv", _csv(both), builtin_tree("desi"))
+    chosen = solutions.read_table("votes.csv", _csv(both), Wanted(builtin_tree("desi")))
     np.testing.assert_array_equal(chosen.targets, solutions.read_table("votes.csv", _csv(second)).targets)
 
 
@@ -350,10 +400,9 @@ def test_votes_that_no_tree_describes_are_refused_with_those_there_are() -> None
 
 def test_a_table_without_ids_is_refused_with_their_usual_names_or_that_of_its_tree() -> None:
     assert _refused_table([["ring"], [0.5]], _rings()) == (
-        'lacks an id (filename, file, path, image, name, id; or name its column in the tree: id = "COLUMN"): '
-        "it must have an id and the column ring"
+        f"lacks an id ({', '.join(ID_COLUMNS)}; or name its column with --id_column): it must have an id and the column ring"
     )
-    assert _refused_table([["name", "ring"], ["a", 0.5]], _rings('id = "objid"')) == (
+    assert _refused_table([["nom", "ring"], ["a", 0.5]], _rings('id = "objid"')) == (
         "lacks objid: it must have objid and the column ring"
     )
 
@@ -367,8 +416,10 @@ def test_a_blank_id_is_refused_with_its_row(blank: str, other: str) -> None:
 
 def test_ids_are_texts_as_they_are_written_unless_all_are_whole_numbers() -> None:
     rows: list[list[object]] = [["name", "ring"], ["NA", 0.5], ["007", 0.25], ["1.50", 0.75], [" nan ", 1]]
-    assert solutions.read_table("votes.csv", _csv(rows), _rings()).ids.tolist() == ["NA", "007", "1.50", "nan"]
-    assert solutions.read_table("votes.csv", _csv([["name", "ring"], ["007", 0.5]]), _rings()).ids.tolist() == [7]
+    assert solutions.read_table("votes.csv", _csv(rows), Wanted(_rings())).ids.tolist() == ["NA", "007", "1.50", "nan"]
+    assert solutions.read_table("votes.csv", _csv([["name", "ring"], ["7", 0.5]]), Wanted(_rings())).ids.tolist() == [7]
+    zeros = _csv([["name", "ring"], ["007", 0.5], ["8", 0.5]])
+    assert solutions.read_table("votes.csv", zeros, Wanted(_rings())).ids.tolist() == ["007", "8"]
 
 
 def test_two_rows_for_one_name_are_refused_with_the_name() -> None:
@@ -377,14 +428,37 @@ def test_two_rows_for_one_name_are_refused_with_the_name() -> None:
 
 
 def test_two_rows_of_one_image_are_refused_with_both_ids() -> None:
-    table = solutions.read_table("votes.csv", _csv([["name", "ring"], ["M51.jpg", 0.5], ["b/M51.jpg", 0.25]]), _rings())
+    rows: list[list[object]] = [["name", "ring"], ["M51.jpg", 0.5], ["b/M51.jpg", 0.25], ["M31", 1]]
+    table = solutions.read_table("votes.csv", _csv(rows), Wanted(_rings()))
     with pytest.raises(SourceError) as caught:
-        table.votes({"M51": 5})
+        table.votes(np.array([5, 5, 6]))
     rule = "keep one row per galaxy"
     assert str(caught.value) == f"votes.csv: galaxies M51.jpg, b/M51.jpg belong to one image: {rule}"
-    table = solutions.read_table("votes.csv", _csv([["objid", "ring"], [1, 0.5], [2, 0.25], [3, 1]]), _rings())
-    with pytest.raises(SourceError, match=f"galaxies 1, 2 belong to one image: {rule}"):
-        table.votes(files={"1": "77", "2": "77.jpg", "3": "78"})
+
+
+def test_rows_without_an_image_are_counted_and_left_out() -> None:
+    rows: list[list[object]] = [["name", "ring"], ["a", 0.5], ["b", 0.25], ["c", 1], ["d", 0]]
+    votes = solutions.read_table("votes.csv", _csv(rows), Wanted(_rings())).votes(np.array([9, -1, 4, -1]))
+    assert (votes.galaxy_ids.tolist(), votes.unmatched, votes.id_column) == ([4, 9], 2, "name")
+    np.testing.assert_array_equal(votes.targets, [[1, 0], [0.5, 0.5]])
+
+
+@pytest.mark.parametrize(("wanted", "ids"), [
+    (ANYTHING, ["a"]), (Wanted(id_column="file"), ["a.jpg"]), (Wanted(id_column="FILE"), ["a.jpg"]),
+    (Wanted(path_column="where"), ["x/a.jpg"]), (Wanted(id_column="file", path_column="where"), ["x/a.jpg"]),
+])  # fmt: skip
+def test_ids_come_from_the_column_asked_for_else_from_the_first_of_the_usual_names(wanted: Wanted, ids: list[str]) -> None:
+    rows: list[list[object]] = [["where", "file", "ring", "name"], ["x/a.jpg", "a.jpg", 0.5, "a"]]
+    wanted = replace(wanted, tree=_rings())
+    assert solutions.read_table("votes.csv", _csv(rows), wanted).ids.tolist() == ids
+
+
+def test_a_column_of_ids_that_is_not_there_is_refused_by_name() -> None:
+    rows: list[list[object]] = [["name", "ring"], ["a", 0.5]]
+    for wanted in (Wanted(_rings(), id_column="nmae"), Wanted(_rings(), path_column="nmae")):
+        with pytest.raises(SourceError) as caught:
+            solutions.read_table("votes.csv", _csv(rows), wanted)
+        assert str(caught.value) == "votes.csv: lacks nmae: it must have nmae and the column ring"
 
 
 def test_a_table_without_rows_or_without_any_votes_is_refused() -> None:
@@ -397,7 +471,7 @@ def test_galaxies_on_which_nobody_voted_have_no_votes() -> None:
     rows = _counts_of("gz2")
     rows[2][1:] = [0] * 37
     rows[4][1:] = [""] * 37
-    votes = solutions.read_votes("votes.csv", _csv(rows))
+    votes = _votes("votes.csv", _csv(rows))
     assert votes.galaxy_ids.tolist() == [100, 102, 104]
     assert votes.warnings == ("votes.csv: no votes, so unlabelled: galaxies 101, 103",)
     targets, asked = votes.of(np.array([101, 102]))
@@ -417,19 +491,6 @@ def test_a_count_that_cannot_be_right_is_refused_with_its_column(value: str, wha
     rows = _counts_of("decals5")
     rows[3][rows[0].index("bar_weak")] = value
     assert _refused_table(rows) == what
-
-
-@pytest.mark.parametrize(
-    ("key", "galaxy_id"),
-    [
-        ("M 51", 5), ("M 51.jpg", 5), ("a/b/M 51.PNG", 5), ("a/twin.png", 6), ("b/twin.png", 7), ("twin.png", -1),
-        ("J081412.47+220853.0", 8), ("100008", 100008), ("000042.jpeg", 42), ("0", 0), ("x/7.png", 7), ("7.5", -1), ("-7", -1),
-        ("\u0667", -1), ("9" * 5000, -1), (str(2**63 - 1), 2**63 - 1), (str(2**63), -1), ("", -1), ("nothing", -1),
-    ],
-)  # fmt: skip
-def test_a_row_belongs_to_the_image_of_its_path_or_name_with_or_without_suffix(key: str, galaxy_id: int) -> None:
-    names = {"M 51": 5, "a/twin.png": 6, "b/twin.png": 7, "J081412.47+220853.0": 8}
-    assert solutions.galaxy_of(key, names) == galaxy_id
 
 
 def test_a_second_table_is_read_as_text_and_refused_if_a_column_is_missing() -> None:

@@ -1,9 +1,9 @@
 """TFDS reads the dataset folder, and open_dataset accepts only a finished dataset."""
 
-import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from preprocess.job import BadImages, BuildSettings, build_dataset
+from tests.tfrecords.earlier import with_table_of_names
 from tfrecords import dataset, framing, images, schema
 from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.dataset import Dataset, open_dataset
@@ -179,25 +180,69 @@ def test_a_manifest_is_compared_with_its_own_hash_before_the_tree_is_with_the_ma
         open_dataset(copy)
 
 
-def test_names_that_are_no_numbers_are_kept_beside_the_records(
-    build_settings: Callable[..., BuildSettings], make_survey: SurveyMaker, tmp_path: Path
-) -> None:
-    source = make_survey(tmp_path / "kaggle", labelled=3, unlabelled=0)
-    folder = source / "images_training_rev1"
-    names = {"100000": "M 51, a whirlpool", "100007": "Sombrero"}
-    for number, name in names.items():
-        (folder / f"{number}.jpg").rename(folder / f"{name}.jpg")
-    (source / "training_solutions_rev1.csv").unlink()
-    opened = build_dataset(source, tmp_path / "out", build_settings(encoding="jpeg"), workers=1).dataset
-    with (opened.folder / dataset.NAMES).open(newline="", encoding="utf-8") as file:
-        rows = {int(row["galaxy_id"]): row["name"] for row in csv.DictReader(file)}
-    assert set(rows.values()) == {f"images_training_rev1/{name}.jpg" for name in names.values()}
-    stored = {example.galaxy_id: example for example in _examples(opened, "unlabelled")}
-    assert set(stored) == {*rows, 100014}
-    for galaxy_id, name in rows.items():
-        original = np.asarray(Image.open(source / name))[16:48, 16:48]
-        example = stored[galaxy_id]
+NAMES = {100_000: "M 51, a whirlpool", 100_007: "Möwe", 100_014: "007"}
+
+
+@pytest.fixture
+def named(build_settings: Callable[..., BuildSettings], make_survey: SurveyMaker, tmp_path: Path) -> Dataset:
+    """Four galaxies without votes, three of them under names, where TFDS expects a dataset."""
+    source = make_survey(tmp_path / "kaggle", labelled=4, unlabelled=0) / "images_training_rev1"
+    for number, name in NAMES.items():
+        (source / f"{number}.jpg").rename(source / f"{name}.jpg")
+    folder = tmp_path / "data" / "galaxy_zoo" / "1.0.0"
+    return build_dataset(source, folder, build_settings(encoding="jpeg"), workers=1).dataset
+
+
+def test_records_hold_the_names_of_their_galaxies_if_not_all_are_numbers(named: Dataset, tmp_path: Path) -> None:
+    records = [record for path in named.paths("unlabelled") for record in framing.read_records(path)]
+    stored = [schema.parse(record, with_name=True) for record in records]
+    assert {example.name for example in stored} == {*NAMES.values(), "100021"}
+    assert {example.galaxy_id for example in stored} >= {100_021} and not {*NAMES} & {example.galaxy_id for example in stored}
+    assert named.named and named.names() == {} and not (named.folder / dataset.NAMES).exists()
+    for example in stored:
+        original = np.asarray(Image.open(tmp_path / "kaggle" / "images_training_rev1" / f"{example.name}.jpg"))[16:48, 16:48]
         np.testing.assert_array_equal(images.decode_stored(example.image, "jpeg", 32, example.crop_offset), original)
+
+
+def test_tfds_reads_the_names(named: Dataset) -> None:
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(named.folder)
+    galaxies = [*builder.as_dataset(split="unlabelled").as_numpy_iterator()]
+    assert {galaxy["name"].decode("utf-8") for galaxy in galaxies} == {*NAMES.values(), "100021"}
+    assert {int(galaxy["galaxy_id"]) for galaxy in galaxies if galaxy["name"] == b"100021"} == {100_021}
+
+
+@pytest.mark.parametrize(
+    ("identity", "paths", "shown"),
+    [
+        ("GalaxyID", ("a/M 51.jpg", "b/007.png"), ("a/M 51.jpg", "b/007.png")),
+        ("file", ("a/M 51.jpg", "b/007.png"), ("a/M 51.jpg", "b/007.png")),
+        ("iauname", ("J1/J112953.88-000427.4.jpg", "b/=1+1.png"), ("J112953.88-000427.4", "=1+1")),
+        ("iauname", ("spiral/3a.jpg", "disk/3a.jpg"), ("spiral/3a.jpg", "disk/3a.jpg")),
+    ],
+)
+def test_a_dataset_with_a_table_of_names_shows_them_as_before(
+    named: Dataset, tmp_path: Path, identity: str, paths: tuple[str, str], shown: tuple[str, str]
+) -> None:
+    from tfrecords import reader
+
+    first, second, *_ = sorted(reader.votes_of(named, "unlabelled").galaxy_ids.tolist(), reverse=True)
+    earlier = with_table_of_names(named, tmp_path / "earlier", dict(zip((first, second), paths, strict=True)))
+    earlier = replace(earlier, tree=replace(earlier.tree, id=identity))
+    assert not earlier.named and earlier.names() == {first: shown[0], second: shown[1]}
+    votes = reader.votes_of(earlier, "unlabelled")
+    assert votes.names is not None
+    numbers = {number: str(number) for number in votes.galaxy_ids.tolist()}  # those without a name are numbers
+    assert dict(zip(votes.galaxy_ids.tolist(), votes.names, strict=True)) == {**numbers, first: shown[0], second: shown[1]}
+
+
+def test_tfds_reads_a_dataset_with_a_table_of_names(named: Dataset, tmp_path: Path) -> None:
+    import tensorflow_datasets as tfds
+
+    earlier = with_table_of_names(named, tmp_path / "earlier", {7: "M 51.jpg"})
+    [*galaxies] = tfds.builder_from_directory(earlier.folder).as_dataset(split="unlabelled").as_numpy_iterator()
+    assert len(galaxies) == 4 and "name" not in galaxies[0]
 
 
 def test_a_finished_dataset_opens_with_what_it_was_made_of(small_dataset: Dataset) -> None:

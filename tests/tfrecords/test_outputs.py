@@ -72,6 +72,20 @@ def test_a_folder_without_marker_must_be_empty(tmp_path: Path) -> None:
         Output(tmp_path / "holiday.jpg", "page").refuse_others()
 
 
+@pytest.mark.parametrize(
+    "name", [".DS_Store", "Thumbs.db", ".ipynb_checkpoints/a.ipynb", "lost+found/x", "._model.keras", ".nfs01"]
+)
+def test_what_desktops_notebooks_and_file_systems_leave_in_a_folder_is_no_reason_to_refuse_it_and_stays(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    output = Output(tmp_path, "page")
+    output.refuse_others()
+    output.write({"index.html": b"page"})
+    assert (tmp_path / name).is_file() and Output(tmp_path, "page").exists
+
+
 def test_an_output_of_another_kind_is_refused(tmp_path: Path) -> None:
     Output(tmp_path, "run").write({"config.json": b"{}"})
     with pytest.raises(ConfigError, match="holds a training run: choose another folder"):

@@ -281,8 +281,8 @@ def test_numbers_of_answers_follow_the_targets_in_the_pipeline_and_lie_apart_out
     dataset = build_dataset(tmp_path / "decals", tmp_path / "data", plan, workers=1).dataset
     assert dataset.asked and dataset.votes_width == 34 + 10
     votes = reader.votes_of(dataset, "train")
-    names = dataset.names()
-    order = [int(Path(names[int(galaxy_id)]).stem[1:]) for galaxy_id in votes.galaxy_ids]
+    assert votes.names is not None
+    order = [int(name[1:]) for name in votes.names]
     assert sorted(order) == [*range(8)] and votes.asked is not None
     sums = np.stack([counts[order][:, question.columns].sum(axis=1) for question in tree.questions], axis=1)
     np.testing.assert_array_equal(votes.asked, sums)
@@ -292,10 +292,19 @@ def test_numbers_of_answers_follow_the_targets_in_the_pipeline_and_lie_apart_out
     np.testing.assert_array_equal(example["votes"], [*votes.targets[0], *votes.asked[0]])
     records = reader.stored_order(reader.pieces(dataset, "train", 0, 8), "png")
     ((_, _, batch),) = reader.decoded(records, dataset, 8).as_numpy_iterator()
-    for whole, part in zip(reader.apart(batch, dataset), votes[1:], strict=True):
+    for whole, part in zip(reader.apart(batch, dataset), votes[1:3], strict=True):
         np.testing.assert_array_equal(whole, part)
     bare = reader.votes_of(dataset, "unlabelled")
+    assert bare.names is not None and bare.names.tolist() == ["bare"]
     assert np.isnan(bare.targets).all() and bare.asked is not None and not bare.asked.any()
+
+
+def test_galaxies_of_a_dataset_of_numbers_have_no_names(small_dataset: Dataset) -> None:
+    from tfrecords import reader
+
+    assert reader.votes_of(small_dataset, "unlabelled").names is None
+    (example,) = reader.in_order(small_dataset, "unlabelled", 1)
+    assert "name" not in example and not small_dataset.named
 
 
 def test_a_split_that_is_absent_is_refused_by_name(

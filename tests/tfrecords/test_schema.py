@@ -1,5 +1,7 @@
 """A record is a tf.train.Example, for TensorFlow's own parser as well as for ours."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,8 +22,12 @@ GALAXY = schema.Example(100008, b"\xff\xd8 not really a jpeg", (10, 12), np.lins
 UNLABELLED = schema.Example(2**63 - 1, b"", (0, 0), np.full(37, np.nan, np.float32))
 
 
+NAMES = st.text(max_size=50)
+
+
 def _assert_equal(got: schema.Example, expected: schema.Example) -> None:
     assert (got.galaxy_id, got.image, got.crop_offset) == (expected.galaxy_id, expected.image, expected.crop_offset)
+    assert got.name == expected.name
     assert got.targets.dtype == np.float32
     np.testing.assert_array_equal(got.targets, expected.targets)
 
@@ -31,6 +37,16 @@ def test_what_was_serialized_is_parsed_back(example: schema.Example) -> None:
     _assert_equal(schema.parse(schema.serialize(example)), example)
 
 
+@given(EXAMPLES, NAMES)
+def test_any_name_is_parsed_back_and_is_utf_8_for_tensorflow(example: schema.Example, name: str) -> None:
+    import tensorflow as tf
+
+    data = schema.serialize(replace(example, name=name))
+    _assert_equal(schema.parse(data, with_name=True), replace(example, name=name))
+    _assert_equal(schema.parse(data), example)
+    assert [*tf.train.Example.FromString(data).features.feature["name"].bytes_list.value] == [name.encode("utf-8")]
+
+
 @given(EXAMPLES)
 def test_the_same_example_gives_the_same_bytes(example: schema.Example) -> None:
     twin = schema.Example(example.galaxy_id, bytes(example.image), tuple(example.crop_offset), example.targets.copy())
@@ -38,8 +54,8 @@ def test_the_same_example_gives_the_same_bytes(example: schema.Example) -> None:
 
 
 def test_the_fields_come_in_the_order_of_their_names() -> None:
-    data = schema.serialize(GALAXY)
-    places = [data.index(name) for name in (b"crop_offset", b"galaxy_id", b"image", b"targets")]
+    data = schema.serialize(replace(GALAXY, name="spiral/003"))
+    places = [data.index(name) for name in (b"crop_offset", b"galaxy_id", b"image", b"name", b"targets")]
     assert places == sorted(places)
 
 
@@ -126,6 +142,18 @@ def test_a_record_of_another_tree_or_without_numbers_of_answers_is_refused_where
     with pytest.raises(RecordError, match=r"targets\[34\], asked\[10\]: build the dataset again"):
         schema.parse(bare, decals, with_asked=True)
     assert schema.parse(bare, decals).asked is None
+
+
+def test_a_record_without_a_name_is_refused_where_names_are_expected() -> None:
+    with pytest.raises(
+        RecordError, match=r"lacks galaxy_id, image, crop_offset\[2\], targets\[37\], name: build the dataset again"
+    ):
+        schema.parse(schema.serialize(GALAXY), with_name=True)
+
+
+def test_a_name_that_is_no_utf_8_is_shown_with_escapes() -> None:
+    data = schema.serialize(replace(GALAXY, name="Moewe")).replace(b"Moewe", b"M\xf6we!")
+    assert schema.parse(data, with_name=True).name == "M\\xf6we!"
 
 
 def test_an_empty_record_is_refused() -> None:

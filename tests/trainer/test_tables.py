@@ -4,7 +4,10 @@ import csv
 import errno
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -30,14 +33,25 @@ from trainer.tables import (
     write_rejected,
 )
 
+if TYPE_CHECKING:
+    from tfrecords.reader import SplitVotes
+
 TREE, DECALS = builtin_tree(), builtin_tree("decals5")
 PREDICTIONS = Predictions(
     np.array([3, 20, 2**62]), np.linspace(0, 1, 3 * 37, dtype=np.float32).reshape(3, 37), np.full((3, 37), np.nan, np.float32)
 )
-NAMES = {3: "a\rb.jpg", 20: "=HYPERLINK(1).jpg", 2**62: "\x1b[31mred\n.jpg"}
+NAMES = np.array(["a\rb", "=HYPERLINK(1)", "\x1b[31mred\n"], object)
 
 THRESHOLDS = st.floats(0.5, 1, exclude_min=True)
 SEEDS = st.integers(0, 2**32 - 1)
+
+
+def _stored(predictions: Predictions, order: list[int] | None = None) -> "SplitVotes":
+    """The votes of the galaxies of a table as the records hold them, in this order."""
+    from tfrecords.reader import SplitVotes
+
+    columns = (predictions.galaxy_ids, predictions.targets, predictions.asked, predictions.names)
+    return SplitVotes(*(column if column is None or order is None else column[order] for column in columns))
 
 
 def _votes(**columns: float) -> np.ndarray:
@@ -144,7 +158,7 @@ def test_no_conditional_column_of_a_prediction_off_the_tree_is_above_1() -> None
 
 def test_the_table_is_kaggles_submission_format(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "table.csv"
-    write_csv(PREDICTIONS, path, {})
+    write_csv(PREDICTIONS, path)
     lines = path.read_text("ascii").split("\n")
     assert lines[0] == "GalaxyID," + ",".join(TREE.columns) and lines[-1] == ""
     assert [line.split(",")[0] for line in lines[1:-1]] == ["3", "20", str(2**62)]
@@ -154,10 +168,11 @@ def test_the_table_is_kaggles_submission_format(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["table.csv"]
 
 
-def test_galaxies_whose_names_were_no_numbers_are_shown_by_name(tmp_path: Path) -> None:
-    write_csv(PREDICTIONS, tmp_path / "table.csv", {20: "spirals, old/NGC 4321.jpg"})
+def test_galaxies_that_have_names_are_shown_by_them(tmp_path: Path) -> None:
+    names = ["007", "J112953.88-000427.4", "spirals, old/003"]
+    write_csv(replace(PREDICTIONS, names=np.array(names, object)), tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(newline="") as file:
-        assert [row[0] for row in csv.reader(file)] == ["GalaxyID", "3", "spirals, old/NGC 4321.jpg", str(2**62)]
+        assert [row[0] for row in csv.reader(file)] == ["GalaxyID", *names]
 
 
 def test_a_table_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,18 +184,18 @@ def test_a_table_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path,
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError):
-        write_csv(PREDICTIONS, path, {})
+        write_csv(PREDICTIONS, path)
     assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
 
 
 def test_names_break_no_line_and_are_no_formula(tmp_path: Path) -> None:
-    write_csv(PREDICTIONS, tmp_path / "table.csv", NAMES)
+    write_csv(replace(PREDICTIONS, names=NAMES), tmp_path / "table.csv")
     content = (tmp_path / "table.csv").read_bytes().decode()
     assert len(content.splitlines()) == 4 and "\r" not in content and "\x1b" not in content
     assert [row[0] for row in csv.reader(content.splitlines())][1:] == [
-        "a\\rb.jpg",
-        "'=HYPERLINK(1).jpg",
-        "\\x1b[31mred\\n.jpg",
+        "a\\rb",
+        "'=HYPERLINK(1)",
+        "\\x1b[31mred\\n",
     ]
     write_rejected([UnreadableImage("+1.jpg", "+1.jpg", "is\x1b[2J empty")], tmp_path / "table.csv")
     listing = (tmp_path / "table-rejected.csv").read_text()
@@ -214,15 +229,15 @@ def test_a_table_of_predictions_is_replaced(tmp_path: Path) -> None:
     extra = ExtraColumns(("hubble",), (("spiral",), ("",), ("elliptical",)))
     for more in (ExtraColumns(), extra):
         refuse_other_table(tmp_path / "table.csv")
-        write_csv(PREDICTIONS, tmp_path / "table.csv", {}, more)
+        write_csv(PREDICTIONS, tmp_path / "table.csv", more)
     write_rejected([UnreadableImage(1, "1.jpg", "is empty")], tmp_path / "table.csv")
     refuse_other_table(tmp_path / "table.csv")
 
 
 def test_a_table_is_read_back_with_the_votes_in_any_order(tmp_path: Path) -> None:
-    write_csv(PREDICTIONS, tmp_path / "table.csv", {})
+    write_csv(PREDICTIONS, tmp_path / "table.csv")
     targets = np.arange(3 * 37, dtype=np.float32).reshape(3, 37)
-    again = read_csv(tmp_path / "table.csv", PREDICTIONS.galaxy_ids[[2, 0, 1]], targets[[2, 0, 1]], TREE)
+    again = read_csv(tmp_path / "table.csv", TREE, _stored(replace(PREDICTIONS, targets=targets), [2, 0, 1]))
     np.testing.assert_array_equal(again.galaxy_ids, PREDICTIONS.galaxy_ids)
     np.testing.assert_allclose(again.predicted, PREDICTIONS.predicted, atol=6e-10)
     np.testing.assert_array_equal(again.targets, targets)
@@ -232,18 +247,18 @@ def test_a_table_is_read_back_with_the_votes_in_any_order(tmp_path: Path) -> Non
 @pytest.mark.parametrize("change", [("20,", "21,"), ("Class1.1", "Class1,1"), ("20,", "NGC,"), ("0.", "x"), ("3,", "3")])
 def test_a_table_that_is_damaged_or_of_other_galaxies_is_refused(tmp_path: Path, change: tuple[str, str]) -> None:
     path = tmp_path / "table.csv"
-    write_csv(PREDICTIONS, path, {})
+    write_csv(PREDICTIONS, path)
     path.write_text(path.read_text().replace(*change, 1))
     with pytest.raises(RunError, match=r"table\.csv: .*: remove it, and run the same command again"):
-        read_csv(path, PREDICTIONS.galaxy_ids, PREDICTIONS.targets, TREE)
+        read_csv(path, TREE, _stored(PREDICTIONS))
     path.unlink()
     with pytest.raises(RunError, match=r"table\.csv: damaged"):
-        read_csv(path, PREDICTIONS.galaxy_ids, PREDICTIONS.targets, TREE)
+        read_csv(path, TREE, _stored(PREDICTIONS))
 
 
 def test_added_columns_stand_behind_those_of_kaggle_which_stay_as_they_are(tmp_path: Path) -> None:
-    write_csv(PREDICTIONS, tmp_path / "plain.csv", {})
-    write_csv(PREDICTIONS, tmp_path / "more.csv", {}, extra_columns(PREDICTIONS.predicted, 0.6, True, TREE))
+    write_csv(PREDICTIONS, tmp_path / "plain.csv")
+    write_csv(PREDICTIONS, tmp_path / "more.csv", extra_columns(PREDICTIONS.predicted, 0.6, True, TREE))
     plain, more = ([*csv.reader((tmp_path / name).open(newline=""))] for name in ("plain.csv", "more.csv"))
     assert [row[:38] for row in more] == plain
     assert more[0][38:42] == ["hubble", "hubble_detail", "Conditional1.1", "Conditional1.2"]
@@ -259,7 +274,7 @@ def _of_decals(galaxies: int = 3) -> Predictions:
 
 def test_a_table_has_the_columns_of_its_tree(tmp_path: Path) -> None:
     predictions = _of_decals()
-    write_csv(predictions, tmp_path / "table.csv", {})
+    write_csv(predictions, tmp_path / "table.csv")
     lines = (tmp_path / "table.csv").read_text("ascii").splitlines()
     assert lines[0] == ",".join([DECALS.id, *DECALS.columns])
     assert all(re.fullmatch(r"\d+(,[01]\.\d{9}){34}", line) for line in lines[1:])
@@ -277,7 +292,7 @@ def test_added_columns_are_named_after_those_of_the_tree(tmp_path: Path) -> None
     assert extra.names[34:] == tuple(f"{column}_{end}" for column in columns for end in ("low", "high"))
     for row, of_low, of_high in zip(extra.rows, low, high, strict=True):
         assert list(row[34:]) == [f"{value:.9f}" for both in zip(of_low, of_high, strict=True) for value in both]
-    write_csv(predictions, tmp_path / "table.csv", {}, extra)
+    write_csv(predictions, tmp_path / "table.csv", extra)
     refuse_other_table(tmp_path / "table.csv")
 
 
@@ -297,23 +312,46 @@ def test_a_galaxy_of_gz2_is_named_as_one_of_kaggle() -> None:
 
 
 def test_concentrations_and_names_and_counts_are_read_back(tmp_path: Path) -> None:
-    predictions, path = _of_decals(), tmp_path / "table.csv"
-    assert predictions.concentrations is not None
-    names = {10: "J100/J1000.5+1.png", 12: "=1+1.png"}
+    names = np.array(["=1+1", "J1000.5+1", "\\'"], object)
     asked = np.arange(30, dtype=np.float32).reshape(3, 10)
-    write_csv(predictions, path, names, concentration_columns(predictions.concentrations, DECALS))
+    predictions, path = replace(_of_decals(), asked=asked, names=names), tmp_path / "table.csv"
+    assert predictions.concentrations is not None
+    write_csv(predictions, path, concentration_columns(predictions.concentrations, DECALS))
     shown = [row[0] for row in csv.reader(path.open(newline=""))]
-    assert shown == ["iauname", "J1000.5+1", "11", "'=1+1"]
-    again = read_csv(path, np.array([12, 10, 11]), predictions.targets, DECALS, asked[[2, 0, 1]], names)
+    assert shown == ["iauname", "'=1+1", "J1000.5+1", "\\\\'"]
+    again = read_csv(path, DECALS, _stored(predictions, [2, 0, 1]))
     np.testing.assert_array_equal(again.concentrations, predictions.concentrations)
     np.testing.assert_allclose(again.predicted, predictions.predicted, atol=6e-10)
     np.testing.assert_array_equal(again.asked, asked)
-    assert again.galaxy_ids.tolist() == [10, 11, 12]
-    write_csv(predictions, path, names)
-    assert read_csv(path, np.arange(10, 13), predictions.targets, DECALS, names=names).concentrations is None
-    for other_names, tree in (({}, DECALS), (names, builtin_tree("desi")), ({**names, 10: "other.png"}, DECALS)):
+    assert again.galaxy_ids.tolist() == [10, 11, 12] and again.names is not None and again.names.tolist() == names.tolist()
+    write_csv(predictions, path)
+    assert read_csv(path, DECALS, _stored(predictions)).concentrations is None
+
+
+def test_a_table_of_other_names_or_of_another_tree_is_refused(tmp_path: Path) -> None:
+    names = np.array(["a", "b", "c"], object)
+    predictions, path = replace(_of_decals(), names=names), tmp_path / "table.csv"
+    write_csv(predictions, path)
+    read_csv(path, DECALS, _stored(predictions))
+    others = (None, np.array(["a", "b", "d"], object), np.array(["a", "b", "b"], object))
+    for tree, other in ((builtin_tree("desi"), names), *((DECALS, other) for other in others)):
         with pytest.raises(RunError, match=r"table\.csv: lists other galaxies"):
-            read_csv(path, np.arange(10, 13), predictions.targets, tree, names=other_names)
+            read_csv(path, tree, _stored(replace(predictions, names=other)))
+
+
+@given(st.lists(st.text(max_size=8), min_size=1, max_size=6, unique=True), st.randoms())
+def test_any_names_are_read_back_from_a_table_in_the_order_of_the_table(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], random: Random
+) -> None:
+    """An evaluation of an earlier version is sorted by id; the records come in an order of their own."""
+    path, several = tmp_path_factory.mktemp("names") / "table.csv", _of_decals(len(texts))
+    predictions = replace(several, names=np.array(texts, object), concentrations=None)
+    write_csv(predictions, path)
+    order = random.sample(range(len(texts)), len(texts))
+    again = read_csv(path, DECALS, _stored(predictions, order))
+    assert again.names is not None and again.names.tolist() == texts
+    np.testing.assert_array_equal(again.galaxy_ids, predictions.galaxy_ids)
+    np.testing.assert_allclose(again.predicted, predictions.predicted, atol=6e-10)
 
 
 @pytest.mark.parametrize("name", [name for name in builtin_names() if name != "kaggle"])

@@ -135,7 +135,7 @@ def test_real_rows_of_a_survey_are_trained_on_predicted_explored_and_evaluated(
 
 
 def test_a_dataset_with_counts_gives_the_counts_beside_the_targets(decals: Dataset) -> None:
-    ids, targets, asked = votes_of(decals, "train")
+    ids, targets, asked, _ = votes_of(decals, "train")
     assert asked is not None and asked.shape == (len(ids), 10) and targets.shape == (len(ids), 34)
     assert (asked[:, 0] >= 3).all() and decals.tree.deviation(targets, asked).max() < 1e-6
     unanswered = asked == 0

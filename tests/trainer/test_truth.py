@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from preprocess.job import BuildSettings, build_dataset
+from tests.tfrecords.earlier import with_table_of_names
 from tfrecords import integrity
 from tfrecords.dataset import Dataset, open_dataset, to_json
 from tfrecords.errors import DatasetError, RunError
@@ -105,8 +106,8 @@ def test_whatever_the_manifest_hashes_is_checked_before_it_is_used(
     name: str, survey: Path, build_settings: Callable[..., BuildSettings], tmp_path: Path
 ) -> None:
     images = Path(shutil.copytree(survey / "images_test_rev1", tmp_path / "galaxies"))
-    (images / "900000.jpg").rename(images / "NGC 4321.jpg")
-    folder = build_dataset(images, tmp_path / "data", build_settings()).dataset.folder
+    dataset = build_dataset(images, tmp_path / "now", build_settings()).dataset
+    folder = with_table_of_names(dataset, tmp_path / "data", {900_000: "NGC 4321.jpg"}).folder
     text = (folder / name).read_text()
     (folder / name).write_text(text.replace("NGC 4321", "NGC 1234").replace("900011", "900012") + "\n")
     with pytest.raises(DatasetError, match=f"{name}: has changed since it was written: move it elsewhere, and build"):

@@ -27,7 +27,7 @@ def _label(tree: Tree, column: int) -> str:
 class Candidates:
     """The galaxies of some splits to choose from: GalaxyIDs (galaxies,), votes (galaxies, n), and predictions or None.
 
-    counted: which votes count, bool (galaxies, n); None: all.
+    counted: which votes count, bool (galaxies, n); None: all. names: str (galaxies,); None if they are numbers.
     """
 
     dataset: Dataset
@@ -36,6 +36,7 @@ class Candidates:
     voted: np.ndarray
     predicted: np.ndarray | None = None
     counted: np.ndarray | None = None
+    names: np.ndarray | None = None
 
     @property
     def tree(self) -> Tree:
@@ -53,7 +54,7 @@ class Candidates:
         return pictures
 
     def card(self, row: int, columns: Sequence[int], note: str, pictures: dict[int, np.ndarray], name: str) -> Card:
-        """The card of a row, with bars for some columns. name: of its file, or empty."""
+        """The card of a row, with bars for some columns. name: empty if it is a number."""
         galaxy_id = int(self.galaxy_ids[row])
         bars = tuple(
             Bar(
@@ -81,10 +82,10 @@ class Choice:
 
 def galleries(galaxies: Candidates, choices: Sequence[Choice]) -> tuple[Gallery, ...]:
     """The galleries of `choices`; the shards are read once."""
-    pictures, names = galaxies.pictures([choice.rows for choice in choices]), galaxies.dataset.names()
+    pictures = galaxies.pictures([choice.rows for choice in choices])
 
     def card(choice: Choice, row: int) -> Card:
-        name = names.get(int(galaxies.galaxy_ids[row]), "")
+        name = "" if galaxies.names is None else galaxies.names[row]
         return galaxies.card(row, choice.columns(row), choice.note(row), pictures, name)
 
     return tuple(

@@ -14,7 +14,8 @@ from trainer.analysis.galleries import Candidates
 class LabelledGalaxies:
     """The labelled galaxies of a dataset: `split` (galaxies,) indexes `splits`, galaxy_ids (galaxies,), voted (galaxies, n).
 
-    asked: (galaxies, questions), how many volunteers answered each question; None without counts.
+    asked: (galaxies, questions), how many volunteers answered each question; None without counts. names: str (galaxies,); None
+    if they are numbers.
     """
 
     dataset: Dataset
@@ -23,6 +24,7 @@ class LabelledGalaxies:
     galaxy_ids: np.ndarray
     voted: np.ndarray
     asked: np.ndarray | None = None
+    names: np.ndarray | None = None
 
     @property
     def tree(self) -> Tree:
@@ -44,7 +46,7 @@ class LabelledGalaxies:
 
     @property
     def candidates(self) -> Candidates:
-        return Candidates(self.dataset, self.splits, self.galaxy_ids, self.voted, counted=self.counted)
+        return Candidates(self.dataset, self.splits, self.galaxy_ids, self.voted, counted=self.counted, names=self.names)
 
 
 def labelled_galaxies(dataset: Dataset) -> LabelledGalaxies:
@@ -60,4 +62,6 @@ def labelled_galaxies(dataset: Dataset) -> LabelledGalaxies:
     answered = [part.asked for part in parts if part.asked is not None]
     order = np.argsort(ids, kind="stable")
     asked = np.concatenate(answered)[order] if answered else None
-    return LabelledGalaxies(dataset, splits, split[order], ids[order], voted[order], asked)
+    named = [part.names for part in parts if part.names is not None]
+    names = np.concatenate(named)[order] if named else None
+    return LabelledGalaxies(dataset, splits, split[order], ids[order], voted[order], asked, names)

@@ -41,7 +41,7 @@ def light(labelled: LabelledGalaxies, source: Path | None) -> Section:
     text = "To see how much of a galaxy's light the crop keeps, give --src the folder or zip that was preprocessed."
     text, *gallery = (text,) if source is None else _before_and_after(labelled, source)
     ids, measured = _measured(labelled)
-    names = labelled.dataset.names()
+    names = _names(labelled)
     shown = [cell(names[galaxy_id]) if galaxy_id in names else galaxy_id for galaxy_id in ids.tolist()]
     low, high = scale_range(measured.half_light_radius)
     panels = [
@@ -65,6 +65,11 @@ def light(labelled: LabelledGalaxies, source: Path | None) -> Section:
     return Section("light", "The images", (text,), (chart, *gallery))
 
 
+def _names(labelled: LabelledGalaxies) -> dict[int, str]:
+    """The names of galaxies by id; none if they are numbers."""
+    return {} if labelled.names is None else dict(zip(labelled.galaxy_ids.tolist(), labelled.names, strict=True))
+
+
 def _listed(labelled: LabelledGalaxies, source: Path, scratch: Path) -> tuple[Listing, np.ndarray]:
     """The images of a source, and the rows of those that are labelled galaxies of the dataset, by GalaxyID."""
     listing = find_source(source, scratch).images
@@ -79,7 +84,7 @@ def _listed(labelled: LabelledGalaxies, source: Path, scratch: Path) -> tuple[Li
 
 def _before_and_after(labelled: LabelledGalaxies, source: Path) -> tuple[str, Gallery]:
     fraction, size = labelled.dataset.settings["crop_fraction"], labelled.dataset.size
-    names = labelled.dataset.names()
+    names = _names(labelled)
     cards: list[Card] = []
     kept: list[float] = []
     with tempfile.TemporaryDirectory() as scratch, ImageReader() as reader:

@@ -15,7 +15,6 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -91,7 +90,7 @@ class Bar:
 class Card:
     """A galaxy in a gallery: its GalaxyID, images (uint8 (side, side, 3) each), a note, and bars for some columns.
 
-    name: that of its file if it is not a number, shown in place of the GalaxyID.
+    name: if it is not a number, shown in place of the GalaxyID.
     """
 
     galaxy_id: int
@@ -102,8 +101,8 @@ class Card:
 
     @property
     def title(self) -> str:
-        """What to call it: the GalaxyID, or its file without folder and ending."""
-        return PurePosixPath(printable(self.name)).stem if self.name else str(self.galaxy_id)
+        """What to call it: its name, or the GalaxyID."""
+        return printable(self.name) if self.name else str(self.galaxy_id)
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,7 @@ def _page(evaluation: Evaluation) -> Page:
         predictions.targets,
         predictions.predicted,
         evaluation.counted,
+        predictions.names,
     )
     of_tree = evaluation.tree
     asked, trained = (source.get("asked") for source in (evaluation.dataset.source, evaluation.run.config["dataset"]))

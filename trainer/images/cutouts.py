@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import tempfile
 from collections import deque
@@ -19,6 +20,7 @@ from tfrecords.images import crop, crop_box, decode
 from trainer.images import fits
 from trainer.images.fits import Stretch
 
+log = logging.getLogger("trainer")
 _AHEAD_BATCHES = 2
 # Errors that are not the fault of an image: out of memory, too many open files.
 _OF_THE_MACHINE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
@@ -33,7 +35,7 @@ class Crop(NamedTuple):
 
 
 class UnreadableImage(NamedTuple):
-    """An image that could not be read: its GalaxyID (its path if the name is not a number), its path, and the reason."""
+    """An image that could not be read: its galaxy (a number, or a name), its path, and the reason."""
 
     galaxy: int | str
     path: str
@@ -73,7 +75,9 @@ def listed(path: Path) -> Iterator[Listing]:
     SourceError as `sources.find_images` does, and ConfigError if there are FITS images but astropy is missing.
     """
     with tempfile.TemporaryDirectory(prefix="galaxy-zoo-") as scratch, contextlib.ExitStack() as on_exit:
-        images = find_images(path, Path(scratch), (*IMAGE_SUFFIXES, *fits.SUFFIXES))
+        images, left = find_images(path, Path(scratch), (*IMAGE_SUFFIXES, *fits.SUFFIXES))
+        for line in left.lines():
+            log.warning("%s", line)
         if any(_is_fits(images.path(row)) for row in range(len(images))):
             fits.require_astropy()
             on_exit.enter_context(fits.quiet())
@@ -82,10 +86,6 @@ def listed(path: Path) -> Iterator[Listing]:
 
 def _is_fits(path: str) -> bool:
     return path.lower().endswith(fits.SUFFIXES)
-
-
-def _shown(images: Listing, row: int) -> int | str:
-    return images.path(row) if images.named[row] else int(images.galaxy_id[row])
 
 
 def _read(images: Listing, rows: np.ndarray, crops: Sequence[Crop], stretch: Stretch, is_outside: Outside) -> Cutouts:
@@ -107,7 +107,7 @@ def _read(images: Listing, rows: np.ndarray, crops: Sequence[Crop], stretch: Str
             except (ImageError, SourceError, OSError) as error:  # SourceError: it has changed or gone since it was listed
                 if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
                     raise
-                rejected.append(UnreadableImage(_shown(images, row), path, one_line(error)))
+                rejected.append(UnreadableImage(images.galaxy(row), path, one_line(error)))
             else:
                 kept.append(place)
     good = tuple(part[kept] for part in targets)

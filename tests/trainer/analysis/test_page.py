@@ -299,16 +299,16 @@ def test_names_become_anchors_and_files_and_no_two_alike() -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]*", name) and "/" not in name and len(name) < 90 for name in safe)
 
 
-def test_a_galaxy_whose_file_has_a_name_is_called_by_it(tmp_path: Path) -> None:
-    card = Card(7, (CUTOUT,), bars=(Bar("bar: no", None, 0.5),), name="J00/<J005.1+2>.jpg")
+def test_a_galaxy_that_has_a_name_is_called_by_all_of_it(tmp_path: Path) -> None:
+    card = Card(7, (CUTOUT,), bars=(Bar("bar: no", None, 0.5),), name="J00/<J005.1+2.4>")
     write_page(
         Page("t", "h", "f", (Section("s", "S", (), (Gallery("g", "G", "", ("a",), (card,)),)),)),
         Output(tmp_path / "p", "page"),
         "i.html",
     )
     shown = Read((tmp_path / "p" / "i.html").read_text("utf-8"))
-    assert "<J005.1+2>" in shown.text and "J00/" not in shown.text
-    assert (tmp_path / "p" / "data" / "g.csv").read_text().splitlines()[1] == "J00/<J005.1+2>.jpg,bar: no,,0.5"
+    assert "J00/<J005.1+2.4>" in shown.text
+    assert (tmp_path / "p" / "data" / "g.csv").read_text().splitlines()[1] == "J00/<J005.1+2.4>,bar: no,,0.5"
 
 
 def test_the_credit_of_a_page_is_that_of_its_survey(tmp_path: Path) -> None:
