@@ -11,7 +11,7 @@ import numpy as np
 from preprocess.fitting import ID_COLUMNS, PATH_COLUMNS, Fit, Header, Wanted, choose_fit, fits
 from preprocess.joining import stem_of
 from preprocess.solutions import Columns, ids_of
-from preprocess.sources import IMAGE, IMAGE_SUFFIXES, name_of
+from preprocess.sources import IMAGE, IMAGE_SUFFIXES, archive_advice, name_of
 from preprocess.tables import TableFile, TypedFile, open_file, open_parts, schema_of_parquet
 from preprocess.votes import Fractions
 from tfrecords.builtin import builtin_tree
@@ -123,11 +123,11 @@ def _is_plain(path: str) -> bool:
 
 
 def is_catalogue(src: Path) -> bool:
-    """Whether a source is a table: a file that is neither zip nor image, or a folder of Parquet files that hold images."""
+    """Whether a source is a table: a file that is neither archive nor image, or a folder of Parquet files that hold images."""
     if src.is_dir():
         parts = _parts_of(src)
         return bool(parts) and bool(_image_column(schema_of_parquet(parts[0])))
-    return src.is_file() and not src.name.lower().endswith((".zip", *IMAGE_SUFFIXES))
+    return src.is_file() and not src.name.lower().endswith((".zip", *IMAGE_SUFFIXES)) and not archive_advice(src.name)
 
 
 def _parts_of(folder: Path) -> list[Path]:

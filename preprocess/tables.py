@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import re
+import warnings
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -344,7 +345,10 @@ def _fits_table(path: str, source: bytes | Path, sha256: str) -> TableFile:
     import pyarrow as pa
 
     try:
-        with fits.open(io.BytesIO(source) if isinstance(source, bytes) else source, memmap=False) as extensions:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            fits.open(io.BytesIO(source) if isinstance(source, bytes) else source, memmap=False) as extensions,
+        ):
             if not any(isinstance(one, (fits.BinTableHDU, fits.TableHDU)) for one in extensions):
                 raise SourceError(f"{path}: holds an image, not a table: give a table of votes")
             whole = table.Table.read(extensions)

@@ -76,6 +76,12 @@ class VotesTable:
         return archives.read_entry(self.archive, self.entry)
 
 
+def archive_advice(path: str) -> str:
+    """What to do with an archive that is not read; empty for other files."""
+    unpack = next((command for suffix, command in _ARCHIVES.items() if path.lower().endswith(suffix)), "")
+    return f"this archive is not read: unpack it with `{unpack}`, and give the folder" if unpack else ""
+
+
 @dataclass(frozen=True)
 class LeftAlone:
     """What was not read: the number of files by suffix, archives by their paths, and links that lead nowhere."""
@@ -93,8 +99,7 @@ class LeftAlone:
                 shown.append(f"{sum(count for _, count in most[_SUFFIXES_SHOWN:]):,} others")
             yield f"{total:,} {'file' if total == 1 else 'files'} left alone: {', '.join(shown)}"
         for path in self.archives:
-            unpack = next(command for suffix, command in _ARCHIVES.items() if path.lower().endswith(suffix))
-            yield f"{path}: this archive is not read: unpack it with `{unpack}`, and give the folder"
+            yield f"{path}: {archive_advice(path)}"
         if self.links:
             number = len(self.links)
             links = "1 link leads nowhere and was" if number == 1 else f"{number:,} links lead nowhere and were"
@@ -306,6 +311,8 @@ def find_source(path: Path, scratch: Path) -> Source:
     """
     finder = _Finder(scratch, IMAGE_SUFFIXES)
     if not _walked(finder, path):
+        if path.exists() and (advice := archive_advice(path.name)):
+            raise SourceError(f"{path}: {advice}")
         what = "not a folder or zip" if path.exists() else "no such folder or zip"
         raise SourceError(f"{path}: {what}: give --src the folder or zip that holds the images and the table of votes")
     images = finder.images.listing()
@@ -326,6 +333,8 @@ def find_images(path: Path, scratch: Path, suffixes: tuple[str, ...]) -> tuple[L
     finder = _Finder(scratch, suffixes)
     known = ", ".join(suffixes)
     if not _walked(finder, path):
+        if path.exists() and (advice := archive_advice(path.name)):
+            raise SourceError(f"{path}: {advice}")
         if not path.exists():
             raise SourceError(f"{path}: no such file or folder: give --images an image, or a folder or zip of images")
         if not path.is_file() or not path.name.lower().endswith(suffixes):

@@ -201,7 +201,8 @@ GIVE = "give --src the folder or zip that holds"
     [
         ("kagle", lambda path: None, f"no such folder or zip: {GIVE} the images and the table of votes"),
         ("kagle.zip", lambda path: None, f"no such folder or zip: {GIVE} the images and the table of votes"),
-        ("kaggle.tar", _text, f"not a folder or zip: {GIVE} the images and the table of votes"),
+        ("kaggle.tar", _text, "this archive is not read: unpack it with `tar xf`, and give the folder"),
+        ("kaggle.jpg", _text, f"not a folder or zip: {GIVE} the images and the table of votes"),
         ("kaggle.zip", _text, "not a zip, or cut off: copy or download it again"),
         ("kaggle.zip", _cut_off, "not a zip, or cut off: copy or download it again"),
         ("kaggle.zip", _empty_zip, f"holds no JPEG or PNG images: {GIVE} them"),
