@@ -176,7 +176,8 @@ def open_catalogue(src: Path, wanted: Wanted) -> Catalogue:
     if not image and not path:
         raise SourceError(
             f"{src}: names no images: it needs a column with their paths ({', '.join(PATH_COLUMNS)}; or name it with "
-            "--path_column), or with the images themselves"
+            "--path_column), or with the images themselves; if it holds the votes on a folder of images, give --src FOLDER "
+            f"--solutions {src}"
         )
     # Images that a second table maps to ids are galaxies by their files, as in folders.
     by_file = bool(path and votes and votes[0].tree.files and not wanted.id_column)

@@ -42,14 +42,14 @@ _SHOWN = 3
 class _Files(Survey):
     """Images in folders and zips, and the votes of a table.
 
-    unused: if it has no table of votes, why its nearest table is none; else empty. strays: number of images left out because
+    unused: if it has no table of votes, why its nearest table is none; else empty. strays: paths of images left out because
     their names are not numbers. others: paths of tables that were not used.
     """
 
     source: Source
     votes: Votes
     unused: str
-    strays: int
+    strays: tuple[str, ...]
     others: tuple[str, ...]
 
     def prepare(self, shards: Sequence[plan.ShardPlan]) -> None:
@@ -89,10 +89,13 @@ class _Files(Survey):
             yield f"{self.path}: no table of votes ({names}{there}): {unlabelled}"
             return
         if self.strays:
-            names = "1 image has a name that is" if self.strays == 1 else f"{self.strays:,} images have names that are"
-            yield f"{self.path}: {names} not a number, as the ids of its table are: left out"
+            number = len(self.strays)
+            names = "its name is not a number" if number == 1 else "their names are not numbers"
+            images_were = "1 image was" if number == 1 else f"{number:,} images were"
+            yield f"{images_were} left out, because {names} as the ids of the table are, first {self.strays[0]}"
         if self.others:
-            more = f" and {len(self.others) - 1} other tables are" if len(self.others) > 1 else " is"
+            others = len(self.others) - 1
+            more = f" and {others} other table{'s' * (others > 1)} are" if others else " is"
             yield f"{self.others[0]}{more} not used"
         training = np.array([place.training for place in images.places])[images.place]
         if (odd := ~self.galaxies.labelled & training).any():
@@ -135,17 +138,17 @@ def _header(table: VotesTable) -> list[str]:
     return header_of(table.start())
 
 
-def _without_strays(source: Source, ballots: Ballots, votes: Votes) -> tuple[Source, int]:
-    """Leave out images whose names are not numbers, if the table has only numbers; return how many.
+def _without_strays(source: Source, ballots: Ballots, votes: Votes) -> tuple[Source, tuple[str, ...]]:
+    """Leave out images whose names are not numbers, if the table has only numbers; return their paths.
 
     Raises SourceError if they are more than a tenth of all images, or if two different images have the same number.
     """
     images = source.images
     if ballots.ids.dtype != np.int64 or votes.tree.files is not None or not images.parts:
-        return source, 0
+        return source, ()
     named = images.named == 1
     if (votes.rows(images.galaxy_id)[named] >= 0).any():  # leading zeros
-        return source, 0
+        return source, ()
     if source.clash:
         raise SourceError(source.clash)
     if named.sum() > _STRAYS * len(images):
@@ -154,7 +157,8 @@ def _without_strays(source: Source, ballots: Ballots, votes: Votes) -> tuple[Sou
             f"{first}: the name is not a {ballots.fit.id}, but there is a table of votes ({ballots.path}): "
             f"name each image by its {ballots.fit.id}, like {ballots.ids[0]}.jpg"
         )
-    return replace(source, images=replace(images.rows(np.flatnonzero(~named)), parts=0)), int(named.sum())
+    strays = tuple(images.shown(row) for row in np.flatnonzero(named).tolist())
+    return replace(source, images=replace(images.rows(np.flatnonzero(~named)), parts=0)), strays
 
 
 def _some(names: Iterable[object]) -> str:
@@ -239,7 +243,9 @@ def survey_of(src: Path, scratch: Path, solutions_file: Path | None = None, want
     return _survey(source, votes, strays=strays, others=others)
 
 
-def _survey(source: Source, votes: Votes, unused: str = "", strays: int = 0, others: tuple[str, ...] = ()) -> Survey:
+def _survey(
+    source: Source, votes: Votes, unused: str = "", strays: tuple[str, ...] = (), others: tuple[str, ...] = ()
+) -> Survey:
     images = source.images
     kept = np.array([SPLITS.index(place.split) if place.split else -1 for place in images.places], np.int8)
     galaxies = plan.Galaxies(images.galaxy_id, votes.rows(images.galaxy_id) >= 0, kept[images.place])

@@ -148,13 +148,14 @@ def _tar(path: Path) -> None:
 
 def _stray(folder: Path, image: Path, kind: str) -> list[str]:
     """Put what does not belong there into a folder; return the warnings that follow."""
+    left_out = "1 image was left out, because its name is not a number as the ids of the table are, first"
     if kind == "a copy's name":
         shutil.copy(image, folder / "817739 (1).jpg")
-        return [f"{folder}: 1 image has a name that is not a number, as the ids of its table are: left out"]
+        return [f"{left_out} {folder}/817739 (1).jpg"]
     if kind == "a figure":
         (folder / "figures").mkdir()
         shutil.copy(image, folder / "figures" / "loss_curve.png")
-        return [f"{folder}: 1 image has a name that is not a number, as the ids of its table are: left out"]
+        return [f"{left_out} {folder}/figures/loss_curve.png"]
     if kind == "a broken link":
         (folder / "images_training_rev1" / "5.jpg").symlink_to("gone.jpg")
         return [f"1 link leads nowhere and was skipped, first {folder}/images_training_rev1/5.jpg"]
@@ -171,7 +172,7 @@ def _stray(folder: Path, image: Path, kind: str) -> list[str]:
     if kind == "two other tables":
         for name in ("a.csv", "b.tsv"):
             (folder / name).write_text("GalaxyID,g\n100000,17.5\n")
-        return ["a.csv and 1 other tables are not used", "b.tsv and 1 other tables are not used"]
+        return ["a.csv and 1 other table are not used", "b.tsv and 1 other table are not used"]
     for name in (".DS_Store", "Thumbs.db", ".ipynb_checkpoints/100000.jpg", "__MACOSX/._100000.jpg"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"?")
