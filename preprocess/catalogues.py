@@ -173,6 +173,7 @@ class _Rowwise(Survey):
     def _columns(self, rows: Rows) -> dict[str, Any]:
         """The columns of a part of the table, as they are scattered."""
         import pyarrow as pa
+        from pyarrow import compute as pc
 
         targets, asked = self._votes(rows)
         columns: dict[str, Any] = {"row": pa.array(rows.numbers), "targets": _lists(targets)}
@@ -183,8 +184,8 @@ class _Rowwise(Survey):
         if rows.paths is not None:
             columns["path"] = pa.array(rows.paths, pa.string())
         if rows.images is not None:
-            images = rows.images.combine_chunks() if isinstance(rows.images, pa.ChunkedArray) else rows.images
-            columns[IMAGE] = images.field("bytes") if pa.types.is_struct(images.type) else images
+            images = rows.images
+            columns[IMAGE] = pc.struct_field(images, "bytes") if pa.types.is_struct(images.type) else images
         return columns
 
     def _votes(self, rows: Rows) -> tuple[np.ndarray, np.ndarray | None]:
@@ -233,12 +234,12 @@ class _Rowwise(Survey):
                 continue
             above, slash, name = columns["path"][place].rpartition("/")
             images.enter(place_of(Path(self.catalogue.root), self.catalogue.root, os.fsencode(above + slash)))
-            try:
-                status = os.stat(os.path.join(self.catalogue.root, columns["path"][place]))
-            except FileNotFoundError:
-                images.add(galaxy_id, os.fsencode(name), 0, 0, 0, 0, MISSING, True)
-            else:
+            path = os.path.join(self.catalogue.root, columns["path"][place])
+            if os.path.isfile(path):
+                status = os.stat(path)
                 images.add(galaxy_id, os.fsencode(name), status.st_ctime_ns, 0, status.st_size, 0, PLAIN, True)
+            else:
+                images.add(galaxy_id, os.fsencode(name), 0, 0, 0, 0, MISSING, True)
         return images.listing(self.parts, columns.get("name"))
 
     def summary(self) -> dict[str, Any]:
@@ -262,7 +263,7 @@ class _Rowwise(Survey):
         if len(self.oddities) > _WARNINGS:
             yield f"{self.path}: {len(self.oddities) - _WARNINGS} more such warnings"
         if not self.layout:
-            yield f"{self.path}: has no columns of votes: all {len(self.order):,} galaxies are unlabelled"
+            yield f"{self.path}: no row has votes: all {len(self.order):,} galaxies are unlabelled"
 
 
 def _lists(values: np.ndarray) -> Any:

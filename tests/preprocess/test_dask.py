@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from preprocess.engines import run_dask
 from preprocess.job import BadImages, BuildSettings, build_dataset
@@ -53,6 +55,17 @@ def test_a_cluster_writes_the_same_bytes(
     here = build_dataset(survey, tmp_path / "here", settings, workers=2).dataset.folder
     there = build_dataset(survey, tmp_path / "there", settings, dask=cluster).dataset.folder
     assert contents(there) == contents(here)
+
+
+def test_a_cluster_reads_the_images_that_a_catalogue_holds(
+    cluster: str, survey: Path, build_settings: Callable[..., BuildSettings], contents: Contents, tmp_path: Path
+) -> None:
+    rows = [{"id": path.stem, "image": path.read_bytes()} for path in sorted(survey.rglob("*.jpg"))]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "images.parquet")
+    settings = build_settings(examples_per_shard=3)
+    here = build_dataset(tmp_path / "images.parquet", tmp_path / "here", settings, workers=2).dataset.folder
+    there = build_dataset(tmp_path / "images.parquet", tmp_path / "there", settings, dask=cluster).dataset.folder
+    assert contents(there) == contents(here) and len(contents(here)) > 10
 
 
 def test_results_and_progress_come_back_and_tasks_are_made_as_they_are_needed(cluster: str) -> None:
