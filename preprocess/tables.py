@@ -211,7 +211,7 @@ class _Csv(TableFile):
                     self._refuse_longer(frame[beyond], max(start, 1))
                     columns = {name: frame[column].str.strip() for name, column in zip(texts, written, strict=True)}
                     for name, column in zip(numbers, values, strict=True):
-                        columns[name] = pd.to_numeric(frame[column], errors="coerce").astype(np.float64)
+                        columns[name] = _floats(frame[column], self.decimal)
                     index = pd.RangeIndex(max(start, 1), max(start, 1) + len(frame))
                     yield _without_blank_rows(pd.DataFrame(columns).set_axis(index))
                     start += len(part)
@@ -244,6 +244,21 @@ class _After:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._stream)
+
+
+def _floats(column: Any, decimal: str = ".") -> np.ndarray:
+    """A pandas Series as float64; NaN for what is not a number. Texts among its values are read to the nearest float64."""
+    if column.dtype.kind in "iufb":
+        return np.asarray(column.to_numpy(np.float64, na_value=np.nan))
+    return np.array([_float(value, decimal) for value in column.tolist()], np.float64)
+
+
+def _float(value: Any, decimal: str) -> float:
+    text = str(value)
+    try:
+        return float("nan" if "_" in text else text.replace(",", ".") if decimal == "," else text)
+    except ValueError:
+        return float("nan")
 
 
 def _without_blank_rows(frame: Any) -> Any:
@@ -292,8 +307,7 @@ class TypedFile(TableFile):
 
         columns: dict[str, Any] = {name: [*map(_text, self._flat(batch, name).to_pylist())] for name in texts}
         for name in numbers:
-            values = pd.to_numeric(self._flat(batch, name).to_pandas(), errors="coerce")
-            columns[name] = values.to_numpy(np.float64, na_value=np.nan)
+            columns[name] = _floats(self._flat(batch, name).to_pandas())
         return pd.DataFrame(columns, pd.RangeIndex(first, first + len(batch)))
 
     def _flat(self, batch: Any, name: str) -> Any:
