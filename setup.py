@@ -78,7 +78,7 @@ setup(
         "test": [
             "pytest>=8.3",
             "pytest-cov>=6.0",
-            "pytest-xdist>=3.7",
+            "pytest-xdist>=3.8",
             "hypothesis>=6.120",
             "astropy>=7",
             "jax>=0.10.2",
