@@ -333,7 +333,7 @@ def _parquet_table(path: str, source: bytes | Path, sha256: str) -> TypedFile:
     from pyarrow import parquet
 
     try:
-        file = parquet.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source)
+        file = parquet.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: not a readable Parquet file ({squeezed(error)}): copy or download it again") from error
 
