@@ -644,8 +644,11 @@ def test_a_missing_source_is_refused(tmp_path: Path, find: Find) -> None:
 
 
 def test_a_file_that_is_no_zip_is_refused_as_source(tmp_path: Path, find: Find) -> None:
-    _write(tmp_path, "images.tar.gz", "images.zip")
-    assert _refused(find, tmp_path / "images.tar.gz").startswith(f"{tmp_path}/images.tar.gz: not a folder or zip: give --src")
+    _write(tmp_path, "images.tar.gz", "images.zip", "images.jpg")
+    assert _refused(find, tmp_path / "images.jpg").startswith(f"{tmp_path}/images.jpg: not a folder or zip: give --src")
+    unpack = "this archive is not read: unpack it with `tar xf`, and give the folder"
+    assert _refused(find, tmp_path / "images.tar.gz") == f"{tmp_path}/images.tar.gz: {unpack}"
+    (tmp_path / "images.tar.gz").unlink()
     text = f"{tmp_path}/images.zip: not a zip, or cut off: copy or download it again"
     assert _refused(find, tmp_path / "images.zip") == _refused(find, tmp_path) == text
 
