@@ -12,7 +12,8 @@ from preprocess.fitting import ID_COLUMNS, PATH_COLUMNS, Fit, Header, Wanted, ch
 from preprocess.joining import stem_of
 from preprocess.solutions import Columns, ids_of
 from preprocess.sources import IMAGE, IMAGE_SUFFIXES, archive_advice, name_of
-from preprocess.tables import TableFile, TypedFile, open_file, open_parts, schema_of_parquet
+from preprocess.tablefile import TableFile
+from preprocess.tables import TypedFile, open_file, open_parts, schema_of_parquet
 from preprocess.votes import Fractions
 from tfrecords.builtin import builtin_tree
 from tfrecords.errors import SourceError

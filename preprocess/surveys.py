@@ -12,6 +12,7 @@ import numpy as np
 from preprocess import plan, solutions
 from preprocess.catalogue import is_catalogue
 from preprocess.catalogues import catalogue_survey
+from preprocess.dialects import header_of
 from preprocess.fitting import ANYTHING, Wanted, choose_fit, fits
 from preprocess.joining import Images
 from preprocess.solutions import Ballots, Votes
@@ -24,7 +25,7 @@ from preprocess.sources import (
     solutions_table,
 )
 from preprocess.survey import Part, Survey
-from preprocess.tables import header_of, schema_of_parquet
+from preprocess.tables import schema_of_parquet
 from tfrecords.builtin import is_kaggle
 from tfrecords.dataset import SPLITS
 from tfrecords.errors import SourceError

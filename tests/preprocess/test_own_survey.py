@@ -1,8 +1,6 @@
 """From images with names and a table of one's own to a dataset: five lines are a tree."""
 
 import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,6 @@ from tests.preprocess.surveys import (
 )
 from tfrecords.errors import ConfigError, SourceError
 from tfrecords.treefile import parse_tree
-
-Settings = Callable[..., BuildSettings]
-Contents = Callable[[Path], dict[str, bytes]]
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def test_five_lines_and_a_table_of_two_columns_are_a_survey(rings: Path, small: BuildSettings, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Surveys as people bring them: what can be read gives the dataset of the plain survey, everything else is told."""
+"""Surveys as people bring them: what can be read gives the dataset of the plain survey, anything else a message."""
 
 import gzip
 import io
@@ -18,9 +18,6 @@ from tests.conftest import SurveyMaker
 from tests.preprocess.dialects import DIALECTS, Dialect
 from tests.preprocess.people import TABLE, People, assert_plain, build_and_verify
 from tests.preprocess.surveys import refused
-
-Run = Callable[..., Any]
-
 
 # Tables that give the dataset of the plain one
 
@@ -192,14 +189,14 @@ def _stray(folder: Path, image: Path, kind: str) -> list[str]:
         "clutter",
     ],
 )
-def test_what_does_not_belong_to_a_survey_is_left_out_and_told_once(
+def test_what_does_not_belong_to_a_survey_is_left_out_with_one_warning(
     people: People, tiny: BuildSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     source = Path(shutil.copytree(people.folder, tmp_path / "mine"))
     expected = _stray(source, people.images[0], kind)
     assert_plain(build_and_verify(source, tiny), people)
-    (told,) = {message.removeprefix(f"{source}/") if kind == "two other tables" else message for message in caplog.messages}
-    assert told in expected and len(caplog.messages) == 1
+    (warning,) = {message.removeprefix(f"{source}/") if kind == "two other tables" else message for message in caplog.messages}
+    assert warning in expected and len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "PNG"])
@@ -216,7 +213,7 @@ def test_many_broken_links_are_counted_and_those_to_a_table_refused(
     assert refused(source, tiny, tmp_path / "no") == what
 
 
-# What is told
+# What ends in a message
 
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:919dc2c227\nsize 33045\n"

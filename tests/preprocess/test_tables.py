@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess.tables import header_of, open_table
+from preprocess.dialects import header_of
+from preprocess.tables import open_table
 from tests.preprocess.dialects import DIALECTS, Dialect
 from tfrecords.errors import SourceError
 

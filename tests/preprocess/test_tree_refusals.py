@@ -22,8 +22,6 @@ from tests.preprocess.surveys import (
 from tfrecords.builtin import builtin_tree
 from tfrecords.errors import ConfigError
 
-Settings = Callable[..., BuildSettings]
-Contents = Callable[[Path], dict[str, bytes]]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

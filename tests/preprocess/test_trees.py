@@ -37,7 +37,6 @@ from tfrecords.errors import ConfigError, DatasetError
 from tfrecords.files import sha256_file
 from tfrecords.images import CropSettings
 
-Settings = Callable[..., BuildSettings]
 Contents = Callable[[Path], dict[str, bytes]]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
