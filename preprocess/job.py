@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -315,8 +316,9 @@ def build_dataset(
             return run_dask(write_shard, tasks, dask, partial(_seen_by_a_worker, out / state.WORK), on_images)
         return run_local(write_shard, tasks, workers, on_images)
 
-    with state.locked_job(out) as work:
+    with state.locked_job(out) as work, ExitStack() as at_the_end:
         survey = surveys.survey_of(src, work, solutions_file, Wanted(tree, votes, id_column, path_column))
+        at_the_end.callback(survey.close)
         columns = {"id_column": id_column, "path_column": path_column}
         chosen = {name: column for name, column in columns.items() if column}
         job = {

@@ -1,6 +1,8 @@
 """Rows scattered into Arrow files, one for each group of shards, so that a shard's rows can be read without the others."""
 
+import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 from types import TracebackType
@@ -15,7 +17,8 @@ PREFIX = "rows-"
 
 
 class Scatter:
-    """Writes the rows of a stream to the files of their groups. Use it in a `with` statement, which completes the files.
+    """Writes the rows of a stream to the files of their groups. Use it in a `with` statement, which completes the files, or
+    removes them after an error.
 
     group: uint16 (rows,), the group of each row in the order of the stream, from `nowhere` for rows that no shard needs. When
     all is written, `slot`, uint32 (rows,), is the place of each row in its file.
@@ -32,8 +35,14 @@ class Scatter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for writer in self._writers.values():
-            writer.close()
+        complete = False
+        try:
+            for writer in self._writers.values():
+                writer.close()
+            complete = error is None
+        finally:
+            if not complete:
+                shutil.rmtree(self.folder, ignore_errors=True)
 
     def write(self, first: int, columns: Mapping[str, Any]) -> None:
         """Write consecutive rows, from row `first` of the stream on. columns: name -> pyarrow array, in every call the same."""
@@ -57,6 +66,25 @@ class Scatter:
         if group not in self._writers:
             self._writers[group] = pa.ipc.new_file(str(path_of(self.folder, group)), schema)
         return self._writers[group]
+
+
+@dataclass
+class Scattered:
+    """Where rows lie that were scattered: the folder, None if there is none, and the group and slot of each galaxy."""
+
+    folder: Path | None = None
+    group: np.ndarray = field(default_factory=lambda: nowhere(0))
+    slot: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))
+
+    def place(self, folder: Path, group: np.ndarray, slot: np.ndarray) -> None:
+        """Set all of it."""
+        self.folder, self.group, self.slot = folder, group, slot
+
+    def remove(self) -> None:
+        """Remove the files."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder = None
 
 
 def nowhere(rows: int) -> np.ndarray:

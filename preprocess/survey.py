@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from preprocess import plan
-from preprocess.sources import READ, ImageReader, Listing
+from preprocess.sources import EMBEDDED, READ, ImageReader, Listing
 from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.dataset import sha256_text
+from tfrecords.errors import ImageError
 from tfrecords.images import MAX_BYTES
 from tfrecords.tree import Tree
 
@@ -56,6 +57,10 @@ class Survey(ABC):
     def prepare(self, shards: Sequence[plan.ShardPlan]) -> None:
         """Make ready for `part`, which may then be called for the galaxies of these shards."""
 
+    def close(self) -> None:
+        """Remove what `prepare` has written, if anything."""
+        return
+
     @abstractmethod
     def part(self, rows: np.ndarray) -> Part:
         """The galaxies of these rows, in this order."""
@@ -92,9 +97,15 @@ def fingerprint(listing: str, crcs: np.ndarray) -> str:
 
 
 def content_crcs(images: Listing, rows: np.ndarray) -> Iterator[int]:
-    """The current CRC-32 of these images; images in zips are not read."""
+    """The current CRC-32 of these images; images in zips are not read, and those that a table lacks have 0."""
     known = images.known_crcs()
     with ImageReader() as reader:
         for row in rows.tolist():
-            unread = images.method[row] in READ and images.size[row] <= MAX_BYTES
-            yield reader.read(images, row).crc if unread else int(known[row])
+            crc = int(known[row])
+            if images.method[row] in READ and images.size[row] <= MAX_BYTES:
+                try:
+                    crc = reader.read(images, row).crc
+                except ImageError:  # a table may hold no image for a row, or one that is too large
+                    if images.method[row] != EMBEDDED:
+                        raise
+            yield crc
