@@ -1,7 +1,8 @@
 """The survey that a catalogue is: the galaxies of its rows.
 
-The table is streamed twice. The first pass keeps some 24 bytes of each row: its id, its split, whether it has votes. When the
-shards are planned, the second pass scatters the rows into Arrow files, of which each shard reads its own rows.
+The table is read several times, in parts: to see what its ids and paths are, to keep some 24 bytes of each row (its id, its
+split, whether it has votes), and to find names that differ. When the shards are planned, it is read once more, and its rows are
+scattered into Arrow files, of which each shard reads its own rows.
 """
 
 import hashlib
@@ -17,19 +18,32 @@ from preprocess import plan
 from preprocess.catalogue import Catalogue, Rows, given, open_catalogue
 from preprocess.fitting import Wanted
 from preprocess.joining import stem_of
-from preprocess.scatter import GROUPS, Scatter, nowhere, path_of, take
-from preprocess.sources import EMBEDDED, IMAGE, MISSING, PLAIN, Listing, ListingBuilder, hashed_id, number_of, place_of
+from preprocess.scatter import GROUPS, Scatter, Scattered, nowhere, path_of, take
+from preprocess.sources import (
+    EMBEDDED,
+    IMAGE,
+    MISSING,
+    PLAIN,
+    WHOLE,
+    Listing,
+    ListingBuilder,
+    hashed_id,
+    number_of,
+    place_of,
+    plain_number,
+)
 from preprocess.survey import Part, Survey
+from preprocess.votes import Oddity
 from tfrecords.dataset import SPLITS
 from tfrecords.errors import SourceError
-
-_WARNINGS = 3
-_LARGEST = 2**63
 
 
 @dataclass
 class _First:
-    """What the first pass gathers: for each row its id, whether it is a number, whether it has votes, and its kept split."""
+    """What the first pass gathers: for each row its id, whether it is a number, whether it has votes, and its kept split.
+
+    depth: of the deepest path, in folders. oddities: of the votes of all rows.
+    """
 
     ids: np.ndarray
     numbers: np.ndarray
@@ -37,7 +51,8 @@ class _First:
     kept: np.ndarray
     asked: bool
     estimated: bool
-    warnings: list[str]
+    depth: int
+    oddities: tuple[Oddity, ...]
 
 
 def _number(catalogue: Catalogue, rows: Rows, row: int, split: str) -> int:
@@ -46,15 +61,15 @@ def _number(catalogue: Catalogue, rows: Rows, row: int, split: str) -> int:
         return number_of(os.fsencode(given(rows.paths)[row].rpartition("/")[2]), split)
     if rows.ids.dtype == np.int64:
         return int(rows.ids[row])
-    name = stem_of(str(rows.ids[row]))
-    return int(name) if name.isascii() and name.isdecimal() and str(int(name)) == name and int(name) < _LARGEST else -1
+    return plain_number(stem_of(str(rows.ids[row])))
 
 
 def _first_pass(catalogue: Catalogue, shared: frozenset[int] = frozenset()) -> _First:
     """Read every row but its image. shared: numbers that are the names of several galaxies, whose ids are hashes then."""
     parts: list[tuple[np.ndarray, ...]] = []
     asked = estimated = False
-    warnings: dict[str, None] = {}
+    depth = 0
+    oddities: dict[tuple[str, str], Oddity] = {}
     splits: dict[str, str] = {}
     for rows in catalogue.rows():
         ids, numbers = np.zeros(len(rows.numbers), np.int64), np.ones(len(rows.numbers), bool)
@@ -63,6 +78,7 @@ def _first_pass(catalogue: Catalogue, shared: frozenset[int] = frozenset()) -> _
             split = ""
             if rows.paths is not None:
                 folder = rows.paths[row].rpartition("/")[0]
+                depth = max(depth, rows.paths[row].count("/"))
                 if folder not in splits:
                     splits[folder] = place_of(Path(), "", os.fsencode(folder)).split
                 split = splits[folder]
@@ -75,12 +91,14 @@ def _first_pass(catalogue: Catalogue, shared: frozenset[int] = frozenset()) -> _
         if fractions is not None:
             asked |= fractions.asked is not None
             estimated |= fractions.estimated
-            warnings |= dict.fromkeys(fractions.warnings)
+            for odd in fractions.oddities:
+                key_of_odd = (odd.before, odd.after)
+                oddities[key_of_odd] = oddities[key_of_odd].joined(odd) if key_of_odd in oddities else odd
         parts.append((ids, numbers, labelled, kept))
     if not parts:
         raise SourceError(f"{catalogue.table.path}: has no rows: it must have one per galaxy")
     ids, numbers, labelled, kept = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return _First(ids, numbers, labelled, kept, asked, estimated, [*warnings])
+    return _First(ids, numbers, labelled, kept, asked, estimated, depth, tuple(oddities.values()))
 
 
 def _shared(ids: np.ndarray) -> frozenset[int]:
@@ -89,34 +107,44 @@ def _shared(ids: np.ndarray) -> frozenset[int]:
     return frozenset(arranged[1:][arranged[1:] == arranged[:-1]].tolist())
 
 
-def _twice(catalogue: Catalogue, ids: np.ndarray) -> SourceError:
-    """An error that names two rows with one id."""
-    order = np.argsort(ids, kind="stable")
-    again = int(np.flatnonzero(ids[order][1:] == ids[order][:-1])[0])
-    first, second = sorted(order[again : again + 2].tolist())
-    start, rows_of = 0, {}
+def _twice(catalogue: Catalogue, keys: np.ndarray) -> SourceError:
+    """An error that names two rows with one key: they are one galaxy, or have one image. keys: int64, one for each row."""
+    order = np.argsort(keys, kind="stable")
+    again = int(np.flatnonzero(keys[order][1:] == keys[order][:-1])[0])
+    start, pair = 0, []
+    places = sorted(order[again : again + 2].tolist())
     for rows in catalogue.rows(votes=False):
-        for place in (first, second):
+        for place in places:
             if start <= place < start + len(rows.numbers):
-                rows_of[place] = (rows.numbers[place - start], rows.name(place - start, 1))
+                path = "" if rows.paths is None else str(rows.paths[place - start])
+                pair.append((int(rows.numbers[place - start]), rows.name(place - start, 1), path))
         start += len(rows.numbers)
-    (one, name), (other, _) = rows_of[first], rows_of[second]
-    return SourceError(f"{catalogue.table.path}: rows {one} and {other} below the header are both galaxy {name}: remove one")
+    (one, name, path), (other, second, _) = pair
+    both = f"{catalogue.table.path}: rows {one} and {other} below the header"
+    if not catalogue.id:
+        return SourceError(f"{both} have one image, {path}: remove one")
+    if name != second:
+        return SourceError(f"{both}, galaxies {name} and {second}, have one image, {path}: correct or remove one")
+    by = f"by column {catalogue.id}: remove one, or name another column with --id_column"
+    return SourceError(f"{both} are both galaxy {name} {by}")
 
 
-def _parts(catalogue: Catalogue, galaxies: int) -> int:
-    """How many parts of a path, from its end, make names that differ. Raises SourceError if no number does."""
-    for parts in range(1, 2 if catalogue.id else 99):
-        hashes = np.zeros(galaxies, np.int64)
+def _parts(catalogue: Catalogue, galaxies: int, depth: int) -> int:
+    """How many parts of a path, from its end, make names that differ; WHOLE if none do without suffixes.
+
+    Raises SourceError if ids are no such names.
+    """
+    hashes = np.zeros(galaxies, np.int64)
+    for parts in (1, WHOLE) if catalogue.id else (*range(1, depth + 2), WHOLE):
         start = 0
         for rows in catalogue.rows(votes=False):
             for row in range(len(rows.numbers)):
                 hashes[start + row] = hash(rows.name(row, parts))
             start += len(rows.numbers)
-        hashes.sort()
-        if (hashes[1:] != hashes[:-1]).all():
+        arranged = np.sort(hashes)
+        if (arranged[1:] != arranged[:-1]).all():
             return parts
-    raise SourceError(f"{catalogue.table.path}: several rows have one name: give each galaxy a name of its own")
+    raise _twice(catalogue, hashes)
 
 
 def catalogue_survey(src: Path, scratch: Path, wanted: Wanted) -> Survey:
@@ -133,20 +161,20 @@ def catalogue_survey(src: Path, scratch: Path, wanted: Wanted) -> Survey:
         if _shared(first.ids):
             raise _twice(catalogue, first.ids)
     named = not first.numbers.all()
-    parts = _parts(catalogue, len(first.ids)) if named else 0
+    parts = _parts(catalogue, len(first.ids), first.depth) if named else 0
     order = np.argsort(first.ids, kind="stable").astype(np.uint32)
     galaxies = plan.Galaxies(first.ids[order], first.labelled[order], first.kept[order])
     fit = catalogue.votes[0] if catalogue.votes and first.labelled.any() else None
     layout, id_column = (fit.layout.name, catalogue.id or catalogue.path) if fit else ("", "")
     common = (catalogue.tree, layout, first.asked, named, id_column)
-    return _Rowwise(src, galaxies, *common, catalogue, scratch, order, parts, first.estimated, tuple(first.warnings))
+    return _Rowwise(src, galaxies, *common, catalogue, scratch, order, parts, first.estimated, first.oddities)
 
 
 @dataclass(frozen=True)
 class _Rowwise(Survey):
     """The galaxies of a catalogue. order: row of the table of each galaxy, of those that hold anything.
 
-    parts: as in `Listing`. scattered: where `prepare` has put the rows, and the group and slot of each galaxy.
+    parts: as in `Listing`. scattered: where `prepare` has put the rows.
     """
 
     catalogue: Catalogue
@@ -154,13 +182,13 @@ class _Rowwise(Survey):
     order: np.ndarray
     parts: int
     estimated: bool
-    oddities: tuple[str, ...]
-    scattered: list[tuple[Path, np.ndarray, np.ndarray]] = field(default_factory=list)
+    oddities: tuple[Oddity, ...]
+    scattered: Scattered = field(default_factory=Scattered)
 
     def prepare(self, shards: Sequence[plan.ShardPlan]) -> None:
         group = nowhere(len(self.order))
         for number, shard in enumerate(shards):
-            group[shard.rows] = number * GROUPS // max(len(shards), GROUPS) if len(shards) > GROUPS else number
+            group[shard.rows] = number * GROUPS // max(len(shards), GROUPS)
         by_row = nowhere(len(self.order))
         by_row[self.order] = group
         with Scatter(self.scratch, by_row) as scatter:
@@ -168,7 +196,10 @@ class _Rowwise(Survey):
             for rows in self.catalogue.rows(images=bool(self.catalogue.image)):
                 scatter.write(start, self._columns(rows))
                 start += len(rows.numbers)
-        self.scattered[:] = [(scatter.folder, group, scatter.slot[self.order])]
+        self.scattered.place(scatter.folder, group, scatter.slot[self.order])
+
+    def close(self) -> None:
+        self.scattered.remove()
 
     def _columns(self, rows: Rows) -> dict[str, Any]:
         """The columns of a part of the table, as they are scattered."""
@@ -184,8 +215,8 @@ class _Rowwise(Survey):
         if rows.paths is not None:
             columns["path"] = pa.array(rows.paths, pa.string())
         if rows.images is not None:
-            images = rows.images
-            columns[IMAGE] = pc.struct_field(images, "bytes") if pa.types.is_struct(images.type) else images
+            data = pc.struct_field(rows.images, "bytes") if pa.types.is_struct(rows.images.type) else rows.images
+            columns[IMAGE] = data.cast(pa.large_binary())  # files of one table may write it in different ways
         return columns
 
     def _votes(self, rows: Rows) -> tuple[np.ndarray, np.ndarray | None]:
@@ -202,7 +233,8 @@ class _Rowwise(Survey):
     def part(self, rows: np.ndarray) -> Part:
         import pyarrow as pa
 
-        ((folder, group, slot),) = self.scattered
+        folder, group, slot = self.scattered.folder, self.scattered.group, self.scattered.slot
+        assert folder is not None  # `prepare` comes first
         tables, order = [], []
         for number in np.unique(group[rows]).tolist():
             here = np.flatnonzero(group[rows] == number)
@@ -259,9 +291,8 @@ class _Rowwise(Survey):
         }
 
     def warnings(self) -> Iterator[str]:
-        yield from self.oddities[:_WARNINGS]
-        if len(self.oddities) > _WARNINGS:
-            yield f"{self.path}: {len(self.oddities) - _WARNINGS} more such warnings"
+        yield from map(str, self.oddities)
+        yield from self.catalogue.remarks
         if not self.layout:
             yield f"{self.path}: no row has votes: all {len(self.order):,} galaxies are unlabelled"
 

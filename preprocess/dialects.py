@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from preprocess.tablefile import GZIP, HEAD, TableFile, floats, head_of, without_blank_rows
+from preprocess.tablefile import BLANK, GZIP, HEAD, TableFile, floats, head_of, without_blank_rows
 from tfrecords.errors import SourceError, lacks_memory, squeezed
 
 _SPACES = r"\s+"
@@ -32,7 +32,6 @@ _DECIMAL = re.compile(r'(?:^|[;\t |"])[+-]?\d*([.,])\d+(?:[eE][+-]?\d+)?(?=["; \
 _SPREADSHEETS_LINE = re.compile(r'"?sep=.{0,1}"?(?:\r\n|\r|\n)')
 _NO_TEXT = "is neither UTF-8 nor UTF-16 text: save it as CSV in UTF-8"
 _ALL = 2**31 - 1
-_BLANK = ["", "NA", "N/A", "nan", "NaN", "null", "NULL", "None"]
 
 
 def _encoding(content: bytes) -> tuple[str, int]:
@@ -63,14 +62,19 @@ def _separator(text: str) -> str:
     return best if cells[best] > 1 else max(best, _SPACES, key=lambda separator: cells[separator])
 
 
+def _first_row(text: str) -> tuple[str, str, list[str]]:
+    """The text without Excel's own first line, its separator, and the names of its columns."""
+    if line := _SPREADSHEETS_LINE.match(text):
+        text = text[line.end() :]
+    separator = _separator(text)
+    return text, separator, _first_line(text[:HEAD], separator)
+
+
 def header_of(content: bytes) -> list[str]:
     """The names of the columns of a table, from its first bytes; none if it is not text. Nothing is checked."""
     head = head_of(content)
     encoding, mark = _encoding(head)
-    text = head[mark:].decode(encoding, "replace")
-    if line := _SPREADSHEETS_LINE.match(text):
-        text = text[line.end() :]
-    return _first_line(text, _separator(text))
+    return _first_row(head[mark:].decode(encoding, "replace"))[2]
 
 
 @dataclass(frozen=True)
@@ -119,14 +123,15 @@ class _Csv(TableFile):
                     _After(first, body), sep=self.separator, decimal=self.decimal, header=None, names=range(beyond + 1),
                     usecols=sorted({*written, *values, beyond}), skip_blank_lines=False, low_memory=False,
                     dtype={column: str for column in (*written, beyond)}, keep_default_na=False,
-                    na_values={column: _BLANK for column in values}, float_precision="round_trip", chunksize=rows or _ALL,
+                    na_values={column: [*BLANK] for column in values}, float_precision="round_trip", chunksize=rows or _ALL,
                 ):  # fmt: skip
                     frame = part[1:] if start == 0 else part
-                    self._refuse_longer(frame[beyond], max(start, 1))
+                    row = max(start, 1)
+                    self._refuse_longer(frame[beyond], row)
                     columns = {name: frame[column].str.strip() for name, column in zip(texts, written, strict=True)}
                     for name, column in zip(numbers, values, strict=True):
-                        columns[name] = floats(frame[column], self.decimal)
-                    index = pd.RangeIndex(max(start, 1), max(start, 1) + len(frame))
+                        columns[name] = floats(self.path, name, frame[column], row, self.decimal)
+                    index = pd.RangeIndex(row, row + len(frame))
                     yield without_blank_rows(pd.DataFrame(columns).set_axis(index))
                     start += len(part)
         except (ValueError, UnicodeError, OSError, EOFError, zlib.error) as error:
@@ -170,10 +175,7 @@ def csv_table(path: str, source: bytes | Path, sha256: str) -> TableFile:
         raise SourceError(f"{path}: {_NO_TEXT}") from error
     if "\0" in text:
         raise SourceError(f"{path}: not a readable table (it holds zero bytes): check it")
-    if line := _SPREADSHEETS_LINE.match(text):
-        text = text[line.end() :]
-    separator = _separator(text)
+    text, separator, header = _first_row(text)
     signs = Counter(_DECIMAL.findall(text)) if separator != "," else Counter()
     decimal = "," if signs[","] > signs["."] else "."
-    header = tuple(_first_line(text[:HEAD], separator))
-    return _Csv(path, header, sha256, source, encoding, mark, separator, decimal)
+    return _Csv(path, tuple(header), sha256, source, encoding, mark, separator, decimal)

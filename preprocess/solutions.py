@@ -2,15 +2,16 @@
 
 import re
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
 
 from preprocess.fitting import ANYTHING, Fit, Header, Wanted, choose_fit
 from preprocess.joining import stem_of
+from preprocess.tablefile import LOST, cell_of
 from preprocess.tables import open_table
-from preprocess.votes import Fractions, Numbers, fractions_of, named
+from preprocess.votes import Fractions, Likeness, Numbers, fractions_of, named
 from tfrecords.builtin import builtin_tree
 from tfrecords.errors import SourceError
 from tfrecords.tree import Tree
@@ -19,6 +20,8 @@ KAGGLE_ID = "GalaxyID"
 _WHOLE = re.compile(r"[+-]?(?:0|[1-9]\d*)")
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d*)?(?:[eE][+-]?\d+)?")
 _PADDED = re.compile(r"0\d+")
+# This may be a name among names, like the start of a hash; programs write a number with a sign or a decimal point, as 1E+05.
+_BARE_EXPONENT = re.compile(r"\d+[eE]\d+")
 _EXACT = 2**53
 _LARGEST = 2**63 - 1
 
@@ -103,46 +106,93 @@ class Ballots:
         )  # fmt: skip
 
 
+def _are_digits_lost(text: str) -> bool:
+    """Whether a number was rounded by a spreadsheet or a float, or may have been."""
+    try:
+        number = Decimal(text.replace(",", "."))
+    except InvalidOperation:  # its exponent has more than 18 digits
+        return True
+    exponent = number.as_tuple().exponent
+    rounded = isinstance(exponent, int) and exponent > 0
+    return rounded or (abs(number) > _EXACT and number == number.to_integral_value() and not _WHOLE.fullmatch(text))
+
+
 def _whole(where: str, text: str) -> int:
     """A number as a whole one. Raises SourceError if it is none, or if its last digits may be lost. where: in messages."""
+    if _are_digits_lost(text):
+        raise SourceError(f"{where}, {LOST}")
     number = Decimal(text.replace(",", "."))
     if number != number.to_integral_value():
         raise SourceError(f"{where}, which is not a whole number: correct it")
-    exponent = number.as_tuple().exponent
-    rounded = isinstance(exponent, int) and exponent > 0
-    if rounded or (abs(number) > _EXACT and not _WHOLE.fullmatch(text)):
-        raise SourceError(
-            f"{where}, whose last digits are lost, as in a spreadsheet or a float: export the table again with this column as "
-            "text or as whole numbers"
-        )
     return int(number)
 
 
-def ids_of(path: str, column: str, texts: Any) -> np.ndarray:
-    """The ids of a table: int64 if all are whole numbers, else as they are written. texts: a pandas Series of str, by row.
+class Ids:
+    """A column of ids, read in parts: int64 if all of them are whole numbers, else str as they are written.
 
-    Numbers may end in .0 or in the suffix of an image; leading zeros make them names. Raises SourceError for missing ids, for
-    numbers that are not whole or whose last digits may be lost, and for a GalaxyID that is not a number among others that are.
+    Numbers may end in .0 or in the suffix of an image; leading zeros make them names. What they are follows from all of them:
+    `look` at each part first, then `read` them. A part is a pandas Series of str, by row below the header.
     """
-    rows, written = [*texts.index], [*map(stem_of, texts)]
 
-    def where(place: int) -> str:
-        return f"{path}: {column} holds {texts.iloc[place]} in row {rows[place]} below the header"
+    def __init__(self, path: str, column: str) -> None:
+        self._path, self._column = path, column
+        self._largest = 0
+        self._numbers = self._padded = False
+        self._word = ""
+        self._fault: SourceError | None = None
 
-    if "" in written:
-        raise SourceError(f"{path}: {column} is missing in row {rows[written.index('')]} below the header: correct it")
-    if not all(map(_WHOLE.fullmatch, written)):
-        numeric = [bool(_NUMBER.fullmatch(text)) for text in written]
-        if all(numeric) and not any(map(_PADDED.fullmatch, written)):
-            written = [str(_whole(where(place), text)) for place, text in enumerate(written)]
-        elif column == KAGGLE_ID and any(numeric) and not all(numeric):
-            raise SourceError(f"{where(numeric.index(False))}, which is not a whole number as others are: correct it")
-        else:
+    def _where(self, texts: Any, place: int) -> str:
+        return cell_of(self._path, self._column, texts.iloc[place], texts.index[place])
+
+    def look(self, texts: Any) -> None:
+        """Take note of a part. Raises SourceError for missing ids, and for numbers whose last digits are lost."""
+        for place, text in enumerate(map(stem_of, texts)):
+            if not text:
+                row = texts.index[place]
+                raise SourceError(f"{self._path}: {self._column} is missing in row {row} below the header: correct it")
+            if _WHOLE.fullmatch(text):
+                self._numbers = True
+                self._largest = max(self._largest, abs(int(text)))
+            elif _NUMBER.fullmatch(text):
+                self._numbers = True
+                self._look_at_number(texts, place, text)
+            else:
+                self._word = self._word or self._where(texts, place)
+
+    def _look_at_number(self, texts: Any, place: int, text: str) -> None:
+        """Take note of a number in another form than most."""
+        if _PADDED.fullmatch(text):
+            self._padded = True
+            return
+        if not _BARE_EXPONENT.fullmatch(text) and _are_digits_lost(text):
+            raise SourceError(f"{self._where(texts, place)}, {LOST}")
+        try:
+            self._largest = max(self._largest, abs(_whole(self._where(texts, place), text)))
+        except SourceError as error:  # a name like 1.50, if there are other names
+            self._fault = self._fault or error
+
+    def _are_numbers(self) -> bool:
+        """Whether all ids are whole numbers. Raises SourceError for some that should be."""
+        if self._word and self._numbers and self._column == KAGGLE_ID:
+            raise SourceError(f"{self._word}, which is not a whole number as others are: correct it")
+        if self._word or self._padded:
+            return False
+        if self._fault:
+            raise self._fault
+        return True
+
+    def read(self, texts: Any) -> np.ndarray:
+        """A part of the ids, once all parts were looked at.
+
+        Raises SourceError for numbers that are not whole, and for a GalaxyID that is not a number among others that are.
+        """
+        if not self._are_numbers():
             return np.array([*texts], object)
-    numbers = [*map(int, written)]
-    if max(map(abs, numbers)) > _LARGEST:
-        return np.array(written, object)
-    return np.array(numbers, np.int64)
+        stems = [*map(stem_of, texts)]
+        whole = [text if _WHOLE.fullmatch(text) else str(_whole("", text)) for text in stems]
+        if self._largest > _LARGEST:
+            return np.array(whole, object)
+        return np.array([*map(int, whole)], np.int64)
 
 
 class Columns:
@@ -175,21 +225,35 @@ class Columns:
                 return counts, True
         return [], False
 
-    def fractions(self, ids: np.ndarray, values: np.ndarray, assume: bool = False) -> Fractions:
+    def _answers(self, values: np.ndarray) -> np.ndarray:
+        """The values of the tree's answers, float64 (rows, answers), NaN for the rest of the others."""
+        place = {name: column for column, name in enumerate(self.names)}
+        answers = np.full((len(values), len(self._fit.tree.columns)), np.nan)
+        answers[:, self._places] = values[:, [place[name] for name in self._values]]
+        return answers
+
+    def likeness(self) -> Likeness | None:
+        """To judge by all rows of a table, in parts, whether its counts are counts; None if it holds something else."""
+        return Likeness(self._path, self._fit.tree) if self._fit.layout.kind == "counts" else None
+
+    def look(self, likeness: Likeness, values: np.ndarray) -> None:
+        """Show some rows, `values` as in `fractions`, to a `likeness`."""
+        likeness.add(self._answers(values))
+
+    def fractions(self, ids: np.ndarray, values: np.ndarray, assume: bool = False, judged: bool = False) -> Fractions:
         """The votes of some rows: `ids` (rows,), for messages, and `values` float64 (rows, names).
 
-        assume: as in `fractions_of`.
+        assume, judged: as in `fractions_of`.
         Raises SourceError, naming columns or galaxies, if they cannot be used.
         """
         tree = self._fit.tree
         place = {name: column for column, name in enumerate(self.names)}
-        answers = np.full((len(values), len(tree.columns)), np.nan)
-        answers[:, self._places] = values[:, [place[name] for name in self._values]]
         totals = values[:, [place[name] for name in self._totals]] if self._totals else None
         if totals is not None and self._counted:
             counts = np.nan_to_num(totals)
             totals = np.stack([counts[:, question.columns].sum(axis=1) for question in tree.questions], axis=1)
-        return fractions_of(Numbers(self._path, ids, answers, totals), tree, self._fit.layout, assume)
+        numbers = Numbers(self._path, ids, self._answers(values), totals)
+        return fractions_of(numbers, tree, self._fit.layout, assume, judged)
 
 
 def read_table(path: str, content: bytes, wanted: Wanted = ANYTHING) -> Ballots:
@@ -207,7 +271,9 @@ def read_table(path: str, content: bytes, wanted: Wanted = ANYTHING) -> Ballots:
     frame = table.frame([header.written(fit.id)], columns.written)
     if not len(frame):
         raise SourceError(f"{path}: has no rows: it must have one per galaxy")
-    ids = ids_of(path, fit.id, frame.iloc[:, 0])
+    reader = Ids(path, fit.id)
+    reader.look(frame.iloc[:, 0])
+    ids = reader.read(frame.iloc[:, 0])
     unique, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         raise SourceError(f"{path}: more than one row for {named(unique[counts > 1])}: keep one row per galaxy")

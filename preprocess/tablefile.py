@@ -9,8 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from tfrecords.errors import SourceError
+
 HEAD = 1_000_000
 GZIP = b"\x1f\x8b"
+# How people and programs write that a value is missing.
+BLANK = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "nan", "NaN", "null", "NULL", "None", "--")
+LOST = (
+    "whose last digits are lost, as in a spreadsheet or a float: export the table again with this column as text or as "
+    "whole numbers"
+)
 
 
 @dataclass(frozen=True)
@@ -27,8 +35,8 @@ class TableFile(ABC):
 
         The index of a frame is the row below the header, from 1.
 
-        texts: str as it is written, without spaces around it, empty if blank. numbers: float64, the nearest, NaN if blank or
-        not a number. Raises SourceError for a table that cannot be read.
+        texts: str as it is written, without spaces around it, empty if blank. numbers: float64, the nearest, NaN if blank.
+        Raises SourceError for a table that cannot be read, and for a text among its numbers.
         """
 
     def frame(self, texts: Sequence[str], numbers: Sequence[str]) -> Any:
@@ -51,19 +59,40 @@ def head_of(source: bytes | Path) -> bytes:
     return content[:HEAD]
 
 
-def floats(column: Any, decimal: str = ".") -> np.ndarray:
-    """A pandas Series as float64; NaN for what is not a number. Texts among its values are read to the nearest float64."""
+def cell_of(path: str, column: str, value: object, row: int) -> str:
+    """The start of a message about one value of a table. row: below the header, from 1."""
+    return f"{path}: {column} holds {value} in row {row} below the header"
+
+
+def floats(path: str, name: str, column: Any, first: int, decimal: str = ".") -> np.ndarray:
+    """A pandas Series as float64, NaN for what is blank. Texts among its values are read to the nearest float64.
+
+    path, name: the table and the column in messages. first: the row below the header with which it begins. Raises SourceError,
+    with the value and its row, for what is neither blank nor a number.
+    """
     if column.dtype.kind in "iufb":
         return np.asarray(column.to_numpy(np.float64, na_value=np.nan))
-    return np.array([_float(value, decimal) for value in column.tolist()], np.float64)
+    numbers = np.zeros(len(column))
+    for place, value in enumerate(column.tolist()):
+        try:
+            numbers[place] = _float(value, decimal)
+        except (ValueError, TypeError) as error:
+            shown = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+            where = cell_of(path, name, shown.strip(), first + place)
+            raise SourceError(f"{where}, which is not a number: correct it, or leave it blank") from error
+    return numbers
 
 
 def _float(value: Any, decimal: str) -> float:
-    text = str(value)
-    try:
-        return float("nan" if "_" in text else text.replace(",", ".") if decimal == "," else text)
-    except ValueError:
+    """A value as a number, NaN if it is blank. Raises ValueError or TypeError if it is neither."""
+    text = value.decode() if isinstance(value, bytes) else value
+    if text is None or (isinstance(text, str) and text.strip() in BLANK):
         return float("nan")
+    if not isinstance(text, str):
+        return float(text)
+    if "_" in text:
+        raise ValueError(text)
+    return float(text.replace(",", ".") if decimal == "," else text)
 
 
 def without_blank_rows(frame: Any) -> Any:

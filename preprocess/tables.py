@@ -6,7 +6,7 @@ import io
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from preprocess.dialects import csv_table
-from preprocess.tablefile import GZIP, TableFile, floats, head_of, without_blank_rows
+from preprocess.sources import IMAGE_SUFFIXES, TABLE_SUFFIXES, archive_advice
+from preprocess.tablefile import GZIP, LOST, TableFile, cell_of, floats, head_of, without_blank_rows
 from tfrecords.errors import ConfigError, SourceError, install_extra, lacks_memory, squeezed
 from tfrecords.files import sha256_file
 
@@ -31,25 +32,71 @@ _OTHERS = (
     (b"\x89HDF", "is an HDF5 file: save it as CSV or Parquet"),
 )
 
+# The largest number up to which a column of floats holds every whole number, by Arrow's name of its type.
+_EXACT = {"halffloat": 2**11, "float": 2**24}
+# A zip with more entries than this is no packed table; its list is not read.
+_MOST_ENTRIES = 100
+_END_OF_ZIP = b"PK\x05\x06"
+_FEW = 16
+
+
+def _visible_files(names: Iterable[str]) -> list[str]:
+    """The files of a zip without those that macOS adds."""
+    return [name for name in names if not name.endswith("/") and not name.startswith("__MACOSX")]
+
+
+def _only_table(names: Sequence[str]) -> str:
+    """The only file of a zip, or the only table among files that are no images; empty if there is none."""
+    if len(names) == 1:
+        return names[0]
+    if any(name.lower().endswith((".zip", *IMAGE_SUFFIXES)) for name in names):
+        return ""
+    tables = [name for name in names if name.lower().endswith(TABLE_SUFFIXES)]
+    return tables[0] if len(tables) == 1 else ""
+
+
+def is_packed_table(path: Path) -> bool:
+    """Whether a zip holds one table and no images. One that cannot be read does not."""
+    with path.open("rb") as file:
+        file.seek(-min(path.stat().st_size, 2**16), io.SEEK_END)
+        tail = file.read()
+    end = tail.rfind(_END_OF_ZIP)
+    if end < 0 or int.from_bytes(tail[end + 10 : end + 12], "little") > _MOST_ENTRIES:
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = _only_table(_visible_files(archive.namelist()))
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
+    return bool(name) and not name.lower().endswith((".zip", *IMAGE_SUFFIXES)) and not archive_advice(name)
+
 
 def _unpacked(path: str, content: bytes) -> bytes:
-    """The bytes of a table that may be packed with gzip, or alone in a zip."""
+    """The bytes of a table that may be packed with gzip, or the only one in a zip."""
     try:
         if content.startswith(GZIP):
             return _unpacked(path, gzip.decompress(content))
         if content.startswith(_ZIP):
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
+                names = _visible_files(archive.namelist())
                 if any(name.startswith("xl/") for name in names):
                     raise SourceError(f"{path}: is an Excel workbook: save it as CSV")
-                if len(names) != 1:
+                if not (name := _only_table(names)):
                     raise SourceError(f"{path}: is a zip of {len(names)} files: unzip it, and give the table of votes")
-                return _unpacked(path, archive.read(names[0]))
+                return _unpacked(path, archive.read(name))
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         if lacks_memory(error):
             raise MemoryError(path) from error
         raise SourceError(f"{path}: is packed and damaged ({squeezed(error)}): copy or download it again") from error
     return content
+
+
+def glance_at_parquet(path: Path) -> "TypedFile | None":
+    """A Parquet file without its hash, for a look at its columns; None if it cannot be read."""
+    try:
+        return _parquet_table(str(path), path, "")
+    except SourceError:
+        return None
 
 
 def schema_of_parquet(path: Path) -> Any:
@@ -67,7 +114,8 @@ def schema_of_parquet(path: Path) -> Any:
 class TypedFile(TableFile):
     """A table whose columns have types.
 
-    schema: that of a Parquet file, else None. batches(columns, rows): pyarrow tables of these columns, of so many rows at most.
+    schema: that of a Parquet file, else None. batches(columns, rows): pyarrow tables of these columns, of so many rows at most
+    (None: all in one).
     """
 
     schema: Any
@@ -83,12 +131,30 @@ class TypedFile(TableFile):
         """A batch as one of `frames`, with its blank rows. first: the row of the table with which it begins."""
         import pandas as pd
 
-        columns: dict[str, Any] = {name: [*map(_text, self._flat(batch, name).to_pylist())] for name in texts}
+        columns: dict[str, Any] = {name: self._texts(batch, name, first) for name in texts}
         for name in numbers:
-            columns[name] = floats(self._flat(batch, name).to_pandas())
+            columns[name] = floats(self.path, name, self._flat(batch, name, first).to_pandas(), first)
         return pd.DataFrame(columns, pd.RangeIndex(first, first + len(batch)))
 
-    def _flat(self, batch: Any, name: str) -> Any:
+    def first_value(self, column: str) -> Any:
+        """The first value of a column that is not missing; None if there is none."""
+        for batch in self.batches([column], _FEW):
+            if len(there := batch.column(column).drop_null()):
+                return there[0].as_py()
+        return None
+
+    def _texts(self, batch: Any, name: str, first: int) -> list[str]:
+        """A column as texts. Raises SourceError for a number that may be another one, rounded to a short float."""
+        column = self._flat(batch, name, first)
+        values = column.to_pylist()
+        if exact := _EXACT.get(str(column.type)):
+            for place, value in enumerate(values):
+                if value is not None and abs(value) > exact:
+                    raise SourceError(f"{cell_of(self.path, name, value, first + place)}, {LOST}")
+        return [*map(_text, values)]
+
+    def _flat(self, batch: Any, name: str, first: int) -> Any:
+        """A column of values. Raises SourceError if it is nested, or if a text is not UTF-8."""
         import pyarrow as pa
 
         column = batch.column(name)
@@ -96,7 +162,26 @@ class TypedFile(TableFile):
             column = column.cast(column.type.value_type)
         if pa.types.is_nested(column.type):
             raise SourceError(f"{self.path}: column {name} holds {column.type}, not names or numbers: choose another column")
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid as error:
+                large = pa.types.is_large_string(column.type)
+                raw = column.cast(pa.large_binary() if large else pa.binary()).to_pylist()
+                place = next((place for place, value in enumerate(raw) if _is_garbled(value)), 0)
+                shown = (raw[place] or b"").decode("utf-8", "backslashreplace")
+                where = cell_of(self.path, name, shown, first + place)
+                raise SourceError(f"{where}, which is not UTF-8 text: write the table again in UTF-8") from error
         return column
+
+
+def _is_garbled(value: bytes | None) -> bool:
+    """Whether bytes are not UTF-8."""
+    try:
+        (value or b"").decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def _text(value: Any) -> str:
@@ -172,10 +257,18 @@ def open_table(path: str, content: bytes) -> TableFile:
 
 
 def open_file(path: Path) -> TableFile:
-    """Recognise the format of a table in a file, which `TableFile.frames` reads in parts. Raises as `open_table` does."""
+    """Recognise the format of a table in a file, which `TableFile.frames` reads in parts. Raises as `open_table` does.
+
+    CSV and FITS packed with gzip are unpacked while they are read; Parquet, and what a zip holds, in memory.
+    """
     with path.open("rb") as file:
-        packed = file.read(len(_ZIP)) == _ZIP
-    return open_table(str(path), path.read_bytes()) if packed else _recognised(str(path), path, sha256_file(path))
+        start = file.read(len(_ZIP))
+    if start.startswith(GZIP):
+        start = head_of(path)
+        whole = start.startswith((GZIP, _ZIP, _PARQUET))
+    else:
+        whole = start.startswith(_ZIP)
+    return open_table(str(path), path.read_bytes()) if whole else _recognised(str(path), path, sha256_file(path))
 
 
 def open_parts(folder: Path, paths: Sequence[Path]) -> TypedFile:

@@ -35,6 +35,26 @@ class Numbers:
 
 
 @dataclass(frozen=True)
+class Oddity:
+    """Something odd that does not prevent the use of some votes: what a sentence says before and after it names the galaxies.
+
+    first: the first of these galaxies. number: how many there are.
+    """
+
+    before: str
+    after: str
+    first: tuple[object, ...]
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.before} for {_in_words(self.first, self.number)}{self.after}"
+
+    def joined(self, other: "Oddity") -> "Oddity":
+        """The same, of the galaxies of both."""
+        return replace(self, first=(*self.first, *other.first)[:_NAMED], number=self.number + other.number)
+
+
+@dataclass(frozen=True)
 class Fractions:
     """Votes in the order of a tree: `targets` float64 (n, answers), `asked` float64 (n, questions) or None.
 
@@ -45,15 +65,56 @@ class Fractions:
     asked: np.ndarray | None
     empty: np.ndarray
     estimated: bool
-    warnings: tuple[str, ...]
+    oddities: tuple[Oddity, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence for each oddity."""
+        return tuple(map(str, self.oddities))
+
+
+class Likeness:
+    """Whether what should be counts of volunteers looks like fractions or percentages: judged by all rows, in parts."""
+
+    def __init__(self, path: str, tree: Tree) -> None:
+        self._path, self._tree = path, tree
+        self._largest = 0.0
+        self._voted = self._broken = False
+        self._hundreds = True
+
+    def add(self, values: np.ndarray) -> None:
+        """Take note of some rows: float64 (rows, answers), NaN if blank."""
+        counts = np.nan_to_num(values)
+        self._largest = max(self._largest, float(counts.max(initial=0)))
+        self._broken |= bool((counts % 1 > 0).any())
+        sums = counts[:, self._tree.questions[0].columns].sum(axis=1)
+        voted = sums > 0
+        self._voted |= bool(voted.any())
+        self._hundreds &= bool((np.abs(sums[voted] - _PERCENT) <= _ROUNDING).all())
+
+    def refuse(self) -> None:
+        """Raise SourceError if they are no counts."""
+        if self._broken and self._largest <= 1:
+            raise SourceError(
+                f"{self._path}: holds fractions, but tree {self._tree.name} expects counts of volunteers: choose other columns "
+                "with --votes, or describe the table in a tree file"
+            )
+        if self._broken and self._voted and self._hundreds:
+            raise SourceError(
+                f"{self._path}: not all values are whole, and the columns of question {self._tree.questions[0].key} add up to "
+                f'{_PERCENT} for all galaxies: these look like percentages: divide them by 100 and use kind = "fractions"'
+            )
+
+
+def _in_words(shown: Sequence[object], number: int) -> str:
+    """So many galaxies in words, of which the first are shown."""
+    more = f" and {number - _NAMED} more" if number > _NAMED else ""
+    return f"{'galaxy' if number == 1 else 'galaxies'} {', '.join(map(str, shown))}{more}"
 
 
 def named(ids: Sequence[object] | np.ndarray) -> str:
     """Up to three galaxies in words: 'galaxies 1, 2, 3 and 4 more'."""
-    shown = ", ".join(str(galaxy_id) for galaxy_id in ids[:_NAMED])
-    return f"{'galaxy' if len(ids) == 1 else 'galaxies'} {shown}" + (
-        f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
-    )
+    return _in_words([*ids[:_NAMED]], len(ids))
 
 
 class _Checks:
@@ -61,7 +122,7 @@ class _Checks:
 
     def __init__(self, numbers: Numbers, tree: Tree, layout: Layout) -> None:
         self.numbers, self.tree, self.layout = numbers, tree, layout
-        self.warnings: list[str] = []
+        self.oddities: list[Oddity] = []
 
     def column(self, place: int) -> str:
         return f"{self.tree.columns[place]}{self.layout.suffix}"
@@ -78,9 +139,11 @@ class _Checks:
         if bad.any():
             raise SourceError(f"{self.numbers.path}: {what} for {named(self.numbers.ids[bad])}: {cure}")
 
-    def warn(self, odd: np.ndarray, what: str) -> None:
+    def warn(self, odd: np.ndarray, what: str, after: str = "") -> None:
+        """Note an oddity if any of `odd`, bool (n,), is true. after: what follows the names of the galaxies."""
         if odd.any():
-            self.warnings.append(f"{self.numbers.path}: {what} for {named(self.numbers.ids[odd])}")
+            ids = self.numbers.ids[odd]
+            self.oddities.append(Oddity(f"{self.numbers.path}: {what}", after, tuple(ids[:_NAMED].tolist()), len(ids)))
 
     def sums(self, deviation: np.ndarray, question: Question, expected: str) -> None:
         """Compare (n,), the absolute deviations of a question's sums, with the tolerances of the layout."""
@@ -170,7 +233,7 @@ def _cumulative(checks: _Checks) -> Fractions:
     for question in tree.questions:
         checks.sums(deviation[:, question.index], question, tree.leads(question))
     empty = np.zeros(len(targets), bool) if asked is None else np.asarray(~(asked > 0).any(axis=1))
-    return Fractions(targets, asked, empty, False, tuple(checks.warnings))
+    return Fractions(targets, asked, empty, False, tuple(checks.oddities))
 
 
 def _along(tree: Tree, shares: np.ndarray) -> np.ndarray:
@@ -203,12 +266,12 @@ def _of_asked(checks: _Checks, assume: bool) -> Fractions:
     unknown = ~answered & (reached > _NEGLIGIBLE) & ~empty[:, None]
     asked = np.where(answered, reached * tree.volunteers, 0.0) if unknown.any() or assume else None
     for question in tree.questions if checks.numbers.totals is None else ():
-        if (bad := unknown[:, question.index]).any():
-            checks.warnings.append(
-                f"{checks.numbers.path}: question {question.key} is blank for {named(checks.numbers.ids[bad])}: as the table "
-                f"gives no numbers of answers, {tree.volunteers} volunteers are assumed for each galaxy"
-            )
-    return Fractions(targets, asked, empty, asked is not None, tuple(checks.warnings))
+        checks.warn(
+            unknown[:, question.index],
+            f"question {question.key} is blank",
+            f": as the table gives no numbers of answers, {tree.volunteers} volunteers are assumed for each galaxy",
+        )
+    return Fractions(targets, asked, empty, asked is not None, tuple(checks.oddities))
 
 
 def _counted(checks: _Checks, counts: np.ndarray) -> Fractions:
@@ -240,29 +303,20 @@ def _counted(checks: _Checks, counts: np.ndarray) -> Fractions:
         shares = np.divide(group, given[:, None], out=np.zeros_like(group), where=given[:, None] > 0)
         targets[:, question.columns] = shares * tree.reached(targets, question)[:, None]
         asked[:, question.index] = given
-    return Fractions(targets, asked, np.asarray(~(asked > 0).any(axis=1)), False, tuple(checks.warnings))
+    return Fractions(targets, asked, np.asarray(~(asked > 0).any(axis=1)), False, tuple(checks.oddities))
 
 
-def _counts(checks: _Checks) -> Fractions:
+def _counts(checks: _Checks, judged: bool) -> Fractions:
     tree, numbers = checks.tree, checks.numbers
     values, is_rest = numbers.values, _is_rest(checks.tree)
     for question in tree.questions:
         checks.blank(question)
     counts = np.asarray(np.nan_to_num(values))
     checks.refuse(counts < 0, "below 0", "correct them")
-    if counts.size and counts.max() <= 1 and (counts % 1 > 0).any():
-        raise SourceError(
-            f"{numbers.path}: holds fractions, but tree {tree.name} expects counts of volunteers: choose other columns with "
-            "--votes, or describe the table in a tree file"
-        )
-    first = tree.questions[0]
-    sums = counts[:, first.columns].sum(axis=1)
-    voted = sums > 0
-    if voted.any() and (np.abs(sums[voted] - _PERCENT) <= _ROUNDING).all() and (counts % 1 > 0).any():
-        raise SourceError(
-            f"{numbers.path}: not all values are whole, and the columns of question {first.key} add up to {_PERCENT} for all "
-            'galaxies: these look like percentages: divide them by 100 and use kind = "fractions"'
-        )
+    if not judged:
+        likeness = Likeness(numbers.path, tree)
+        likeness.add(values)
+        likeness.refuse()
     for question in tree.questions:
         if is_rest[question.columns].any():
             totals = checks.totals()
@@ -292,10 +346,11 @@ def _counts_of(checks: _Checks, totals: np.ndarray) -> np.ndarray:
     return counts
 
 
-def fractions_of(numbers: Numbers, tree: Tree, layout: Layout, assume: bool = False) -> Fractions:
+def fractions_of(numbers: Numbers, tree: Tree, layout: Layout, assume: bool = False, judged: bool = False) -> Fractions:
     """The votes of a table's galaxies; values below 0 by no more than rounding count as 0.
 
-    assume: numbers of answers, if the table has none, even if no question is blank.
+    assume: numbers of answers, if the table has none, even if no question is blank. judged: these are only a part of a table,
+    all of whose rows a `Likeness` has judged.
     Raises SourceError, naming columns or galaxies, if they cannot be used.
     """
     rounded = (numbers.values < 0) & (numbers.values >= -layout.error)
@@ -306,7 +361,7 @@ def fractions_of(numbers: Numbers, tree: Tree, layout: Layout, assume: bool = Fa
     if layout.kind == "cumulative":
         return _cumulative(checks)
     if layout.kind == "counts":
-        return _counts(checks)
+        return _counts(checks, judged)
     totals = checks.totals()
     if totals is not None and not layout.normalise:
         return _counted(checks, _counts_of(checks, totals))
@@ -318,4 +373,4 @@ def fractions_of(numbers: Numbers, tree: Tree, layout: Layout, assume: bool = Fa
     answered = np.stack([result.targets[:, q.columns].sum(axis=1) > 0 for q in tree.questions], axis=1)
     asked = np.where(answered, totals, 0)
     targets = np.where(for_answers(asked > 0, tree.questions), result.targets, 0)
-    return Fractions(targets, asked, np.asarray(~(asked > 0).any(axis=1)), False, result.warnings)
+    return Fractions(targets, asked, np.asarray(~(asked > 0).any(axis=1)), False, result.oddities)

@@ -240,7 +240,7 @@ def _refused(source: Path, tmp_path: Path, settings: BuildSettings, **options: A
         (
             lambda rows: pd.concat([rows, rows[:1]]).drop(columns="GalaxyID"),
             {},
-            "rows 1 and 29 below the header are both galaxy ",
+            "rows 1 and 29 below the header have one image, images_",
         ),
         (lambda rows: rows.assign(file=[*rows.file[:-1], ""]), {}, "file is missing in row 28 below the header: correct it"),
         (lambda rows: rows[:0], {}, "has no rows: it must have one per galaxy"),
