@@ -1,14 +1,15 @@
-"""Join the rows of a table with images: by number, by the name of the file, or by its path where names repeat."""
+"""Join the rows of a table with images: by the names of their files, or by their paths where folders are given."""
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from preprocess.sources import IMAGE_SUFFIXES, Listing, name_of, without_suffix
+from preprocess.sources import IMAGE_SUFFIXES, WHOLE, Listing, plain_number, without_suffix
 from tfrecords.errors import SourceError
 
 NONE, SEVERAL = -1, -2
-_LARGEST = 2**63 - 1
 
 
 def stem_of(key: str) -> str:
@@ -16,59 +17,98 @@ def stem_of(key: str) -> str:
     return without_suffix(key) if key.lower().endswith(IMAGE_SUFFIXES) else key
 
 
-def _number(name: str) -> int:
-    """The number that a name is, with or without leading zeros; NONE if it is none, or above 2^63 - 1."""
-    if not (name.isascii() and name.isdecimal()):
-        return NONE
-    number = int(name) if len(name.lstrip("0")) < 20 else _LARGEST + 1
-    return number if number <= _LARGEST else NONE
+def _parts_of(key: str) -> list[str]:
+    """The folders and the name in a key."""
+    return [part for part in key.replace("\\", "/").split("/") if part not in ("", ".")]
+
+
+def _agree(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two rows of folders are the same as far as both go, from their ends."""
+    return all(first == second for first, second in zip(reversed(one), reversed(other), strict=False))
+
+
+class _Names:
+    """The images of a listing by the last parts of their paths, in 12 bytes each: hashes of these names, and rows."""
+
+    def __init__(self, images: Listing, parts: int, suffix: bool) -> None:
+        self._images, self._parts, self._suffix = images, parts, suffix
+        hashes = np.fromiter((hash(self._name(row)) for row in range(len(images))), np.int64, len(images))
+        order = np.argsort(hashes, kind="stable")
+        self._hashes, self._rows = array("q", hashes[order].tobytes()), array("I", order.astype(np.uintc).tobytes())
+
+    def _name(self, row: int) -> str:
+        path = self._images.path(row)
+        return "/".join((path if self._suffix else without_suffix(path)).split("/")[-self._parts :])
+
+    def row(self, name: str) -> int:
+        """The row of the image of this name; NONE or SEVERAL."""
+        key, row = hash(name), NONE
+        place = bisect_left(self._hashes, key)
+        while place < len(self._hashes) and self._hashes[place] == key:
+            if self._name(self._rows[place]) == name:
+                if row != NONE:
+                    return SEVERAL
+                row = self._rows[place]
+            place += 1
+        return row
 
 
 class Images:
-    """The images of a listing, to be found by what a table calls them."""
+    """The images of a listing, sorted by galaxy, to be found by what a table calls them.
+
+    A key is a name or a path, with or without the suffix of an image. Its folders and those of the image must agree as far as
+    both go: train/1.jpg is the image of 1, train/1 and data/train/1, but not of test/1.
+    """
 
     def __init__(self, images: Listing) -> None:
         self.listing = images
-        self._by_name: dict[int, dict[str, int]] = {}
-        self._numbers: dict[int, int] | None = None
+        self._depth = max((place.folder.count(b"/") for place in images.places), default=0) + 1
+        self._by_name: dict[tuple[int, bool], _Names] = {}
+        self._elsewhere: dict[int, str] = {}
 
-    def _names(self, parts: int) -> dict[str, int]:
-        """Names of so many parts -> row of the image, or SEVERAL."""
-        if parts not in self._by_name:
-            rows: dict[str, int] = {}
-            for row in range(len(self.listing)):
-                name = name_of(self.listing.path(row), parts)
-                rows[name] = SEVERAL if name in rows else row
-            self._by_name[parts] = rows
-        return self._by_name[parts]
+    def _names(self, parts: int, suffix: bool = False) -> _Names:
+        """Images by so many parts of their paths. suffix: whether names are written with it."""
+        which = (min(parts, self._depth), suffix)
+        if which not in self._by_name:
+            self._by_name[which] = _Names(self.listing, *which)
+        return self._by_name[which]
 
     def _row(self, key: str) -> int:
-        """The row of the image that a key names; NONE or SEVERAL. Its folders count as far as they tell images apart."""
-        key = key.replace("\\", "/").removeprefix("./")
-        stem = stem_of(key)
-        # A whole name comes before part of one: 1.jpg beside x/1.jpg is 1.
-        exact = key if self.listing.parts < 0 else stem
-        if self.listing.parts and (row := self._names(self.listing.parts).get(exact, NONE)) >= 0:
-            return row
-        parts = stem.count("/") + 1
-        if self.listing.parts >= 0:
-            parts = min(parts, max(self.listing.parts, 1))
-        name = "/".join(stem.split("/")[-parts:])
-        row = self._names(parts).get(name, NONE)
-        return row if row != NONE else self._row_of_number(_number(name))
-
-    def _row_of_number(self, number: int) -> int:
-        """The row of the only image of this number, in its name with or without leading zeros; NONE or SEVERAL."""
-        if number == NONE:
+        """The row of the image that a key names; NONE or SEVERAL."""
+        parts = _parts_of(key)
+        if not parts:
             return NONE
-        if self._numbers is None:
-            images, self._numbers = self.listing, {}
-            for row in range(len(images)):
-                # Numbers need not be names: the article's data7.jpg is galaxy 7.
-                other = _number(name_of(images.path(row), 1)) if images.named[row] else int(images.galaxy_id[row])
-                if other != NONE:
-                    self._numbers[other] = SEVERAL if other in self._numbers else row
-        return self._numbers.get(number, NONE)
+        *folders, last = parts
+        # Where only suffixes tell images apart, names have them.
+        ends = ((last, True), (stem_of(last), False)) if self.listing.parts == WHOLE else ((stem_of(last), False),)
+        for start in range(len(parts)):
+            for end, suffix in ends:
+                name = "/".join((*folders[start:], end))
+                # A whole path comes before part of another, and what is dropped from a key must lie above the source.
+                row = self._names(self._depth if start else len(parts), suffix).row(name)
+                if row == SEVERAL and (whole := self._names(self._depth, suffix).row(name)) != NONE:
+                    row = whole
+                if row != NONE:
+                    return row
+        row = self._row_of_number(stem_of(last))
+        if row != NONE and _agree(folders, self._folders(row)):
+            return row
+        if folders:
+            row = self._names(1).row(stem_of(last)) if row == NONE else row
+            if row >= 0:
+                self._elsewhere.setdefault(row, key)
+        return NONE
+
+    def _folders(self, row: int) -> list[str]:
+        return self.listing.path(row).split("/")[:-1]
+
+    def _row_of_number(self, name: str) -> int:
+        """The row of the image of a number, NONE if there is none. The article's names are no numbers: data7.jpg is 7."""
+        number, ids = plain_number(name), self.listing.galaxy_id
+        if number < 0:
+            return NONE
+        row = int(np.searchsorted(ids, number))
+        return row if row < len(ids) and ids[row] == number and not self.listing.named[row] else NONE
 
     def galaxies(self, path: str, column: str, ids: np.ndarray | Sequence[str]) -> np.ndarray:
         """The galaxy of each id, int64; -1 for ids without an image.
@@ -92,6 +132,18 @@ class Images:
 
     def _called(self, key: str) -> list[str]:
         """Two images that a key names."""
-        last = stem_of(key.replace("\\", "/")).rpartition("/")[2]
-        alike = (row for row in range(len(self.listing)) if name_of(self.listing.path(row), 1).lstrip("0") == last.lstrip("0"))
-        return [self.listing.shown(row) for row, _ in zip(alike, range(2), strict=False)]
+        *folders, last = _parts_of(key)
+
+        def is_alike(row: int) -> bool:
+            *others, name = self.listing.path(row).split("/")
+            return stem_of(last) in (name, without_suffix(name)) and _agree(folders, others)
+
+        alike = [row for row in range(len(self.listing)) if is_alike(row)]
+        alike.sort(key=lambda row: -min(len(folders), len(self._folders(row))))
+        return [self.listing.shown(row) for row in alike[:2]]
+
+    def in_other_folders(self, galaxies: np.ndarray) -> list[tuple[str, str]]:
+        """Keys that were not joined because of their folders alone, each with the image, unless it is one of these galaxies."""
+        apart = ~np.isin(self.listing.galaxy_id[[*self._elsewhere]], galaxies)
+        pairs = zip(self._elsewhere.items(), apart.tolist(), strict=True)
+        return [(key, self.listing.path(row)) for (row, key), is_apart in pairs if is_apart]

@@ -15,13 +15,14 @@ from preprocess.sources.find import (
     refuse_several,
     solutions_table,
 )
-from preprocess.sources.identity import hashed_id
+from preprocess.sources.identity import hashed_id, plain_number
 from preprocess.sources.listing import (
     EMBEDDED,
     IMAGE,
     MISSING,
     PLAIN,
     READ,
+    WHOLE,
     ImageReader,
     Listing,
     ListingBuilder,
@@ -38,6 +39,7 @@ __all__ = [
     "READ",
     "SOLUTIONS_NAMES",
     "TABLE_SUFFIXES",
+    "WHOLE",
     "ImageReader",
     "LeftAlone",
     "Listing",
@@ -51,6 +53,7 @@ __all__ = [
     "name_of",
     "number_of",
     "place_of",
+    "plain_number",
     "refuse_several",
     "solutions_table",
     "without_suffix",

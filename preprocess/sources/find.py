@@ -4,6 +4,7 @@ A galaxy's id is the number in the name of its file, or else a hash of its path.
 or else to the given folder, so that a dataset does not depend on where its source lay or whether it was packed.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from preprocess.sources import archives
-from preprocess.sources.identity import hashed_id, identified
+from preprocess.sources.identity import hashed_id, identified, plain_number
 from preprocess.sources.listing import PLAIN, Listing, ListingBuilder, Place
 from tfrecords.errors import SourceError
 from tfrecords.files import local_path
@@ -24,9 +25,7 @@ SOLUTIONS_NAMES = ("training_solutions_rev1.csv", "target_data/targets.csv")
 # A source that is already split, like the article's: its galaxies keep their splits.
 SPLIT_FOLDERS = {"train_images": "train", "validation_images": "validation", "test_images": "test"}
 TRAINING_FOLDERS = ("train_images", "validation_images", "images_training_rev1", "images_train_rev1")
-# Leading zeros make a name: 007 is not 7.
-_NUMBER = re.compile(rb"(0|[1-9]\d{0,18})")
-_ARTICLES_NUMBER = re.compile(rb"(?:data)?0*(\d{1,19})")
+_ARTICLES_NUMBER = re.compile(r"(?:data)?0*(\d{1,19})", re.ASCII)
 _MAX_DEPTH = 4
 _LONGEST_HEADER = 1_000_000
 TABLE_SUFFIXES = tuple(f"{suffix}{packed}" for suffix in (".csv", ".tsv", ".parquet") for packed in ("", ".gz"))
@@ -35,7 +34,11 @@ _ARCHIVES = {".tar": "tar xf", ".tar.gz": "tar xf", ".tgz": "tar xf", ".tar.bz2"
              ".tar.zst": "tar xf", ".7z": "7z x", ".rar": "unrar x"}  # fmt: skip
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".fz")
 _LONGEST_SUFFIX = 8
+# A given zip may hold tables that in folders are taken for images.
+_GIVEN_SUFFIXES = (*TABLE_SUFFIXES, *(f"{suffix}{packed}" for suffix in (".fits", ".fit") for packed in ("", ".gz")))
+_BROKEN = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _SUFFIXES_SHOWN = 5
+_TABLES_SHOWN = 3
 # Files of Kaggle's challenge with the columns of votes that are no votes.
 _BENCHMARKS = ("all_zeros_benchmark.csv", "all_ones_benchmark.csv", "central_pixel_benchmark.csv")
 
@@ -56,6 +59,11 @@ class VotesTable:
     def name(self) -> str:
         """Its file name."""
         return PurePosixPath(self.path).name
+
+    @property
+    def size(self) -> int:
+        """The number of its bytes, unpacked."""
+        return self.archive.path.stat().st_size if self.entry is None else self.entry.size
 
     def is_called(self, names: Iterable[str]) -> bool:
         """Whether its place ends with one of these names, packed or not; they may start with folders."""
@@ -135,14 +143,16 @@ def place_of(container: Path, shown: str, folder: bytes, above: tuple[str, ...] 
 
 def number_of(name: bytes, split: str) -> int:
     """The number in the name of an image, below 2^63; -1 if its name is something else. split: that of its folder."""
-    number = (_ARTICLES_NUMBER if split else _NUMBER).fullmatch(name.rpartition(b".")[0])
-    return int(number[1]) if number and int(number[1]) < 2**63 else -1
+    stem = name.rpartition(b".")[0].decode("latin-1")
+    number = _ARTICLES_NUMBER.fullmatch(stem) if split else None
+    return plain_number(str(int(number[1])) if number else stem)
 
 
 class _Finder:
     """Collects images and tables in one walk through a source."""
 
-    def __init__(self, scratch: Path, suffixes: tuple[str, ...]) -> None:
+    def __init__(self, scratch: Path, suffixes: tuple[str, ...], tables: bool = True) -> None:
+        """suffixes: of images. tables: whether tables matter."""
         self.images = ListingBuilder()
         self.tables: list[VotesTable] = []
         self.others: list[VotesTable] = []
@@ -151,6 +161,7 @@ class _Finder:
         self.links: list[str] = []
         self._scratch = scratch
         self._suffixes = suffixes
+        self._needed = (".zip", *TABLE_SUFFIXES) if tables else (".zip",)
         self._here: tuple[Path, str, bytes] = (Path(), "", b"")
         self._split = ""
 
@@ -191,14 +202,14 @@ class _Finder:
         if suffix in _ARCHIVES:
             self.archives.append(path)
         else:
-            self.left[suffix or "without a suffix"] += 1
+            self.left[suffix or ("with a long suffix" if "." in PurePosixPath(path).name else "without a suffix")] += 1
 
     def _link(self, path: Path) -> None:
-        """A link that leads nowhere. Raises SourceError if it may stand for all images or votes."""
-        if path.name.lower().endswith((".zip", *TABLE_SUFFIXES)):
-            raise SourceError(f"{path}: is a link that leads nowhere: mend or remove it")
-        if path.name.lower().endswith(self._suffixes):
-            self.links.append(str(path))
+        """Count a link that leads nowhere. Raises SourceError if it may stand for a folder, a zip or the votes."""
+        name = path.name.lower()
+        if name.endswith(self._needed) or not _suffix(name):
+            raise SourceError(f"{path}: is a link that leads nowhere: repair or remove the link")
+        self.links.append(str(path))
 
     @property
     def left_alone(self) -> LeftAlone:
@@ -258,7 +269,7 @@ def _walk(root: Path) -> Iterator[tuple[str, str, os.stat_result | None]]:
     """Yield folder (relative to `root`, with a trailing slash), name and status of every file that is not hidden.
 
     Files come one at a time, however many a folder holds. Links to folders are followed, except to an enclosing folder. The
-    status of a link that leads nowhere is None.
+    status of a link that leads nowhere is None; one that leads to what cannot be reached or read raises OSError.
     """
     pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
     while pending:
@@ -273,8 +284,8 @@ def _walk(root: Path) -> Iterator[tuple[str, str, os.stat_result | None]]:
                     continue
                 try:
                     status_of_entry = entry.stat()
-                except OSError:
-                    if not entry.is_symlink():
+                except OSError as error:
+                    if error.errno not in _BROKEN or not entry.is_symlink():
                         raise
                     yield folder, entry.name, None
                     continue
@@ -306,8 +317,8 @@ def find_source(path: Path, scratch: Path) -> Source:
     """Find the images (JPEG, PNG) and tables of votes in a folder or zip, at any depth, including zips inside it.
 
     `scratch`: a folder for copies of zips that are compressed inside another zip; all others are read in place.
-    Raises SourceError if `path` is missing or has no images, a zip cannot be read, or two different images have the
-    same id.
+    Raises SourceError if `path` is missing or has no images, a zip cannot be read, two different images have the same path, or
+    copies of an image lie in two splits.
     """
     finder = _Finder(scratch, IMAGE_SUFFIXES)
     if not _walked(finder, path):
@@ -330,7 +341,7 @@ def find_images(path: Path, scratch: Path, suffixes: tuple[str, ...]) -> tuple[L
     Also returns what was left alone. `suffixes`: those of image names, in lower case, with the dot. Raises SourceError as
     `find_source` does.
     """
-    finder = _Finder(scratch, suffixes)
+    finder = _Finder(scratch, suffixes, tables=False)
     known = ", ".join(suffixes)
     if not _walked(finder, path):
         if path.exists() and (advice := archive_advice(path.name)):
@@ -385,9 +396,14 @@ def _given(path: Path) -> VotesTable:
     tables = [
         VotesTable(f"{path}/{entry.name}", archive, entry, f"{path.stem}/{entry.name}")
         for entry in archives.entries(archive)
-        if entry.name.lower().endswith(TABLE_SUFFIXES) and all(map(_visible, entry.name.split("/")))
+        if entry.name.lower().endswith(_GIVEN_SUFFIXES) and all(map(_visible, entry.name.split("/")))
     ]
+    if not tables:
+        raise SourceError(f"{path}: holds no table (.csv, .tsv, .parquet or .fits): give --solutions the table of votes")
     named = [table for table in tables if table.is_called(SOLUTIONS_NAMES)] or tables
-    if len(named) != 1:
-        raise SourceError(f"{path}: holds {len(named)} tables: give --solutions the one with the votes")
+    if len(named) > 1:
+        several = ", ".join(table.name for table in named[:_TABLES_SHOWN]) + ", ..." * (len(named) > _TABLES_SHOWN)
+        raise SourceError(
+            f"{path}: holds {len(named)} tables ({several}): unzip it, and give --solutions the one with the votes"
+        )
     return named[0]

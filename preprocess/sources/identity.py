@@ -6,6 +6,7 @@ galaxies have names: the stem of the file or, if stems repeat, with as many fold
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,15 @@ import numpy as np
 from preprocess.sources.listing import PLAIN, WHOLE, ImageReader, Listing, name_of
 from tfrecords.errors import ImageError, SourceError
 from tfrecords.images import MAX_BYTES
+
+# Leading zeros make a name: 007 is not 7.
+_NUMBER = re.compile(r"0|[1-9]\d{0,18}", re.ASCII)
+
+
+def plain_number(name: str) -> int:
+    """The number that a name is, below 2^63; -1 if it is something else. Everything that asks for a number asks this."""
+    number = int(name) if _NUMBER.fullmatch(name) else -1
+    return number if number < 2**63 else -1
 
 
 def hashed_id(path: bytes) -> int:
@@ -95,9 +105,11 @@ def _one_each(source: Path, images: Listing) -> Listing:
 
 def _parts(images: Listing) -> int:
     """How many parts of a path, from its end, make names that differ; WHOLE if none do without their suffixes."""
-    paths = [images.path(row) for row in range(len(images))]
-    for parts in range(1, max(path.count("/") for path in paths) + 2):
-        if len({hash(name_of(path, parts)) for path in paths}) == len(paths):
+    rows = range(len(images))
+    for parts in range(1, max(place.folder.count(b"/") for place in images.places) + 2):
+        hashes = np.fromiter((hash(name_of(images.path(row), parts)) for row in rows), np.int64, len(images))
+        hashes.sort()
+        if (hashes[1:] != hashes[:-1]).all():
             return parts
     return WHOLE
 
