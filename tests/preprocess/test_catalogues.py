@@ -3,6 +3,7 @@
 import gzip
 import io
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,20 @@ def _parquet(rows: pd.DataFrame, folder: Path, out: Path) -> Path:
     return folder / "catalogue.parquet"
 
 
+def _packed(rows: pd.DataFrame, folder: Path, out: Path) -> Path:
+    """Parquet in gzip."""
+    path = folder / "catalogue.parquet.gz"
+    path.write_bytes(gzip.compress(_parquet(rows, folder, out).read_bytes()))
+    return path
+
+
+def _zipped(rows: pd.DataFrame, folder: Path, out: Path) -> Path:
+    """CSV in a zip."""
+    with zipfile.ZipFile(folder / "catalogue.csv.zip", "w") as archive:
+        archive.writestr("catalogue.csv", rows.to_csv(index=False))
+    return folder / "catalogue.csv.zip"
+
+
 def _dialect(rows: pd.DataFrame, folder: Path, out: Path) -> Path:
     text = rows.to_csv(index=False, sep=";", decimal=",")
     (folder / "catalogue.txt").write_bytes(gzip.compress(text.encode("utf-16")))
@@ -103,7 +118,7 @@ def folder(survey: Path, tmp_path: Path) -> Path:
     return tmp_path / "folder"
 
 
-@pytest.mark.parametrize("make", [_parquet, _dialect, _elsewhere, _fits, _structs, _bytes, _several_files])
+@pytest.mark.parametrize("make", [_parquet, _packed, _zipped, _dialect, _elsewhere, _fits, _structs, _bytes, _several_files])
 def test_a_catalogue_over_a_folder_gives_its_shards_and_agrees_with_them(
     make: Callable[[pd.DataFrame, Path, Path], Path], folder: Path, build_settings: Settings, tmp_path: Path
 ) -> None:
