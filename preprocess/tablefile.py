@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from tfrecords.errors import SourceError
+from tfrecords.text import printable
 
 HEAD = 1_000_000
 GZIP = b"\x1f\x8b"
+_SHOWN = 60
 # How people and programs write that a value is missing.
 BLANK = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "nan", "NaN", "null", "NULL", "None", "--")
 LOST = (
@@ -60,8 +62,10 @@ def head_of(source: bytes | Path) -> bytes:
 
 
 def cell_of(path: str, column: str, value: object, row: int) -> str:
-    """The start of a message about one value of a table. row: below the header, from 1."""
-    return f"{path}: {column} holds {value} in row {row} below the header"
+    """The start of a message about one value of a table, of which it shows the start. row: below the header, from 1."""
+    text = printable(str(value))
+    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return f"{path}: {column} holds {shown} in row {row} below the header"
 
 
 def floats(path: str, name: str, column: Any, first: int, decimal: str = ".") -> np.ndarray:

@@ -105,6 +105,13 @@ def test_what_is_neither_blank_nor_a_number_is_refused_with_value_and_row(cell: 
     assert str(caught.value) == f"votes.csv: ring holds {cell.strip(chr(34))} in row 3 below the header, {NOT_A_NUMBER}"
 
 
+def test_a_long_value_or_one_with_line_breaks_is_shown_in_one_line() -> None:
+    for cell, shown in (("a\nb", "a\\nb"), ("long " * 30, f"{'long ' * 12}...")):
+        with pytest.raises(SourceError) as caught:
+            open_table("votes.csv", f'id,ring\n1,"{cell}"\n'.encode()).frame(["id"], ["ring"])
+        assert str(caught.value) == f"votes.csv: ring holds {shown} in row 1 below the header, {NOT_A_NUMBER}"
+
+
 @pytest.mark.parametrize("values", [["0.5", "O.5"], [b"0.5", b"O.5"]], ids=["text", "bytes"])
 def test_texts_of_parquet_are_numbers_or_refused_as_those_of_csv(values: list[Any]) -> None:
     table = open_table("votes.parquet", _parquet({"ring": [None, values[0], values[0][:0]]}))
