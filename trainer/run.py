@@ -216,7 +216,7 @@ class Run:
         partial = output.private / f".{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
         partial.mkdir()
         with atomic_file(partial / _ARRAYS) as file:
-            np.savez(file, allow_pickle=False, **{f"{index:04d}": array for index, array in enumerate(arrays)})
+            np.savez(file, **{f"{index:04d}": array for index, array in enumerate(arrays)})
         content = {**asdict(progress), "arrays": sha256_file(partial / _ARRAYS), "run": self._identity()}
         write_text(partial / _PROGRESS, seal(content))
         partial.rename(final)

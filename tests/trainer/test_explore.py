@@ -69,6 +69,7 @@ def test_the_numbers_beside_the_charts_are_those_of_the_votes(
     explored: Path, labelled: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> None:
     _, votes = _all(labelled)
+    votes = votes.astype(np.float64)  # older versions of NumPy interpolate quantiles in the precision of the values
     for column, (row, largest) in enumerate(
         zip(_rows(explored, "vote-fractions"), _rows(explored, "maximum-agreement"), strict=True)
     ):
