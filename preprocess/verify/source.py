@@ -9,10 +9,12 @@ import numpy as np
 
 from preprocess import plan, surveys
 from preprocess.engines import run_local
+from preprocess.fits.colour import from_settings
 from preprocess.fitting import Wanted
 from preprocess.survey import Survey, fingerprint
 from preprocess.verify.shard import Compared, Contents, Faults, Finding, SourceTask, check_against_source
 from tfrecords import dataset
+from tfrecords.builtin import is_kaggle
 from tfrecords.dataset import Dataset
 from tfrecords.errors import DatasetError, SourceError
 from tfrecords.images import CropSettings
@@ -63,7 +65,10 @@ def _source_tasks(
         planned = rows_of.get(content.shard.name, np.zeros(0, np.int64))
         left_out = survey.part(planned[np.isin(ids[planned], rejected)]).images
         path = data.folder / content.shard.name
-        yield SourceTask(path, content.shard, crop, data.tree, there.images, there.targets, there.asked, left_out, data.named)
+        look = from_settings(data.settings)
+        yield SourceTask(
+            path, content.shard, crop, data.tree, there.images, there.targets, there.asked, left_out, data.named, look
+        )
 
 
 def _check_listed(data: Dataset, survey: Survey, shards: list[plan.ShardPlan]) -> Iterator[Finding]:
@@ -114,7 +119,9 @@ def compare(
     """
     with TemporaryDirectory(prefix="preprocess-verify-") as scratch:
         votes, id_column, path_column = (data.settings.get(name, "") for name in ("votes", "id_column", "path_column"))
-        survey = surveys.survey_of(src, Path(scratch), solutions, Wanted(data.tree, votes, id_column, path_column))
+        # Without votes the manifest states our default tree, which asks for none.
+        tree = data.tree if votes or not is_kaggle(data.tree) else None
+        survey = surveys.survey_of(src, Path(scratch), solutions, Wanted(tree, votes, id_column, path_column))
         if data.source.get("votes") and not survey.layout:
             raise SourceError(
                 f"{src}: has no table of votes, but the dataset was built with one: give it with --solutions FILE"
