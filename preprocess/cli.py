@@ -67,14 +67,15 @@ def _build_flags(parser: Any) -> None:
         "--id_column",
         default="",
         metavar="COLUMN",
-        help="column of the table with the number or name of each image (default: that of the tree, else GalaxyID, id_str, "
+        help="column of the table with the number or name of each galaxy (default: that of the tree, else GalaxyID, id_str, "
         "iauname or another usual one)",
     )
     add(
         "--path_column",
         default="",
         metavar="COLUMN",
-        help="column of the table that holds the path of each image, to join rows and images by it (default: use the id)",
+        help="column of the table that holds the path of each image (default: in a catalogue filename, file or another usual "
+        "one, else none)",
     )
     add(
         "--limit",
@@ -179,7 +180,7 @@ def _build(args: Any) -> None:
     )  # fmt: skip
     dataset = result.dataset
     state = "already complete, nothing to do" if result.already_complete else "complete"
-    say(f"{dataset.folder}: {state}{_votes_in(dataset, result.id_column)}")
+    say(f"{dataset.folder}: {state}{_votes_in(dataset, result.id_column, args.src)}")
     for split in SPLITS:
         shards = [shard for shard in dataset.shards if shard.split == split]
         if shards:
@@ -199,14 +200,21 @@ def _build(args: Any) -> None:
         say(f"next: trainer --tfrecords {folder}")
     else:
         split = next(split for split in reversed(SPLITS) if dataset.galaxies(split))
-        predict = f"trainer predict --run RUN --tfrecords {folder} --split {split} --out FILE.csv"
-        say(f"split train is empty, so there is nothing to train on; to predict split {split}: {predict}")
+        say(f"split train is empty, so there is nothing to train on: predict {split}, with the folder of a trained run as RUN")
+        say(f"next: trainer predict --run RUN --tfrecords {folder} --split {split} --out predictions.csv")
 
 
-def _votes_in(dataset: Any, id_column: str) -> str:
+def _votes_in(dataset: Any, id_column: str, src: Path) -> str:
     """Which votes the dataset holds, and how they were joined with images, for the end of a sentence; empty without any."""
+    from preprocess.catalogue import is_catalogue
+
     layout = dataset.settings.get("votes", "")
-    return f", votes of tree {dataset.tree.name} ({layout}) by {id_column}" if layout else ""
+    if not layout:
+        return ""
+    files = dataset.tree.files
+    mapped = files is not None and id_column == dataset.tree.id and not is_catalogue(src)
+    second = f", mapped to {files.file} by {files.table}" if mapped else ""
+    return f", votes of tree {dataset.tree.name} ({layout}) by {id_column}{second}"
 
 
 def _trees_flags(parser: Any) -> None:
@@ -229,7 +237,7 @@ def _trees(args: Any) -> None:
 def _verify_flags(parser: Any) -> None:
     add = parser.add_argument_group("data").add_argument
     add("--tfrecords", type=local_path, required=True, metavar="DIR", help="dataset folder to check (required)")
-    add("--src", type=local_path, metavar="PATH", help="source of the dataset, a folder or zip, to compare every galaxy with")
+    add("--src", type=local_path, metavar="PATH", help="source of the dataset, to compare every galaxy with")
     add("--solutions", type=local_path, metavar="FILE", help="table of votes (default: the one in --src)")
     _workers_flag(parser.add_argument_group("speed"))
 

@@ -125,7 +125,8 @@ def test_a_table_that_belongs_to_no_image_is_refused(rings: Path, small: BuildSe
     write_rows(source / "votes.csv", [{"file": "m31.jpg", "ring": 0.5}])
     message = refused(source, small, tmp_path / "out", tree=rings)
     assert re.fullmatch(
-        rf"{source}: no image has a row in {source}/votes\.csv \(others: images (ngc \da, ){{2}}ngc \da; file m31\.jpg\): "
+        rf"{source}: no image has a row in {source}/votes\.csv \(images: 8, such as (ngc \da, ){{2}}ngc \da; rows: 1, such as "
+        r"file m31\.jpg\): "
         "check that they belong together, or name the column of their names with --id_column or --path_column",
         message,
     )

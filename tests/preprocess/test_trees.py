@@ -244,7 +244,8 @@ def test_the_command_prints_the_tree_and_the_votes_that_it_used(gz2: Path, run: 
     for state in ("complete", "already complete, nothing to do"):
         done = run("--src", gz2, "--out", tmp_path / "out", *flags)
         assert done.returncode == 0, done.stderr
-        assert f"{tmp_path}/out: {state}, votes of tree gz2 (counts) by dr7objid\n" in done.stdout
+        joined = "by dr7objid, mapped to asset_id by gz2_filename_mapping.csv"
+        assert f"{tmp_path}/out: {state}, votes of tree gz2 (counts) {joined}\n" in done.stdout
 
 
 @pytest.mark.slow
