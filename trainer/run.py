@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from preprocess.fits.colour import Look, from_settings
 from tfrecords import __version__
 from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import TREE, Dataset, to_json
@@ -35,6 +36,7 @@ from tfrecords.integrity import Stamp
 from tfrecords.outputs import NEVER, PRIVATE, Output
 from tfrecords.tree import Tree
 from trainer.history import HISTORY, Epoch, read_history, write_history
+from trainer.images.ranges import Ranges, ranges_of
 from trainer.network.backbones import BACKBONES, Backbone
 from trainer.origin import dataset_summary, tree_of
 from trainer.sealing import seal, unseal
@@ -112,10 +114,14 @@ class Run:
         return BACKBONES[self.settings["backbone"]]
 
     @property
-    def half_light_radius(self) -> tuple[float, float] | None:
-        """1 % and 99 % quantiles over its training set, in pixels of the stored image; None if it did not measure them."""
-        ends = self.config.get("half_light_radius")
-        return None if ends is None else (float(ends[0]), float(ends[1]))
+    def ranges(self) -> Ranges:
+        """The size and brightness of its training galaxies."""
+        return ranges_of(self.config)
+
+    @property
+    def look(self) -> Look | None:
+        """How its dataset's FITS images were drawn; None if it was not made of such."""
+        return from_settings(self.config["dataset"])
 
     @property
     def output(self) -> Output:
@@ -215,8 +221,9 @@ class Run:
         real_folder(final.parent)
         partial = output.private / f".{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
         partial.mkdir()
+        named: dict[str, Any] = {f"{index:04d}": array for index, array in enumerate(arrays)}
         with atomic_file(partial / _ARRAYS) as file:
-            np.savez(file, **{f"{index:04d}": array for index, array in enumerate(arrays)})
+            np.savez(file, **named)  # NumPy 2.1 would store allow_pickle=False as an array
         content = {**asdict(progress), "arrays": sha256_file(partial / _ARRAYS), "run": self._identity()}
         write_text(partial / _PROGRESS, seal(content))
         partial.rename(final)
