@@ -1,4 +1,6 @@
 from .demo import make_demo as make_demo
+from .fits.colour import Look as Look
+from .fits.colour import Stretch as Stretch
 from .job import BadImages as BadImages
 from .job import BuildSettings as BuildSettings
 from .job import CropSettings as CropSettings

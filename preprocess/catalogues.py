@@ -16,6 +16,7 @@ import numpy as np
 
 from preprocess import plan
 from preprocess.catalogue import Catalogue, Rows, given, open_catalogue
+from preprocess.fits.survey import spread
 from preprocess.fitting import Wanted
 from preprocess.joining import stem_of
 from preprocess.scatter import GROUPS, Scatter, Scattered, nowhere, path_of, take
@@ -28,6 +29,7 @@ from preprocess.sources import (
     Listing,
     ListingBuilder,
     hashed_id,
+    is_fits,
     number_of,
     place_of,
     plain_number,
@@ -264,15 +266,31 @@ class _Rowwise(Survey):
                 images.enter(place_of(path_of(folder, columns["group"][place]), table, b""))
                 images.add(galaxy_id, b"row %d" % columns["row"][place], columns["slot"][place], 0, 0, 0, EMBEDDED, True)
                 continue
-            above, slash, name = columns["path"][place].rpartition("/")
-            images.enter(place_of(Path(self.catalogue.root), self.catalogue.root, os.fsencode(above + slash)))
-            path = os.path.join(self.catalogue.root, columns["path"][place])
-            if os.path.isfile(path):
-                status = os.stat(path)
-                images.add(galaxy_id, os.fsencode(name), status.st_ctime_ns, 0, status.st_size, 0, PLAIN, True)
-            else:
-                images.add(galaxy_id, os.fsencode(name), 0, 0, 0, 0, MISSING, True)
+            self._add_file(images, galaxy_id, columns["path"][place])
         return images.listing(self.parts, columns.get("name"))
+
+    def _add_file(self, images: ListingBuilder, galaxy_id: int, path: str) -> None:
+        """Add the image of a row that names a file."""
+        root = self.catalogue.root
+        above, slash, name = path.rpartition("/")
+        images.enter(place_of(Path(root), root, os.fsencode(above + slash)))
+        if os.path.isfile(os.path.join(root, path)):
+            status = os.stat(os.path.join(root, path))
+            images.add(galaxy_id, os.fsencode(name), status.st_ctime_ns, 0, status.st_size, 0, PLAIN, True)
+        else:
+            images.add(galaxy_id, os.fsencode(name), 0, 0, 0, 0, MISSING, True)
+
+    def fits_images(self) -> Listing:
+        images = ListingBuilder()
+        if self.catalogue.path:
+            chosen = {*spread(np.arange(len(self.order))).tolist()}
+            start = 0
+            for rows in self.catalogue.rows(votes=False):
+                for row, path in enumerate(given(rows.paths)):
+                    if start + row in chosen and is_fits(path):
+                        self._add_file(images, start + row, path)
+                start += len(rows.numbers)
+        return images.listing()
 
     def summary(self) -> dict[str, Any]:
         digest = hashlib.sha256(self.catalogue.table.sha256.encode("ascii"))

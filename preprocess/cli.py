@@ -28,6 +28,7 @@ def _workers_flag(group: Any) -> None:
 
 
 def _build_flags(parser: Any) -> None:
+    from preprocess.fits.flags import add_fits_flags
     from preprocess.job import BadImages
     from preprocess.plan import PlanSettings
     from tfrecords.images import CropSettings
@@ -130,6 +131,7 @@ def _build_flags(parser: Any) -> None:
         metavar="FRACTION",
         help=f"stop if more than this fraction of all images is unreadable {_DEFAULT}",
     )
+    add_fits_flags(parser)
     add = parser.add_argument_group("splits and shards").add_argument
     for split in ("validation", "test"):
         add(
@@ -164,6 +166,7 @@ def _build_flags(parser: Any) -> None:
 
 
 def _build(args: Any) -> None:
+    from preprocess.fits.flags import look_of
     from preprocess.job import BadImages, BuildSettings, build_dataset
     from preprocess.plan import PlanSettings
     from tfrecords.dataset import REJECTED, SPLITS
@@ -176,7 +179,7 @@ def _build(args: Any) -> None:
     bad = BadImages(args.on_bad_image == "skip", args.max_bad_fraction)
     result = build_dataset(
         args.src, args.out, settings, args.solutions, args.workers, args.overwrite, bad, args.dask, args.tree, args.votes,
-        args.id_column, args.path_column,
+        args.id_column, args.path_column, look_of(args),
     )  # fmt: skip
     dataset = result.dataset
     state = "already complete, nothing to do" if result.already_complete else "complete"

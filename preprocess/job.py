@@ -1,6 +1,7 @@
 """Build a dataset: write the planned shards that are not finished yet, then the metadata."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,9 @@ import numpy as np
 
 from preprocess import plan, state, surveys, versions
 from preprocess.engines import require_dask, run_dask, run_local
+from preprocess.fits.choice import SDSS
+from preprocess.fits.colour import Look, as_settings
+from preprocess.fits.survey import chosen_look
 from preprocess.fitting import Wanted
 from preprocess.plan import PlanSettings, ShardPlan
 from preprocess.shard import Receipt, Rejected, ShardTask, write_shard
@@ -29,6 +33,7 @@ from tfrecords.text import cell
 from tfrecords.tree import Tree
 
 log = logging.getLogger("preprocess")
+_LOOK = Look()
 
 
 @dataclass(frozen=True)
@@ -112,9 +117,26 @@ def _changed(images: Listing, receipt: Receipt, same_place: bool) -> str:
     return ""
 
 
-def _task(shard: ShardPlan, survey: Survey, folder: Path, work: Path, crop: CropSettings, skip_bad: bool) -> ShardTask:
+def _look_of(survey: Survey, settings: CropSettings, asked: Look) -> tuple[Look | None, str]:
+    """How the FITS images of a survey are drawn, None if it has none; and a sentence about the stretch that was chosen.
+
+    Raises SettingError for a look that was asked for without FITS images.
+    """
+    sample = survey.fits_images()
+    if not len(sample):
+        for name, value in (("bands", ",".join(asked.bands)), ("fits_stretch", asked.stretch.stretch)):
+            if value:
+                raise SettingError(f"--{name} {value}: {survey.path} holds no FITS images: omit the flag")
+        return None, ""
+    look, choice = chosen_look(sample, settings.crop_fraction, SDSS, asked)
+    return look, f"FITS images: --fits_stretch {look.stretch.stretch:g} chosen, as {choice.reason}" if choice.reason else ""
+
+
+def _task(
+    shard: ShardPlan, survey: Survey, folder: Path, work: Path, crop: CropSettings, skip_bad: bool, look: Look | None
+) -> ShardTask:
     part = survey.part(shard.rows)
-    return ShardTask(shard.name, shard.split, part.images, part.targets, part.asked, folder, work, crop, skip_bad)
+    return ShardTask(shard.name, shard.split, part.images, part.targets, part.asked, folder, work, crop, skip_bad, look)
 
 
 def _too_many(rejected: list[Rejected], total: int, bad: BadImages) -> None:
@@ -148,6 +170,7 @@ def _write_shards(
     bad: BadImages,
     unfinished: Path,
     overwrite: bool,
+    look: Look | None,
     run: Callable[[Iterator[ShardTask], Callable[[int], object]], Iterator[Receipt]],
 ) -> list[Receipt]:
     """Write the shards that have no receipt yet with the engine `run`; return the receipts of all shards."""
@@ -167,7 +190,7 @@ def _write_shards(
     _too_many(rejected, total, bad)
     # Longest first: else one worker may still be writing a long shard when all others have finished.
     todo = sorted((shard for shard in shards if shard.name not in receipts), key=lambda shard: -len(shard.rows))
-    tasks = (_task(shard, survey, folder, unfinished, crop, bad.skip) for shard in todo)
+    tasks = (_task(shard, survey, folder, unfinished, crop, bad.skip, look) for shard in todo)
     done = total - sum(len(shard.rows) for shard in todo)
     with progress_bar(total, "writing shards", "galaxies", done) as bar:
         for receipt in run(tasks, bar.update):
@@ -241,6 +264,7 @@ def build_dataset(
     votes: str = "",
     id_column: str = "",
     path_column: str = "",
+    look: Look = _LOOK,
 ) -> Result:
     """Build a dataset from a survey's images and votes, or resume an interrupted build.
 
@@ -274,6 +298,8 @@ def build_dataset(
         else the first of the usual ones.
     path_column : str
         Column of the table with the path of each image, by which to join them instead.
+    look : Look
+        How FITS images become pictures: their bands, and the stretch.
 
     Returns
     -------
@@ -321,8 +347,9 @@ def build_dataset(
         at_the_end.callback(survey.close)
         columns = {"id_column": id_column, "path_column": path_column}
         chosen = {name: column for name, column in columns.items() if column}
+        drawn, stretched = _look_of(survey, settings.crop, look)
         job = {
-            "settings": {**settings.flat(), "tree": survey.tree_name, "votes": survey.layout, **chosen},
+            "settings": {**settings.flat(), "tree": survey.tree_name, "votes": survey.layout, **chosen, **as_settings(drawn)},
             "source": survey.summary(),
             "tool": versions.tool(),
             "path": str(src.resolve()),
@@ -338,9 +365,9 @@ def build_dataset(
         if begun is not None:
             state.refuse(out, "an unfinished build with other settings or source", state.difference_of_jobs(begun, job))
         unfinished = state.begin(out, work, job, (shard.name for shard in shards))
-        for warning in survey.all_warnings(shards):
+        for warning in [*survey.all_warnings(shards), *([stretched] if stretched else [])]:
             log.warning("%s", warning)
-        receipts = _write_shards(out, work, survey, shards, settings.crop, bad, unfinished, overwrite, run)
+        receipts = _write_shards(out, work, survey, shards, settings.crop, bad, unfinished, overwrite, drawn, run)
         rejected = _commit(out, job, survey, shards, receipts, unfinished)
         if rejected:
             log.warning(
@@ -348,6 +375,8 @@ def build_dataset(
                 f"{len(rejected):,}", f"{sum(len(shard.rows) for shard in shards):,}", out / dataset.REJECTED,
                 rejected[0].path, rejected[0].reason,
             )  # fmt: skip
+        for note, images in sum((Counter(receipt.notes) for receipt in receipts), Counter()).most_common():
+            log.warning("%s FITS images: %s", f"{images:,}", note)
         if enlarged := sum(receipt.enlarged for receipt in receipts):
             log.warning("%d crops had fewer pixels than --size %d and were enlarged", enlarged, settings.crop.size)
         state.remove_work(work)

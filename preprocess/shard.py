@@ -2,19 +2,22 @@
 
 import hashlib
 import platform
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from preprocess import versions
+from preprocess.fits.colour import Look
+from preprocess.pictures import stored_in, warnings_of_fits
 from preprocess.sources import ImageReader, Listing
 from tfrecords import framing, schema
 from tfrecords.dataset import Shard
 from tfrecords.errors import ImageError, SourceError
 from tfrecords.files import atomic_file
-from tfrecords.images import CropSettings, store
+from tfrecords.images import CropSettings
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class ShardTask:
     `asked`: float32 (images, questions), 0 without votes, or None if the table has no counts;
     `folder`: folder of the finished shard; `work`: folder of the unfinished one, on the same file system;
     `skip_bad`: omit unreadable images and list them, else stop at the first.
+    `look`: how FITS images are drawn, None without any.
     """
 
     name: str
@@ -36,6 +40,7 @@ class ShardTask:
     work: Path
     crop: CropSettings
     skip_bad: bool
+    look: Look | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,8 @@ class Receipt:
     enlarged: number of crops with fewer pixels than the stored size. shape: height and width of the stored images, None if
     they differ or there are none. crc: CRC-32 of every image of the task, as 8 hex digits each, concatenated. changed: change
     time of each, ns since 1970 by the clock of its file system, as 16 hex digits each; 0 in a zip. tool: the worker's
-    versions, as returned by `versions.tool`; host: the machine it ran on.
+    versions, as returned by `versions.tool`; host: the machine it ran on. notes: what was done with the planes of FITS images,
+    in words, and the number of images.
     """
 
     shard: Shard
@@ -65,6 +71,7 @@ class Receipt:
     changed: str
     tool: dict[str, str]
     host: str
+    notes: dict[str, int] = field(default_factory=dict)
 
     def crcs(self) -> np.ndarray:
         """CRC-32 of every image of the task, uint32, in its order."""
@@ -84,13 +91,15 @@ def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
     size = enlarged = 0
     rejected: list[Rejected] = []
     shapes: set[tuple[int, int]] = set()
+    notes: Counter[str] = Counter()
     crcs = task.images.known_crcs().astype(">u4")
     times = np.zeros(len(task.images), ">i8")
-    with atomic_file(task.folder / task.name, beside=task.work) as file, ImageReader() as reader:
+    with atomic_file(task.folder / task.name, beside=task.work) as file, ImageReader() as reader, warnings_of_fits(task.look):
         for row, (galaxy_id, targets) in enumerate(zip(task.images.galaxy_id.tolist(), task.targets, strict=True)):
             try:
-                data, crcs[row], times[row] = reader.read(task.images, row)
-                stored = store(data, task.crop)
+                content = reader.read(task.images, row)
+                crcs[row], times[row] = content.crc, content.changed
+                stored, note = stored_in(task.images.path(row), content, task.crop, task.look)
             except MemoryError as error:
                 raise MemoryError(f"{task.images.shown(row)}: {error}") from error
             except ImageError as error:
@@ -109,9 +118,10 @@ def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
                 digest.update(record)
                 size += len(record)
                 enlarged += stored.enlarged
+                notes.update([note] if note else [])
                 shapes.add(stored.shape)
             on_image()
     shard = Shard(task.name, task.split, len(task.images) - len(rejected), size, digest.hexdigest())
     shape = shapes.pop() if len(shapes) == 1 else None
     of_images = (crcs.tobytes().hex(), times.tobytes().hex())
-    return Receipt(shard, enlarged, shape, tuple(rejected), *of_images, versions.tool(), platform.node())
+    return Receipt(shard, enlarged, shape, tuple(rejected), *of_images, versions.tool(), platform.node(), dict(notes))

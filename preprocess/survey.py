@@ -66,6 +66,10 @@ class Survey(ABC):
         """The galaxies of these rows, in this order."""
 
     @abstractmethod
+    def fits_images(self) -> Listing:
+        """A sample of its FITS images, evenly spaced; an empty listing if it has none."""
+
+    @abstractmethod
     def summary(self) -> dict[str, Any]:
         """The manifest's entries about the source. `listing`: a hash of ids, kept splits and votes, without image contents."""
 

@@ -1,4 +1,4 @@
-"""Centre crop, resize, encode, decode: the only module that handles pixels before training.
+"""Centre crop, resize, encode: what becomes of a decoded image before training.
 
 A JPEG whose crop need not be resized is cropped losslessly: its coefficients are copied, not decoded and encoded
 again. JPEG stores blocks, and decoders smooth colour across their edges. A lossless crop therefore consists of whole
@@ -7,37 +7,27 @@ image in every pixel. Source: jpegtran's crop, in libjpeg-turbo's doc/usage.txt.
 """
 
 import io
-import warnings
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from tfrecords.errors import GalaxyZooError, ImageError, lacks_memory, require_setting, squeezed
-
-try:
-    import turbojpeg
-except ImportError:  # no wheel for 64-bit Arm Linux; png and raw do not need it
-    turbojpeg = None
-if not hasattr(turbojpeg, "transform"):  # PyTurboJPEG's module has the same name
-    turbojpeg = None
+from tfrecords import decoding
+from tfrecords.decoding import MAX_BYTES as MAX_BYTES
+from tfrecords.decoding import MAX_PIXELS as MAX_PIXELS
+from tfrecords.decoding import Picture, decode, grey_of, is_usual, jpeg_header, read_picture, unreadable
+from tfrecords.emptiness import light_of, no_galaxy
+from tfrecords.errors import GalaxyZooError, ImageError, require_setting
 
 ENCODINGS = ("jpeg", "png", "raw")
 MAX_SIZE = 10_000
-# Far above any survey cutout: a larger image or file is a mistake or a decompression bomb.
-MAX_PIXELS = 100_000_000
-MAX_BYTES = 256_000_000
-# Modes that Pillow converts to 8-bit RGB without any choice; 16-bit and float images would need a stretch first.
-_EIGHT_BIT_MODES = ("RGB", "L", "CMYK", "P", "RGBA", "LA", "1", "YCbCr")
-_JPEG_MAGIC = b"\xff\xd8\xff"
-# Upper bound on the memory for decoding one pixel: three colours' coefficients of two bytes, Pillow's four bytes, and two
-# copies of three bytes.
-_DECODING_BYTES = 16
 # Part of libjpeg-turbo's error for a coefficient that no 8-bit image has.
 _OUT_OF_RANGE = "out of range"
+# An image of which more is transparent is no picture of a galaxy.
+_MAX_TRANSPARENT = 0.1
 
 
 @dataclass(frozen=True)
@@ -78,91 +68,11 @@ class StoredImage:
 
 def require_codec(encoding: str) -> None:
     """Raise GalaxyZooError, with the package to install, if this encoding cannot be written on this machine."""
-    if encoding == "jpeg" and turbojpeg is None:
+    if encoding == "jpeg" and decoding.turbojpeg is None:
         raise GalaxyZooError(
             "--encoding jpeg needs the package turbojpeg, which is not installed: `pip install turbojpeg`, "
             "or choose --encoding png or raw (turbojpeg has no wheel for 64-bit Arm Linux, Intel Macs or Python 3.14)"
         )
-
-
-def _too_large(width: int, height: int) -> ImageError:
-    return ImageError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
-
-
-def _unreadable(error: Exception, width: int = 0, height: int = 0) -> ImageError:
-    """The error for an image of this size that a codec refused. Raises MemoryError if the codec lacked memory.
-
-    Codecs hide a lack of memory: libjpeg-turbo's wrapper reports "No error", and Pillow "broken data stream". So if the
-    memory for decoding cannot be allocated now, the image is not called unreadable.
-    """
-    if lacks_memory(error) or str(error) == "No error":
-        raise MemoryError(f"{width} x {height} pixels") from error
-    try:
-        np.empty(width * height * _DECODING_BYTES, np.uint8)
-    except MemoryError:
-        raise MemoryError(f"{width} x {height} pixels") from error
-    return ImageError(f"not a readable JPEG or PNG ({squeezed(error, 120)})")
-
-
-def _jpeg_header(data: bytes) -> dict[str, Any] | None:
-    """The header of an 8-bit lossy JPEG, as libjpeg-turbo reads it; None for other images, or without turbojpeg."""
-    if turbojpeg is None or not data.startswith(_JPEG_MAGIC):
-        return None
-    try:
-        header: dict[str, Any] = turbojpeg.decompress_header(data)
-    except RuntimeError as error:  # for warnings too
-        raise _unreadable(error) from error
-    if header["width"] * header["height"] > MAX_PIXELS:
-        raise _too_large(header["width"], header["height"])
-    return header if header["precision"] == 8 and not header["lossless"] else None
-
-
-def _usual(header: dict[str, Any]) -> bool:
-    """Whether libjpeg-turbo converts the colours of this JPEG to RGB as Pillow does; for CMYK it does not."""
-    return header["colorspace"] in (turbojpeg.CS.YCbCr, turbojpeg.CS.GRAY)
-
-
-def _decode_with_pillow(data: bytes) -> np.ndarray:
-    size = (0, 0)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the next check has a better message
-            opened = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
-        with opened as image:
-            size = image.size
-            if image.width * image.height > MAX_PIXELS:
-                raise _too_large(image.width, image.height)
-            # Pillow silently reads 16-bit colour PNGs as 8-bit; byte 24 of a PNG is its bit depth.
-            if image.mode not in _EIGHT_BIT_MODES or (image.format == "PNG" and data[24] == 16):
-                raise ImageError("more than 8 bits per channel: convert it to 8-bit RGB first")
-            return np.asarray(image.convert("RGB"))
-    except ImageError:
-        raise
-    except UnidentifiedImageError as error:  # its text contains a memory address
-        raise ImageError("not a readable JPEG or PNG") from error
-    except Exception as error:  # Pillow raises many kinds for damaged files: OSError, SyntaxError, ValueError, ...
-        raise _unreadable(error, *size) from error
-
-
-def decode(data: bytes) -> np.ndarray:
-    """The pixels of a JPEG or PNG file as uint8 (height, width, 3): 8-bit RGB, as stored (EXIF orientation is ignored).
-
-    libjpeg-turbo decodes what it can. It gives the same pixels as Pillow in half the time, and warns about a JPEG that
-    is cut off, which Pillow fills up with grey. Any warning is an error: only the first is reported, and a harmless one
-    may hide another. Raises ImageError, with the reason, for other files: damaged, cut off, absurdly large or 16-bit.
-    """
-    if not data:
-        raise ImageError("the file is empty")
-    if (header := _jpeg_header(data)) is not None:
-        try:
-            wanted = turbojpeg.PF.RGB if _usual(header) else turbojpeg.PF.UNKNOWN
-            pixels = np.asarray(turbojpeg.decompress(data, wanted, raise_on_warnings=True))
-        except RuntimeError as error:
-            raise _unreadable(error, header["width"], header["height"]) from error
-        # Versions of libjpeg-turbo differ in how they smooth a progressive image whose last scans are missing.
-        if _usual(header) and not header["progressive"]:
-            return pixels
-    return _decode_with_pillow(data)
 
 
 def crop_box(height: int, width: int, crop_fraction: float) -> tuple[int, int, int]:
@@ -230,10 +140,10 @@ def _cut_box(
     row, column, side = crop_box(height, width, crop_fraction)
     # Pixels per colour sample, down and across; a block is 8 samples.
     colour = {
-        turbojpeg.SAMP.Y420: (2, 2),
-        turbojpeg.SAMP.Y422: (1, 2),
-        turbojpeg.SAMP.Y444: (1, 1),
-        turbojpeg.SAMP.GRAY: (1, 1),
+        decoding.turbojpeg.SAMP.Y420: (2, 2),
+        decoding.turbojpeg.SAMP.Y422: (1, 2),
+        decoding.turbojpeg.SAMP.Y444: (1, 1),
+        decoding.turbojpeg.SAMP.GRAY: (1, 1),
     }.get(sampling)
     if side != size or colour is None:
         return None
@@ -252,17 +162,17 @@ def _cut(data: bytes, header: dict[str, Any], crop_fraction: float, size: int) -
         # Optimised Huffman tables, because libjpeg-turbo checks each value only for them. With the standard tables it
         # silently writes nonsense for values that have no code. Only damaged images contain such values, but decoders
         # accept them. copynone drops EXIF and colour profiles, on which no pixel depends.
-        checked = turbojpeg.transform(
+        checked = decoding.turbojpeg.transform(
             data, x=left, y=top, w=right - left, h=bottom - top, crop=True, copynone=True, perfect=False, optimize=True
         )
         # Back to the standard tables: the bytes of a lossless crop made without the check.
-        cut = turbojpeg.transform(checked, copynone=True, perfect=False)
+        cut = decoding.turbojpeg.transform(checked, copynone=True, perfect=False)
     except RuntimeError as error:
         if _OUT_OF_RANGE in str(error):
             return None
-        raise _unreadable(error, header["width"], header["height"]) from error
+        raise unreadable(error, header["width"], header["height"]) from error
     # turbojpeg reports some unusual sampling factors as usual ones; with their larger blocks the crop is larger too.
-    cut_header = turbojpeg.decompress_header(cut)
+    cut_header = decoding.turbojpeg.decompress_header(cut)
     if (cut_header["height"], cut_header["width"]) != (bottom - top, right - left):
         return None
     stored = StoredImage(cut, offset, (bottom - top, right - left), enlarged=False, lossless=True)
@@ -274,17 +184,42 @@ def _cut(data: bytes, header: dict[str, Any], crop_fraction: float, size: int) -
     return stored
 
 
-def store(data: bytes, settings: CropSettings) -> StoredImage:
-    """The crop of a source image, encoded for its record. Raises ImageError if the image is unreadable.
+def check_galaxy(picture: Picture, crop_fraction: float) -> None:
+    """Raise ImageError, with the reason, if the crop of a picture shows no galaxy: it is transparent or empty."""
+    height, width = picture.pixels.shape[:2]
+    row, column, side = crop_box(height, width, crop_fraction)
+    box = (slice(row, row + side), slice(column, column + side))
+    if picture.alpha is not None:
+        clear = float((picture.alpha[box] < 128).mean())
+        if clear > _MAX_TRANSPARENT:
+            raise ImageError(f"{clear:.0%} of its crop is transparent: give the whole image, without a mask")
+    if reason := no_galaxy(light_of(picture.pixels[box])):
+        raise ImageError(reason)
+
+
+def store(data: bytes, settings: CropSettings, check: bool = True) -> StoredImage:
+    """The crop of a source image, encoded for its record. Raises ImageError if the image is unreadable or shows no galaxy.
 
     `data`: the bytes of the image file. With encoding `jpeg`, a JPEG whose crop need not be resized is cropped losslessly;
-    call `require_codec` once before.
+    call `require_codec` once before. check: whether the crop must show a galaxy.
     """
-    if settings.encoding == "jpeg" and (header := _jpeg_header(data)) is not None and _usual(header):
+    if settings.encoding == "jpeg" and (header := jpeg_header(data)) is not None and is_usual(header):
         stored = _cut(data, header, settings.crop_fraction, settings.size)
         if stored is not None:
+            row, column = stored.offset
+            if check and (
+                reason := no_galaxy(grey_of(stored.data)[row : row + settings.size, column : column + settings.size])
+            ):
+                raise ImageError(reason)
             return stored
-    image = decode(data)
+    return store_picture(read_picture(data), settings, check)
+
+
+def store_picture(picture: Picture, settings: CropSettings, check: bool = True) -> StoredImage:
+    """The crop of a decoded image, encoded for its record. Raises ImageError if it shows no galaxy, unless `check` is False."""
+    image = picture.pixels
+    if check:
+        check_galaxy(picture, settings.crop_fraction)
     _, _, side = crop_box(image.shape[0], image.shape[1], settings.crop_fraction)
     pixels = crop(image, settings.crop_fraction, settings.size)
     shape = (settings.size, settings.size)

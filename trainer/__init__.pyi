@@ -5,8 +5,8 @@ from .config import TrainConfig as TrainConfig
 from .evaluate import evaluate_run as evaluate_run
 from .explore import explore_dataset as explore_dataset
 from .export import export_model as export_model
-from .images.fits import Stretch as Stretch
 from .predict import ImagePredictions as ImagePredictions
+from .predict import Stretch as Stretch
 from .predict import predict_images as predict_images
 from .predict import predict_split as predict_split
 from .run import Record as Record

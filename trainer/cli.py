@@ -161,7 +161,7 @@ def _evaluate(args: Any) -> None:
 
 
 def _predict_flags(parser: Any) -> None:
-    from trainer.images.fits import Stretch
+    from preprocess.fits.flags import add_fits_flags
     from trainer.tables import DEFAULT_THRESHOLD
 
     add = parser.add_argument_group("data").add_argument
@@ -179,7 +179,7 @@ def _predict_flags(parser: Any) -> None:
         type=local_path,
         default=None,
         metavar="PATH",
-        help="file, folder or zip of images to predict instead: JPEG, PNG, or FITS (.fits, .fit), which needs "
+        help="file, folder or zip of images to predict instead: JPEG, PNG, TIFF, WebP, BMP, or FITS, which needs "
         f"{install_extra('fits')}",
     )
     splits = ("train", "validation", "test", "unlabelled")
@@ -222,32 +222,15 @@ def _predict_flags(parser: Any) -> None:
         "asked who give each answer, after projection onto the decision tree; empty if fewer than 5%% are asked; likewise not "
         "a valid submission",
     )
-    stretch = Stretch()
-    add = parser.add_argument_group(
-        "FITS images", "Planes in the order R, G, B (SDSS: i, r, g), flux on a linear scale, sky subtracted."
-    ).add_argument
-    add(
-        "--fits_stretch",
-        type=float,
-        default=None,
-        metavar="FLUX",
-        help="flux per pixel up to which brightness grows linearly (Lupton et al. 2004); the default suits SDSS "
-        f"frames in nanomaggies (default: {stretch.stretch})",
-    )
-    add(
-        "--fits_q",
-        type=float,
-        default=None,
-        metavar="Q",
-        help=f"softening of brighter flux, Q of Lupton et al. 2004 (default: {stretch.q})",
-    )
+    add_fits_flags(parser)
 
 
 def _check_predict(args: Any) -> None:
     """Raise SettingError for flags that cannot be combined."""
     if (args.tfrecords is None) == (args.images is None):
         raise SettingError("give either --tfrecords DIR (a dataset) or --images PATH (image files)")
-    for name, other in (("split", "tfrecords"), ("fits_stretch", "images"), ("fits_q", "images"), ("threshold", "hubble")):
+    of_images = [(name, "images") for name in ("bands", "fits_stretch", "fits_q")]
+    for name, other in (("split", "tfrecords"), *of_images, ("threshold", "hubble")):
         if getattr(args, name) is not None and getattr(args, other) in (None, False):
             raise SettingError(f"--{name} {getattr(args, name)}: needs --{other}: add it, or omit --{name}")
 
@@ -261,8 +244,9 @@ def _check_above(path: Path) -> None:
 
 
 def _predict(args: Any) -> None:
+    from preprocess.fits.flags import look_of
     from trainer.analysis.intervals import intervals
-    from trainer.images.fits import Stretch
+    from trainer.images.ranges import summary_of
     from trainer.predict import predict_images, predict_split
     from trainer.run import open_run
     from trainer.tables import (
@@ -281,10 +265,7 @@ def _predict(args: Any) -> None:
     threshold = (DEFAULT_THRESHOLD if args.threshold is None else args.threshold) if args.hubble else None
     if threshold is not None:
         check_threshold(threshold)
-    defaults = Stretch()
-    stretch = Stretch(
-        defaults.stretch if args.fits_stretch is None else args.fits_stretch, defaults.q if args.fits_q is None else args.fits_q
-    )
+    look = look_of(args)
     several = [open_run(folder) for folder in args.run]
     tree = several[0].tree
     refuse_other_table(args.out, tree)
@@ -299,23 +280,25 @@ def _predict(args: Any) -> None:
             )
     predictions: Predictions
     rejected: tuple[Any, ...] = ()
+    outside, unlike = None, ""
     if args.images is None:
         from tfrecords.dataset import open_dataset
 
         dataset, split = open_dataset(args.tfrecords), args.split or "unlabelled"
         predictions, what = predict_split(several, dataset, split, tta=args.tta), f"of split '{split}'"
     else:
-        of_images = predict_images(several, args.images, args.tta, stretch)
+        of_images = predict_images(several, args.images, args.tta, look.stretch, args.bands or "")
         predictions, rejected, what = of_images, of_images.rejected, f"of {args.images}"
+        outside, unlike = of_images.outside, summary_of(of_images.outside, of_images.stretch)
     write_rejected(rejected, args.out)
     ends = None
     if args.intervals and predictions.concentrations is not None:
         ends = intervals(tree, predictions.predicted, predictions.concentrations)
-    extra = extra_columns(predictions.predicted, threshold, args.conditional, tree, ends)
+    extra = extra_columns(predictions.predicted, threshold, args.conditional, tree, ends, outside)
     write_csv(predictions, args.out, extra)
-    left_out = f"; {len(rejected):,} that cannot be read are listed in {rejected_path(args.out)}" if rejected else ""
+    left_out = f"; {len(rejected):,} that cannot be used are listed in {rejected_path(args.out)}" if rejected else ""
     galaxies = len(predictions.galaxy_ids)
-    say(f"{args.out}: predictions for {galaxies:,} {'galaxy' if galaxies == 1 else 'galaxies'} {what}{left_out}")
+    say(f"{args.out}: predictions for {galaxies:,} {'galaxy' if galaxies == 1 else 'galaxies'} {what}{left_out}{unlike}")
 
 
 def _export_flags(parser: Any) -> None:

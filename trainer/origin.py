@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from preprocess.fits.colour import LOOK_SETTINGS
 from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.dataset import SPLITS, TREE, Dataset, sha256_text
 from tfrecords.errors import RunError, TreeError, squeezed
@@ -22,6 +23,7 @@ def dataset_summary(dataset: Dataset) -> dict[str, Any]:
         "encoding": dataset.encoding,
         "tree": sha256_text(dataset.tree.text),
         "asked": dataset.source.get("asked", False),
+        **{name: value for name, value in dataset.settings.items() if name in LOOK_SETTINGS},
     }
 
 

@@ -5,12 +5,20 @@ Several runs, and several views of each galaxy, act as one model: their predicti
 
 import functools
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from preprocess.fits.bands import given_bands
+from preprocess.fits.choice import DEFAULT_STRETCH, SDSS
+from preprocess.fits.colour import Look
+from preprocess.fits.colour import Stretch as Stretch
+from preprocess.fits.survey import chosen_look, sample_of_fits
+from preprocess.sources import Listing
+from tfrecords import symmetries
 from tfrecords.dataset import Dataset
 from tfrecords.errors import SettingError, SourceError
 from tfrecords.files import local_path
@@ -19,10 +27,8 @@ from tfrecords.progress import progress_bar
 from trainer.backends.base import WHOLE, Devices
 from trainer.backends.choose import choose
 from trainer.backends.startup import explained
-from trainer.images import symmetries
 from trainer.images.cutouts import Crop, UnreadableImage, listed, stream
-from trainer.images.fits import Stretch
-from trainer.input import scale
+from trainer.images.ranges import Trained, outside, warnings_of
 from trainer.run import Run
 from trainer.tables import Predictions, table_order
 
@@ -34,9 +40,15 @@ _STRETCH = Stretch()
 
 @dataclass(frozen=True)
 class ImagePredictions(Predictions):
-    """Predictions for image files. rejected: images that could not be read."""
+    """Predictions for image files.
 
+    outside: str (galaxies,), how each is unlike the training galaxies: "empty", "brightness", "scale", "brightness scale" or
+    nothing. rejected: images that could not be read, or show no galaxy. stretch: that of FITS images; None without any.
+    """
+
+    outside: np.ndarray = field(kw_only=True)
     rejected: tuple[UnreadableImage, ...] = field(kw_only=True)
+    stretch: float | None = field(kw_only=True)
 
 
 class _Ensemble:
@@ -157,30 +169,57 @@ def predict_split(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit
     return Predictions(ids[order], predicted, targets, asked, concentrations, dataset.tree, names)
 
 
+def _look(runs: Sequence[Run], images: Listing, asked: Look) -> Look:
+    """How the FITS images of a listing are drawn: as those of training, or as bright as them. Logs what was chosen."""
+    sample = sample_of_fits(images)
+    if not len(sample):
+        for name, value in (("bands", ",".join(asked.bands)), ("fits_stretch", asked.stretch.stretch)):
+            if value:
+                raise SettingError(f"--{name} {value}: there are no FITS images: omit the flag")
+        return asked
+    trained = next((run.look for run in runs if run.look is not None), None)
+    if trained is not None and asked.stretch.stretch is None:
+        log.info("FITS images: --fits_stretch %g, as for the training images", trained.stretch.stretch)
+        return Look(asked.bands or trained.bands, trained.stretch)
+    measured = next((run for run in runs if run.ranges.bright is not None), None)
+    if measured is None and asked.stretch.stretch is None:
+        log.info("FITS images: --fits_stretch %g, as the run has no record of the brightness of its galaxies", DEFAULT_STRETCH)
+        return Look(asked.bands, Stretch(DEFAULT_STRETCH, asked.stretch.q))
+    wanted = SDSS if measured is None or measured.ranges.bright is None else measured.ranges.bright
+    look, choice = chosen_look(sample, _crop(measured or runs[0]).crop_fraction, wanted, asked)
+    if choice.reason:
+        log.info("FITS images: --fits_stretch %g chosen, as %s", look.stretch.stretch, choice.reason)
+    return look
+
+
 @explained
-def predict_images(runs: Run | Sequence[Run], path: str | Path, tta: int = 1, stretch: Stretch = _STRETCH) -> ImagePredictions:
+def predict_images(
+    runs: Run | Sequence[Run], path: str | Path, tta: int = 1, stretch: Stretch = _STRETCH, bands: str = ""
+) -> ImagePredictions:
     """Predict the vote fractions of the galaxies in image files.
 
     Each image is cropped and resized as the run's training images were. Images are streamed, so memory does not grow with their
-    number. Warnings are logged for images that cannot be read, for FITS images without colours, for images with fewer pixels
-    than the crop, and for galaxies at another scale than those of training.
+    number. Warnings are logged for images that cannot be read or show no galaxy, for FITS images without colours, for images
+    with fewer pixels than the crop, and for galaxies that are larger, smaller, brighter or darker than those of training.
 
     Parameters
     ----------
     runs : Run or sequence of Run
         Of several runs, the mean is predicted.
     path : str or Path
-        File, folder or zip of JPEG, PNG or FITS images.
+        File, folder or zip of JPEG, PNG, TIFF, WebP, BMP or FITS images.
     tta : int
         Number of views, 1 to 8, as in `predict_split`.
     stretch : Stretch
-        Brightness scale of FITS images.
+        Brightness scale of FITS images; by default it is chosen so that they are as bright as the training images.
+    bands : str
+        Bands of the planes of FITS images, in the order of the file, like "grz". By default those in their headers.
 
     Returns
     -------
     ImagePredictions
-        `galaxy_ids` (galaxies,), `predicted` float32 (galaxies, answers), `names` as in `predict_split`, and the `rejected`
-        images.
+        `galaxy_ids` (galaxies,), `predicted` float32 (galaxies, answers), `names` as in `predict_split`, `outside` str
+        (galaxies,), how each is unlike the training galaxies, and the `rejected` images.
 
     Raises
     ------
@@ -189,7 +228,7 @@ def predict_images(runs: Run | Sequence[Run], path: str | Path, tta: int = 1, st
     ConfigError
         If FITS images need a package that is not installed.
     SettingError
-        If `tta` is out of range, or there is no run.
+        If `tta` is out of range, there is no run, or `bands` are none.
     RunError
         If a run has no model, or it is damaged.
 
@@ -201,58 +240,61 @@ def predict_images(runs: Run | Sequence[Run], path: str | Path, tta: int = 1, st
     (6, ())
     """
     path = local_path(path)
-    several = _several(runs, tta)
+    several, asked = _several(runs, tta), Look(given_bands(bands), stretch)
     with listed(path) as images:
+        look = _look(several, images, asked)
         devices = choose("float32", require_gpu=False)
         from trainer.input.evaluation import padded
 
         ensemble = _Ensemble(several, tta, devices)
-        ranges = [(ensemble.crops.index(_crop(run)), run.half_light_radius) for run in several]
-        known = [(place, radii) for place, radii in ranges if radii is not None]
+        trained = [Trained(ensemble.crops.index(_crop(run)), run.ranges) for run in several]
         for run in several:
-            if run.half_light_radius is None:
+            if run.ranges.radius is None:
                 log.info("%s: has no record of the scale of its galaxies: no warning about images at another scale", run.folder)
-        is_outside = functools.partial(scale.outside, ranges=known)
+        is_outside = functools.partial(outside, trained=trained)
         rows = devices.rounded(min(BATCH_SIZE, len(images)))
         parts: list[tuple[np.ndarray, np.ndarray]] = []
         rejected: list[UnreadableImage] = []
-        grey = enlarged = outside = 0
+        marks: list[np.ndarray] = []
+        notes: Counter[str] = Counter()
+        enlarged = 0
         with progress_bar(len(images), "predicting", "images") as bar:
-            for batch in stream(images, ensemble.crops, rows, stretch, is_outside):
+            for batch in stream(images, ensemble.crops, rows, look, is_outside):
                 rejected += batch.rejected
                 if count := len(batch.galaxy_ids):
                     filled = [padded(crops, rows) for crops in batch.crops]
                     parts.append((batch.galaxy_ids, ensemble(filled)[:count].astype(np.float32)))
-                    grey += int(batch.grey.sum())
+                    marks.append(batch.outside)
+                    notes += batch.notes
                     enlarged += int(batch.enlarged.sum())
-                    outside += int(batch.outside.sum())
                 bar.update(count + len(batch.rejected))
         known_names = {int(images.galaxy_id[row]): images.name(row) for row in range(len(images))} if images.parts else {}
     if not parts:
-        raise SourceError(f"{path}: none of its {len(rejected):,} images can be read; the first is {_reason(rejected[0])}")
+        raise SourceError(f"{path}: none of its {len(rejected):,} images can be used; the first is {_reason(rejected[0])}")
     ids, outputs = (np.concatenate(column) for column in zip(*parts, strict=True))
     names = np.array([known_names[galaxy_id] for galaxy_id in ids.tolist()], object) if known_names else None
     order = table_order(ids, names)
     ids, outputs, names = ids[order], outputs[order], None if names is None else names[order]
+    unlike = np.concatenate(marks)[order]
     predicted, concentrations = ensemble.apart(outputs)
     if rejected:
         first = ", ".join(map(_reason, rejected[:_NAMED_UNREADABLE])) + (", ..." if len(rejected) > _NAMED_UNREADABLE else "")
-        log.warning(f"{len(rejected):,} of {len(images):,} images cannot be read and are skipped: {first}")
+        log.warning(f"{len(rejected):,} of {len(images):,} images cannot be used and are skipped: {first}")
     share = f"of {len(ids):,} images"
-    if grey:
-        log.warning(
-            f"{grey:,} {share} are FITS images of one plane, without the colours that the model was trained on: "
-            "use three planes if possible"
-        )
+    for note, number in notes.most_common():
+        log.warning("%s of %s images, FITS: %s", f"{number:,}", f"{len(ids):,}", note)
     if enlarged:
         log.warning(
             f"{enlarged:,} {share} have fewer pixels in the crop than the model expects and were enlarged: "
             "use larger images if possible"
         )
-    if outside:
-        log.warning(scale.warning(outside, len(ids), [radii for _, radii in known]))
+    for line in warnings_of(unlike, [one.ranges for one in trained]):
+        log.warning(line)
     without = np.full_like(predicted, np.nan)
-    return ImagePredictions(ids, predicted, without, None, concentrations, ensemble.tree, names, rejected=tuple(rejected))
+    return ImagePredictions(
+        ids, predicted, without, None, concentrations, ensemble.tree, names, outside=unlike, rejected=tuple(rejected),
+        stretch=look.stretch.stretch if notes else None,
+    )  # fmt: skip
 
 
 def _reason(image: UnreadableImage) -> str:

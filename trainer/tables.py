@@ -135,12 +135,13 @@ def extra_columns(
     with_conditional: bool,
     tree: Tree,
     intervals: tuple[np.ndarray, np.ndarray] | None = None,
+    outside: np.ndarray | None = None,
 ) -> ExtraColumns:
-    """The columns of --hubble, --conditional and --intervals, with nine decimals.
+    """The columns of --hubble, --conditional and --intervals, with nine decimals, and for images the column `outside`.
 
     votes: (galaxies, n); hubble: the threshold, or None to omit its columns. Conditional columns are the fractions of those
     asked who gave each answer, after projection onto the tree; empty if fewer than 5 % were asked. intervals: the lower and the
-    upper ends for each answer, (galaxies, n) each.
+    upper ends for each answer, (galaxies, n) each. outside: how each image is unlike the training galaxies, str (galaxies,).
     """
     names: list[str] = []
     columns: list[list[str]] = []
@@ -156,6 +157,9 @@ def extra_columns(
         names += [f"{column}_{end}" for column in tree.columns for end in ("low", "high")]
         ends = np.stack(intervals, axis=2).reshape(len(votes), -1)
         columns += [[f"{value:.9f}" for value in column] for column in ends.T.tolist()]
+    if outside is not None:
+        names.append("outside")
+        columns.append([*outside])
     return ExtraColumns(tuple(names), tuple(zip(*columns, strict=True)) if columns else ())
 
 

@@ -36,7 +36,7 @@ from trainer.backends.startup import explained
 from trainer.config import TrainConfig
 from trainer.history import HISTORY, Curves, Epoch, best_epoch, stops_early
 from trainer.input.augmentation import augment
-from trainer.input.scale import training_range
+from trainer.input.scale import training_ranges
 from trainer.network.losses import error_function, loss_function
 from trainer.network.model import architecture, build_model, for_inference
 from trainer.network.optimizer import Rate, build_optimizer
@@ -117,8 +117,7 @@ def train_model(config: TrainConfig, overwrite: bool = False) -> Run:
                 if first:
                     print(devices.describe(config.batch_size), flush=True)
                 if first and is_new:
-                    scale = training_range(dataset, config.limit)
-                    run = replace(run, config={**run.config, "half_light_radius": list(scale)})
+                    run = replace(run, config={**run.config, **training_ranges(dataset, config.limit).config()})
                 interruption = _fit(run, is_new, config, dataset, devices)
         if interruption.signal is not None:  # in the last epoch, which is saved
             interruption.raise_now()

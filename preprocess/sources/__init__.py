@@ -10,12 +10,12 @@ from preprocess.sources.find import (
     archive_advice,
     find_images,
     find_source,
-    number_of,
     place_of,
     refuse_several,
     solutions_table,
 )
-from preprocess.sources.identity import hashed_id, plain_number
+from preprocess.sources.identity import hashed_id, number_of, plain_number
+from preprocess.sources.layers import is_fits
 from preprocess.sources.listing import (
     EMBEDDED,
     IMAGE,
@@ -23,6 +23,7 @@ from preprocess.sources.listing import (
     PLAIN,
     READ,
     WHOLE,
+    Content,
     ImageReader,
     Listing,
     ListingBuilder,
@@ -40,6 +41,7 @@ __all__ = [
     "SOLUTIONS_NAMES",
     "TABLE_SUFFIXES",
     "WHOLE",
+    "Content",
     "ImageReader",
     "LeftAlone",
     "Listing",
@@ -50,6 +52,7 @@ __all__ = [
     "find_images",
     "find_source",
     "hashed_id",
+    "is_fits",
     "name_of",
     "number_of",
     "place_of",

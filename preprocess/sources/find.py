@@ -7,25 +7,30 @@ or else to the given folder, so that a dataset does not depend on where its sour
 import errno
 import hashlib
 import os
-import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from preprocess.sources import archives
-from preprocess.sources.identity import hashed_id, identified, plain_number
-from preprocess.sources.listing import PLAIN, Listing, ListingBuilder, Place
+from preprocess.sources.identity import hashed_id, identified, number_of
+from preprocess.sources.layers import grouped, is_fits
+from preprocess.sources.listing import FITS_SUFFIXES, PLAIN, Listing, ListingBuilder, Place
 from tfrecords.errors import SourceError
 from tfrecords.files import local_path
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# Pictures of 8 bits; those of FITS are in `listing`.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp")
+IMAGE_KINDS = "JPEG, PNG, TIFF, WebP, BMP or FITS"
+_SUFFIXES = (*IMAGE_SUFFIXES, *FITS_SUFFIXES)
+_FITS = (b".fit", b".fts")
 SOLUTIONS_NAMES = ("training_solutions_rev1.csv", "target_data/targets.csv")
 # A source that is already split, like the article's: its galaxies keep their splits.
 SPLIT_FOLDERS = {"train_images": "train", "validation_images": "validation", "test_images": "test"}
 TRAINING_FOLDERS = ("train_images", "validation_images", "images_training_rev1", "images_train_rev1")
-_ARTICLES_NUMBER = re.compile(r"(?:data)?0*(\d{1,19})", re.ASCII)
 _MAX_DEPTH = 4
 _LONGEST_HEADER = 1_000_000
 TABLE_SUFFIXES = tuple(f"{suffix}{packed}" for suffix in (".csv", ".tsv", ".parquet") for packed in ("", ".gz"))
@@ -141,18 +146,11 @@ def place_of(container: Path, shown: str, folder: bytes, above: tuple[str, ...] 
     return Place(container, shown, folder, split, not parts.isdisjoint(TRAINING_FOLDERS))
 
 
-def number_of(name: bytes, split: str) -> int:
-    """The number in the name of an image, below 2^63; -1 if its name is something else. split: that of its folder."""
-    stem = name.rpartition(b".")[0].decode("latin-1")
-    number = _ARTICLES_NUMBER.fullmatch(stem) if split else None
-    return plain_number(str(int(number[1])) if number else stem)
-
-
 class _Finder:
     """Collects images and tables in one walk through a source."""
 
-    def __init__(self, scratch: Path, suffixes: tuple[str, ...], tables: bool = True) -> None:
-        """suffixes: of images. tables: whether tables matter."""
+    def __init__(self, scratch: Path, tables: bool = True) -> None:
+        """tables: whether tables matter."""
         self.images = ListingBuilder()
         self.tables: list[VotesTable] = []
         self.others: list[VotesTable] = []
@@ -160,7 +158,6 @@ class _Finder:
         self.archives: list[str] = []
         self.links: list[str] = []
         self._scratch = scratch
-        self._suffixes = suffixes
         self._needed = (".zip", *TABLE_SUFFIXES) if tables else (".zip",)
         self._here: tuple[Path, str, bytes] = (Path(), "", b"")
         self._split = ""
@@ -184,7 +181,7 @@ class _Finder:
         for folder, name, status in _walk(root):
             if status is None:
                 self._link(root / folder / name)
-            elif name.lower().endswith(self._suffixes):
+            elif name.lower().endswith(_SUFFIXES):
                 self._place(root, str(root), (), os.fsencode(folder))
                 self._add(os.fsencode(name), status.st_ctime_ns, 0, status.st_size, 0, PLAIN)
             elif name.lower().endswith(".zip"):
@@ -211,6 +208,18 @@ class _Finder:
             raise SourceError(f"{path}: is a link that leads nowhere: repair or remove the link")
         self.links.append(str(path))
 
+    def listing(self, fits: bool) -> Listing:
+        """The images, those of one galaxy's bands joined. fits: take FITS files beside pictures too, else leave them alone."""
+        images = self.images.listing()
+        if not any(suffix in images.names.lower() for suffix in _FITS):
+            return images
+        is_one = np.array([is_fits(images.path(row)) for row in range(len(images))], bool)
+        if not fits and is_one.any() and not is_one.all():
+            for row in np.flatnonzero(is_one).tolist():
+                self._leave(images.path(row))
+            return images.rows(np.flatnonzero(~is_one))
+        return grouped(images)
+
     @property
     def left_alone(self) -> LeftAlone:
         return LeftAlone(dict(self.left), tuple(sorted(self.archives)), tuple(sorted(self.links)))
@@ -236,7 +245,7 @@ class _Finder:
             if not all(map(_visible, path.split("/"))):
                 continue
             folder, slash, name = path.rpartition("/")
-            if name.lower().endswith(self._suffixes):
+            if name.lower().endswith(_SUFFIXES):
                 self._place(archive.path, archive.name, above, _in_zip(folder + slash))
                 self._add(_in_zip(name), entry.header, entry.stored, entry.size, entry.crc, entry.method)
             elif name.lower().endswith(".zip"):
@@ -314,49 +323,48 @@ def _instead(left: LeftAlone) -> str:
 
 
 def find_source(path: Path, scratch: Path) -> Source:
-    """Find the images (JPEG, PNG) and tables of votes in a folder or zip, at any depth, including zips inside it.
+    """Find the images and tables of votes in a folder or zip, at any depth, including zips inside it.
 
+    FITS files are images where there are no others; beside pictures they are tables, or something else, and left alone.
     `scratch`: a folder for copies of zips that are compressed inside another zip; all others are read in place.
     Raises SourceError if `path` is missing or has no images, a zip cannot be read, two different images have the same path, or
     copies of an image lie in two splits.
     """
-    finder = _Finder(scratch, IMAGE_SUFFIXES)
+    finder = _Finder(scratch)
     if not _walked(finder, path):
         if path.exists() and (advice := archive_advice(path.name)):
             raise SourceError(f"{path}: {advice}")
         what = "not a folder or zip" if path.exists() else "no such folder or zip"
         raise SourceError(f"{path}: {what}: give --src the folder or zip that holds the images and the table of votes")
-    images = finder.images.listing()
+    images = finder.listing(fits=False)
     if not len(images):
         raise SourceError(
-            f"{path}: holds no JPEG or PNG images: give --src the folder or zip that holds them{_instead(finder.left_alone)}"
+            f"{path}: holds no images ({IMAGE_KINDS}): give --src the folder or zip with them{_instead(finder.left_alone)}"
         )
     images, clash = identified(path, images)
     return Source(path, images, tuple(finder.tables), tuple(finder.others), finder.left_alone, clash)
 
 
-def find_images(path: Path, scratch: Path, suffixes: tuple[str, ...]) -> tuple[Listing, LeftAlone]:
+def find_images(path: Path, scratch: Path) -> tuple[Listing, LeftAlone]:
     """Find the images to predict: one file, or those in a folder or zip as in `find_source`, sorted by galaxy, one per galaxy.
 
-    Also returns what was left alone. `suffixes`: those of image names, in lower case, with the dot. Raises SourceError as
-    `find_source` does.
+    Also returns what was left alone. Raises SourceError as `find_source` does.
     """
-    finder = _Finder(scratch, suffixes, tables=False)
-    known = ", ".join(suffixes)
+    finder = _Finder(scratch, tables=False)
     if not _walked(finder, path):
         if path.exists() and (advice := archive_advice(path.name)):
             raise SourceError(f"{path}: {advice}")
         if not path.exists():
             raise SourceError(f"{path}: no such file or folder: give --images an image, or a folder or zip of images")
-        if not path.is_file() or not path.name.lower().endswith(suffixes):
+        if not path.is_file() or not path.name.lower().endswith(_SUFFIXES):
             raise SourceError(
-                f"{path}: not an image ({known}), folder or zip: give --images an image, or a folder or zip of images"
+                f"{path}: not an image ({IMAGE_KINDS}), folder or zip: give --images an image, or a folder or zip of images"
             )
         finder.file(path)
-    images = finder.images.listing()
+    images = finder.listing(fits=True)
     if not len(images):
         raise SourceError(
-            f"{path}: holds no images ({known}): give --images the folder or zip that holds them{_instead(finder.left_alone)}"
+            f"{path}: holds no images ({IMAGE_KINDS}): give --images the folder or zip with them{_instead(finder.left_alone)}"
         )
     return identified(path, images)[0], finder.left_alone
 

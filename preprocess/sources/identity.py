@@ -13,18 +13,26 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.sources.listing import PLAIN, WHOLE, ImageReader, Listing, name_of
+from preprocess.sources.listing import PLAIN, WHOLE, ImageReader, Listing, name_of, without_suffix
 from tfrecords.errors import ImageError, SourceError
 from tfrecords.images import MAX_BYTES
 
 # Leading zeros make a name: 007 is not 7.
 _NUMBER = re.compile(r"0|[1-9]\d{0,18}", re.ASCII)
+_ARTICLES_NUMBER = re.compile(r"(?:data)?0*(\d{1,19})", re.ASCII)
 
 
 def plain_number(name: str) -> int:
     """The number that a name is, below 2^63; -1 if it is something else. Everything that asks for a number asks this."""
     number = int(name) if _NUMBER.fullmatch(name) else -1
     return number if number < 2**63 else -1
+
+
+def number_of(name: bytes, split: str) -> int:
+    """The number in the name of an image, below 2^63; -1 if its name is something else. split: that of its folder."""
+    stem = without_suffix(name.decode("latin-1"))
+    number = _ARTICLES_NUMBER.fullmatch(stem) if split else None
+    return plain_number(str(int(number[1])) if number else stem)
 
 
 def hashed_id(path: bytes) -> int:

@@ -24,12 +24,16 @@ from tfrecords.images import MAX_BYTES
 PLAIN = 255
 # A file that a table names but that is not there, and an image in an Arrow file.
 MISSING, EMBEDDED = 254, 253
+# A galaxy that has one file per band.
+BANDS = 252
 # The images whose bytes must be read to know their CRC-32.
-READ = (PLAIN, EMBEDDED)
+READ = (PLAIN, EMBEDDED, BANDS)
 WHOLE = -1
 # The column of an Arrow file that holds images.
 IMAGE = "image"
 _UINT32_MAX = 2**32 - 1
+# The longest first, as one is the end of another.
+FITS_SUFFIXES = tuple(f"{suffix}{packed}" for packed in (".gz", ".bz2", ".fz", "") for suffix in (".fits", ".fit", ".fts"))
 _OPEN_ZIPS = 16
 
 
@@ -63,6 +67,7 @@ class Listing:
     named: whether the id is not the number in the name; name_start, name_length: of the file's name in `names`.
     parts: how many parts of a path, from its end, make the name of a galaxy; 0 if all galaxies are numbers, WHOLE for all parts
     with the suffix. called: names of galaxies that do not follow from their paths, str (n,).
+    files: those of galaxies with one file per band, a listing; each image of method BANDS has `count` of them from `first` on.
     """
 
     places: tuple[Place, ...]
@@ -79,6 +84,9 @@ class Listing:
     name_length: np.ndarray
     parts: int = 0
     called: np.ndarray | None = None
+    files: "Listing | None" = None
+    first: np.ndarray | None = None
+    count: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.galaxy_id)
@@ -87,10 +95,28 @@ class Listing:
         """Bytes held in memory, without the places."""
         return len(self.names) + sum(getattr(self, column).nbytes for column in _COLUMNS)
 
+    def _with_files(self, rows: np.ndarray, only: bool) -> dict[str, Any]:
+        """The files of these rows, as arguments. only: leave out those of other rows."""
+        if self.files is None or self.first is None or self.count is None:
+            return {}
+        first, count = self.first[rows], self.count[rows]
+        if not only:
+            return {"files": self.files, "first": first, "count": count}
+        theirs = [np.arange(start, start + number) for start, number in zip(first.tolist(), count.tolist(), strict=True)]
+        files = self.files.part(np.concatenate([np.zeros(0, np.int64), *theirs]).astype(np.int64))
+        return {"files": files, "first": np.cumsum(count, dtype=np.int64) - count, "count": count}
+
+    def files_of(self, row: int) -> tuple["Listing", range]:
+        """The listing of the files of an image with method BANDS, and their rows in it."""
+        assert self.files is not None and self.first is not None and self.count is not None
+        start = int(self.first[row])
+        return self.files, range(start, start + int(self.count[row]))
+
     def rows(self, rows: np.ndarray) -> "Listing":
         """These rows in this order; the names are shared."""
         columns = {column: getattr(self, column)[rows] for column in _COLUMNS}
-        return Listing(self.places, self.names, **columns, parts=self.parts, called=self._called(rows))
+        files = self._with_files(rows, only=False)
+        return Listing(self.places, self.names, **columns, parts=self.parts, called=self._called(rows), **files)
 
     def part(self, rows: np.ndarray) -> "Listing":
         """These rows in this order, with only their own names: what a worker receives."""
@@ -99,7 +125,8 @@ class Listing:
         starts = np.cumsum(lengths, dtype=np.int64) - lengths
         columns = {column: getattr(self, column)[rows] for column in _COLUMNS}
         columns |= {"name_start": starts, "name_length": lengths}
-        return Listing(self.places, b"".join(names), **columns, parts=self.parts, called=self._called(rows))
+        files = self._with_files(rows, only=True)
+        return Listing(self.places, b"".join(names), **columns, parts=self.parts, called=self._called(rows), **files)
 
     def _called(self, rows: np.ndarray) -> np.ndarray | None:
         return None if self.called is None else self.called[rows]
@@ -137,7 +164,8 @@ class Listing:
         return os.fsdecode(self.places[self.place[row]].prefix + self._name(row))
 
 
-_COLUMNS = tuple(field.name for field in fields(Listing) if field.name not in ("places", "names", "parts", "called"))
+_NOT_COLUMNS = ("places", "names", "parts", "called", "files", "first", "count")
+_COLUMNS = tuple(field.name for field in fields(Listing) if field.name not in _NOT_COLUMNS)
 
 
 def name_of(path: str, parts: int) -> str:
@@ -146,9 +174,11 @@ def name_of(path: str, parts: int) -> str:
 
 
 def without_suffix(path: str) -> str:
-    """A path without what follows the last full stop of its file name."""
+    """A path without what follows the last full stop of its file name; of a packed FITS file, without both suffixes."""
     folder, slash, name = path.rpartition("/")
-    return f"{folder}{slash}{name.rpartition('.')[0] or name}"
+    packed = next((suffix for suffix in FITS_SUFFIXES if name.lower().endswith(suffix)), "")
+    stem = name[: -len(packed)] if packed else name.rpartition(".")[0]
+    return f"{folder}{slash}{stem or name}"
 
 
 class ListingBuilder:
@@ -181,7 +211,7 @@ class ListingBuilder:
 
     def listing(self, parts: int = 0, called: Sequence[str] | None = None) -> Listing:
         """Return all images so far, in the order in which they were added. parts, called: as in `Listing`."""
-        columns = {name: np.asarray(column) for name, column in self._columns.items()}
+        columns: dict[str, Any] = {name: np.asarray(column) for name, column in self._columns.items()}
         given = None if called is None else np.array(called, object)
         return Listing(tuple(self._places), bytes(self._names), **columns, parts=parts, called=given)
 
@@ -196,11 +226,15 @@ def _open(listing: Listing, row: int, path: Path | str) -> int:
 
 
 class Content(NamedTuple):
-    """The bytes of an image, their CRC-32, and the change time of the file (ns since 1970, 0 in a zip)."""
+    """The bytes of an image, their CRC-32, and the change time of the file (ns since 1970, 0 in a zip).
+
+    files: of a galaxy with one file per band, the path and the bytes of each.
+    """
 
     data: bytes
     crc: int
     changed: int
+    files: tuple[tuple[str, bytes], ...] = ()
 
 
 class ImageReader:
@@ -248,6 +282,11 @@ class ImageReader:
         size = int(listing.size[row])
         if size > MAX_BYTES:
             raise ImageError(f"the file has {size:,} bytes or more, above {MAX_BYTES:,}")
+        if listing.method[row] == BANDS:
+            files, rows = listing.files_of(row)
+            parts = tuple((files.path(one), self.read(files, one).data) for one in rows)
+            data = b"".join(content for _, content in parts)
+            return Content(data, zlib.crc32(data), 0, parts)
         if listing.method[row] == EMBEDDED:
             return self._embedded(listing.places[listing.place[row]].container, int(listing.position[row]))
         if listing.method[row] != PLAIN:

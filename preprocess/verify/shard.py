@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.sources import ImageReader, Listing
+from preprocess.fits.colour import Look
+from preprocess.pictures import picture_in, stored_in, warnings_of_fits
+from preprocess.sources import Content, ImageReader, Listing
 from tfrecords import dataset, framing, images, schema
 from tfrecords.dataset import Shard
 from tfrecords.errors import ImageError, RecordError
@@ -140,7 +142,7 @@ def check_shard(task: CheckTask, on_image: Callable[[], None]) -> Contents:
 class SourceTask:
     """A shard to compare with its source: the source images and votes of its galaxies, and the images rejected from it.
 
-    named: whether its records hold names.
+    named: whether its records hold names. look: how FITS images were drawn, None without any.
     """
 
     path: Path
@@ -152,17 +154,21 @@ class SourceTask:
     asked: np.ndarray | None
     rejected: Listing
     named: bool
+    look: Look | None
 
 
-def _agree(data: bytes, example: schema.Example, crop: images.CropSettings) -> bool:
+def _agree(path: str, content: Content, example: schema.Example, task: SourceTask) -> bool:
     """Whether a stored image is the crop of a source image: equal in every pixel, or within one level on average if a JPEG
     had to be re-encoded, perhaps by another version of the codec."""
+    crop = task.crop
     stored = images.decode_stored(example.image, crop.encoding, crop.size, example.crop_offset)
-    expected = images.store(data, crop)
+    # Older versions stored images without a galaxy too: `verify.dataset` counts them.
+    expected, _ = stored_in(path, content, crop, task.look, check=False)
     if crop.encoding == "jpeg" and not expected.lossless:
         again = images.decode_stored(expected.data, crop.encoding, crop.size, expected.offset)
         return bool(np.abs(again.astype(np.int16) - stored).mean() <= 1)
-    return np.array_equal(stored, images.crop(images.decode(data), crop.crop_fraction, crop.size))
+    picture, _ = picture_in(path, content, task.look)
+    return np.array_equal(stored, images.crop(picture.pixels, crop.crop_fraction, crop.size))
 
 
 @dataclass(frozen=True)
@@ -181,14 +187,15 @@ def check_against_source(task: SourceTask, on_image: Callable[[], None]) -> Comp
     for listed in (task.images, task.rejected):
         crcs |= zip(listed.galaxy_id.tolist(), listed.known_crcs().tolist(), strict=True)
     rows = {galaxy_id: row for row, galaxy_id in enumerate(task.images.galaxy_id.tolist())}
-    with ImageReader() as reader:
+    with ImageReader() as reader, warnings_of_fits(task.look):
         for record in framing.read_records(task.path):
             example = schema.parse(record, task.tree, task.asked is not None, task.named)
             row = rows.get(example.galaxy_id)
             if row is not None:
                 try:
-                    data, crcs[example.galaxy_id], _ = reader.read(task.images, row)
-                    if not _agree(data, example, task.crop):
+                    content = reader.read(task.images, row)
+                    crcs[example.galaxy_id] = content.crc
+                    if not _agree(task.images.path(row), content, example, task):
                         faults.add("pixels that differ from the source, galaxies", example.galaxy_id)
                 except ImageError as error:
                     faults.add("images that cannot be compared with the source, galaxies", f"{example.galaxy_id} ({error})")
@@ -202,8 +209,9 @@ def check_against_source(task: SourceTask, on_image: Callable[[], None]) -> Comp
             on_image()
         for row, galaxy_id in enumerate(task.rejected.galaxy_id.tolist()):
             try:
-                data, crcs[galaxy_id], _ = reader.read(task.rejected, row)
-                images.store(data, task.crop)
+                content = reader.read(task.rejected, row)
+                crcs[galaxy_id] = content.crc
+                stored_in(task.rejected.path(row), content, task.crop, task.look)
                 faults.add(f"galaxies in {dataset.REJECTED} whose images are readable", galaxy_id)
             except ImageError:
                 pass

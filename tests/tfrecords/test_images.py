@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tfrecords import images
+from tfrecords import decoding, images
 from tfrecords.errors import GalaxyZooError, ImageError, one_line
 from tfrecords.images import CropSettings
 
@@ -217,20 +217,20 @@ def _jpeg_that_says(at: int, value: bytes) -> bytes:
 
 UNUSABLE = {
     "empty": (b"", "the file is empty"),
-    "text": (TEXT, "not a readable JPEG or PNG"),
-    "GIF": (_file(Image.fromarray(NOISE), "GIF"), "not a readable JPEG or PNG"),
-    "TIFF": (_file(Image.fromarray(NOISE), "TIFF"), "not a readable JPEG or PNG"),
-    "JPEG cut off": (JPEG[: len(JPEG) // 2], r"not a readable JPEG or PNG \(Premature end of JPEG file"),
+    "text": (TEXT, "not a readable image"),
+    "GIF": (_file(Image.fromarray(NOISE), "GIF"), "not a readable image"),
+    "TIFF": (_file(Image.fromarray(NOISE), "TIFF"), "not a readable image"),
+    "JPEG cut off": (JPEG[: len(JPEG) // 2], r"not a readable image \(Premature end of JPEG file"),
     "JPEG cut off and ended": (JPEG[: len(JPEG) // 2] + b"\xff\xd9", "premature end of data segment"),
-    "JPEG of 12 bits": (_jpeg_that_says(4, b"\x0c"), "not a readable JPEG or PNG"),
-    "JPEG without rows": (_jpeg_that_says(5, b"\0\0"), "not a readable JPEG or PNG"),
-    "JPEG without columns": (_jpeg_that_says(7, b"\0\0"), "not a readable JPEG or PNG"),
+    "JPEG of 12 bits": (_jpeg_that_says(4, b"\x0c"), "not a readable image"),
+    "JPEG without rows": (_jpeg_that_says(5, b"\0\0"), "not a readable image"),
+    "JPEG without columns": (_jpeg_that_says(7, b"\0\0"), "not a readable image"),
     "JPEG with fewer rows than it says": (_jpeg_that_says(5, b"\0\xff"), "premature end of data segment"),
     "JPEG just too large": (
         _jpeg_that_says(5, struct.pack(">HH", 10_000, 10_001)),
         "10001 x 10000 pixels are more than 100,000,000",
     ),
-    "PNG cut off": (_file(Image.fromarray(NOISE), "PNG")[:3000], "not a readable JPEG or PNG"),
+    "PNG cut off": (_file(Image.fromarray(NOISE), "PNG")[:3000], "not a readable image"),
     "16-bit grey": (_file(Image.fromarray(NOISE[..., 0].astype(np.uint16) * 257), "PNG"), "more than 8 bits per channel"),
     "16-bit RGB": (_png(4, 4, 16, 2, _rows(3)), "more than 8 bits per channel"),
     "16-bit RGBA": (_png(4, 4, 16, 6, _rows(4)), "more than 8 bits per channel"),
@@ -280,7 +280,7 @@ def test_arbitrary_bytes_give_an_image_error_and_nothing_else(data: bytes, start
 
 
 def test_without_the_codec_jpeg_is_refused_with_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "turbojpeg", None)
+    monkeypatch.setattr(decoding, "turbojpeg", None)
     with pytest.raises(GalaxyZooError) as caught:
         images.require_codec("jpeg")
     assert "\n" not in str(caught.value) and str(caught.value) == one_line(caught.value)
@@ -300,7 +300,7 @@ def test_another_package_of_the_codecs_name_counts_as_none(tmp_path: Path) -> No
 def test_png_and_raw_need_no_codec_and_have_the_same_pixels(kind: str, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = CropSettings(0.5, 24, encoding, 95)
     expected = images.store(KINDS[kind], settings)
-    monkeypatch.setattr(images, "turbojpeg", None)
+    monkeypatch.setattr(decoding, "turbojpeg", None)
     images.require_codec(encoding)
     _assert_decoded_as_pillow_does(KINDS[kind])
     assert images.store(KINDS[kind], settings) == expected

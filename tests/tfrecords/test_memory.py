@@ -66,7 +66,7 @@ def test_a_damaged_image_is_rejected_however_much_memory_there_is(files: dict[st
         (tmp_path / "cut").write_bytes(content[: len(content) // 2])
         command = [sys.executable, "-c", STORE, str(tmp_path / "cut"), str(2000 * 2**20)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-        assert done.stdout.startswith("rejected not a readable JPEG or PNG"), kind
+        assert done.stdout.startswith("rejected not a readable image"), kind
 
 
 @pytest.mark.slow

@@ -319,7 +319,7 @@ def test_images_that_cannot_be_read_are_counted_listed_and_left_out(
     assert code == 0
     assert said == f"{out}: predictions for 3 galaxies of {images}; 5 that cannot be read are listed in {listing}\n"
     (line,) = [line for line in caplog.messages if "cannot be read" in line]
-    assert line.startswith("5 of 8 images cannot be read and are skipped: 11.jpg (not a readable JPEG or PNG")
+    assert line.startswith("5 of 8 images cannot be read and are skipped: 11.jpg (not a readable image")
     assert line.count("(not a readable") == 3 and line.endswith(", ...")
     with listing.open(newline="") as file:
         header, *rows = csv.reader(file)

@@ -1,11 +1,11 @@
-"""Image files (JPEG, PNG, FITS) in a file, a folder or a zip -> a stream of crops like those that runs were trained on."""
+"""Image files in a file, a folder or a zip -> a stream of crops like those that runs were trained on."""
 
 import contextlib
 import errno
 import logging
 import os
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from preprocess.sources import IMAGE_SUFFIXES, ImageReader, Listing, find_images
+from preprocess.fits.colour import Look
+from preprocess.fits.planes import quiet, require_astropy
+from preprocess.pictures import picture_in
+from preprocess.sources import ImageReader, Listing, find_images, is_fits
 from tfrecords.errors import ImageError, SourceError, one_line
-from tfrecords.images import crop, crop_box, decode
-from trainer.images import fits
-from trainer.images.fits import Stretch
+from tfrecords.images import check_galaxy, crop, crop_box
 
 log = logging.getLogger("trainer")
 _AHEAD_BATCHES = 2
@@ -47,24 +48,25 @@ class Cutouts:
     """The images of a listing that could be read, in its order.
 
     galaxy_ids: int64 (n,). crops: for each requested Crop, uint8 (n, size, size, 3). enlarged: bool (n,), one of the crops had
-    fewer pixels than its size. grey: bool (n,), a FITS image of one plane. outside: bool (n,), at another scale than the
-    training galaxies. rejected: the images that could not be read.
+    fewer pixels than its size. outside: str (n,), how each is unlike the training galaxies, as `ranges.outside` returns it.
+    notes: what was done with the planes of FITS images, in words, and the number of images. rejected: the images that could
+    not be read, or show no galaxy.
     """
 
     galaxy_ids: np.ndarray
     crops: tuple[np.ndarray, ...]
     enlarged: np.ndarray
-    grey: np.ndarray
     outside: np.ndarray
+    notes: Counter[str]
     rejected: tuple[UnreadableImage, ...]
 
 
-# Crops of n galaxies, uint8 (n, size, size, 3) each -> bool (n,).
+# Crops of n galaxies, uint8 (n, size, size, 3) each -> str (n,).
 Outside = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
 def _nowhere(crops: Sequence[np.ndarray]) -> np.ndarray:
-    return np.zeros(len(crops[0]), bool)
+    return np.full(len(crops[0]), "", object)
 
 
 @contextlib.contextmanager
@@ -75,33 +77,28 @@ def listed(path: Path) -> Iterator[Listing]:
     SourceError as `sources.find_images` does, and ConfigError if there are FITS images but astropy is missing.
     """
     with tempfile.TemporaryDirectory(prefix="galaxy-zoo-") as scratch, contextlib.ExitStack() as on_exit:
-        images, left = find_images(path, Path(scratch), (*IMAGE_SUFFIXES, *fits.SUFFIXES))
+        images, left = find_images(path, Path(scratch))
         for line in left.lines():
             log.warning("%s", line)
-        if any(_is_fits(images.path(row)) for row in range(len(images))):
-            fits.require_astropy()
-            on_exit.enter_context(fits.quiet())
+        if any(is_fits(images.path(row)) for row in range(len(images))):
+            require_astropy()
+            on_exit.enter_context(quiet())
         yield images
 
 
-def _is_fits(path: str) -> bool:
-    return path.lower().endswith(fits.SUFFIXES)
-
-
-def _read(images: Listing, rows: np.ndarray, crops: Sequence[Crop], stretch: Stretch, is_outside: Outside) -> Cutouts:
+def _read(images: Listing, rows: np.ndarray, crops: Sequence[Crop], look: Look, outside: Outside) -> Cutouts:
     """These rows of a listing: the work of one thread."""
     targets = [np.empty((len(rows), size, size, 3), np.uint8) for _, size in crops]
-    enlarged, grey, kept, rejected = np.zeros(len(rows), bool), np.zeros(len(rows), bool), [], []
+    enlarged, kept, rejected = np.zeros(len(rows), bool), [], []
+    notes: Counter[str] = Counter()
     with ImageReader() as reader:
         for place, row in enumerate(rows.tolist()):
             path = images.path(row)
             try:
-                data = reader.read(images, row).data
-                if _is_fits(path):
-                    image, grey[place] = fits.decode_fits(data, stretch)
-                else:
-                    image = decode(data)
+                picture, flux = picture_in(path, reader.read(images, row), look)
+                image = picture.pixels
                 for target, (fraction, size) in zip(targets, crops, strict=True):
+                    check_galaxy(picture, fraction)
                     target[place] = crop(image, fraction, size)
                     enlarged[place] |= crop_box(image.shape[0], image.shape[1], fraction)[2] < size
             except (ImageError, SourceError, OSError) as error:  # SourceError: it has changed or gone since it was listed
@@ -110,8 +107,9 @@ def _read(images: Listing, rows: np.ndarray, crops: Sequence[Crop], stretch: Str
                 rejected.append(UnreadableImage(images.galaxy(row), path, one_line(error)))
             else:
                 kept.append(place)
+                notes.update([flux.note] if flux else [])
     good = tuple(part[kept] for part in targets)
-    return Cutouts(images.galaxy_id[rows[kept]], good, enlarged[kept], grey[kept], is_outside(good), tuple(rejected))
+    return Cutouts(images.galaxy_id[rows[kept]], good, enlarged[kept], outside(good), notes, tuple(rejected))
 
 
 def _together(parts: Sequence[Cutouts]) -> Cutouts:
@@ -119,8 +117,8 @@ def _together(parts: Sequence[Cutouts]) -> Cutouts:
         np.concatenate([part.galaxy_ids for part in parts]),
         tuple(np.concatenate(of_crop) for of_crop in zip(*(part.crops for part in parts), strict=True)),
         np.concatenate([part.enlarged for part in parts]),
-        np.concatenate([part.grey for part in parts]),
         np.concatenate([part.outside for part in parts]),
+        sum((part.notes for part in parts), Counter()),
         tuple(image for part in parts for image in part.rejected),
     )
 
@@ -129,12 +127,12 @@ def stream(
     images: Listing,
     crops: Sequence[Crop],
     batch_size: int,
-    stretch: Stretch,
-    is_outside: Outside = _nowhere,
+    look: Look,
+    outside: Outside = _nowhere,
 ) -> Iterator[Cutouts]:
     """All images of a listing in its order, `batch_size` at a time, fewer if some cannot be read.
 
-    is_outside: from the crops, which galaxies are at another scale than the training galaxies; called in the threads.
+    look: how FITS images are drawn. outside: from the crops, how galaxies are unlike those of training; called in the threads.
 
     A thread for each core decodes ahead. In memory at any time: the crops of at most three batches, the current one and two
     ahead (64 images at 212 x 212 are 9 MB per batch and crop; twice that while a batch is assembled), and for each core one
@@ -149,7 +147,7 @@ def stream(
         if (start := next(starts, None)) is not None:
             batch = rows[start : start + batch_size]
             pieces = [batch[first : first + _PIECE] for first in range(0, len(batch), _PIECE)]
-            waiting.append([pool.submit(_read, images, piece, crops, stretch, is_outside) for piece in pieces])
+            waiting.append([pool.submit(_read, images, piece, crops, look, outside) for piece in pieces])
 
     try:
         for _ in range(_AHEAD_BATCHES):

@@ -9,6 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from preprocess.fits.colour import BRIGHT
+
 _BORDER = 0.05
 
 
@@ -61,6 +63,15 @@ def photometry(images: np.ndarray) -> Photometry:
     return Photometry(
         np.where(half[:, 0] > 0, ring + part, 0.0), background.astype(np.float64), light.max(axis=(1, 2)).astype(np.float64)
     )
+
+
+def brightness(images: np.ndarray) -> np.ndarray:
+    """The median of the brightness of images, uint8 (n, side, side, 3), and the level that 99.5 % of its pixels do not exceed.
+
+    float64 (2, n), in levels 0..255.
+    """
+    light = images.mean(axis=3, dtype=np.float32).reshape(len(images), -1)
+    return np.percentile(light, (50, BRIGHT), axis=1) if len(images) else np.zeros((2, 0))
 
 
 def light_kept(image: np.ndarray, crop_fraction: float) -> float:

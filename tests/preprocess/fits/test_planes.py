@@ -15,13 +15,14 @@ from astropy.visualization import make_lupton_rgb
 from astropy.wcs import WCS
 from PIL import Image
 
+from preprocess.fits.colour import Stretch, drawn, flux_of
+from preprocess.fits.planes import quiet, require_astropy
+from tfrecords import symmetries
 from tfrecords.errors import ConfigError, ImageError, SettingError
 from tfrecords.images import MAX_PIXELS
-from trainer.images import fits, symmetries
-from trainer.images.fits import Stretch
-from trainer.images.symmetries import transformed
+from tfrecords.symmetries import transformed
 
-STRETCH = Stretch()
+STRETCH = Stretch(0.5)
 FLUX = np.random.default_rng(0).exponential(0.3, (3, 20, 24)).astype(np.float32)
 
 
@@ -31,9 +32,15 @@ def _file(*hdus: astrofits.PrimaryHDU | astrofits.ImageHDU) -> bytes:
     return buffer.getvalue()
 
 
+def _read(data: bytes, stretch: Stretch = STRETCH) -> tuple[np.ndarray, bool]:
+    """The picture in a FITS file, and whether it is grey."""
+    flux = flux_of([("", data)])
+    return drawn(flux, stretch), flux.grey
+
+
 def _decoded(planes: np.ndarray, header: astrofits.Header | None = None, stretch: Stretch = STRETCH) -> np.ndarray:
-    with fits.quiet():
-        return fits.decode_fits(_file(astrofits.PrimaryHDU(planes, header)), stretch)[0]
+    with quiet():
+        return _read(_file(astrofits.PrimaryHDU(planes, header)), stretch)[0]
 
 
 def _lupton(planes: np.ndarray, stretch: Stretch = STRETCH) -> np.ndarray:
@@ -44,7 +51,7 @@ def _lupton(planes: np.ndarray, stretch: Stretch = STRETCH) -> np.ndarray:
 
 @pytest.mark.parametrize("stretch", [STRETCH, Stretch(5, 8), Stretch(0.1, 1)])
 def test_three_planes_are_red_green_and_blue_in_luptons_stretch(stretch: Stretch) -> None:
-    image, grey = fits.decode_fits(_file(astrofits.PrimaryHDU(FLUX)), stretch)
+    image, grey = _read(_file(astrofits.PrimaryHDU(FLUX)), stretch)
     assert image.dtype == np.uint8 and image.flags.c_contiguous and not grey
     np.testing.assert_array_equal(image, _lupton(FLUX, stretch))
     red = np.stack([FLUX[0], 0 * FLUX[0], 0 * FLUX[0]])
@@ -53,7 +60,7 @@ def test_three_planes_are_red_green_and_blue_in_luptons_stretch(stretch: Stretch
 
 @pytest.mark.parametrize("shape", [(20, 24), (1, 20, 24)])
 def test_one_plane_is_all_three_colours_and_said_to_be_one(shape: tuple[int, ...]) -> None:
-    image, grey = fits.decode_fits(_file(astrofits.PrimaryHDU(FLUX[1].reshape(shape))), STRETCH)
+    image, grey = _read(_file(astrofits.PrimaryHDU(FLUX[1].reshape(shape))), STRETCH)
     assert grey
     np.testing.assert_array_equal(image, _lupton(FLUX[[1, 1, 1]]))
 
@@ -74,14 +81,14 @@ def test_any_kind_of_number_is_read(kind: str) -> None:
 def test_the_first_hdu_with_an_image_of_two_or_three_axes_is_taken() -> None:
     table = astrofits.BinTableHDU.from_columns([astrofits.Column("id", "J", array=[1, 2])])
     spectrum, image, other = (astrofits.ImageHDU(data) for data in (FLUX[0, 0], FLUX, FLUX[:, ::-1]))
-    found, _ = fits.decode_fits(_file(astrofits.PrimaryHDU(), table, spectrum, image, other), STRETCH)
+    found, _ = _read(_file(astrofits.PrimaryHDU(), table, spectrum, image, other), STRETCH)
     np.testing.assert_array_equal(found, _lupton(FLUX))
 
 
 def test_a_tile_compressed_image_is_read() -> None:
     counts = (FLUX[0] * 1000).astype(np.int16)
     packed = _file(astrofits.PrimaryHDU(), astrofits.CompImageHDU(counts))
-    image, _ = fits.decode_fits(packed, Stretch(500, 8))
+    image, _ = _read(packed, Stretch(500, 8))
     np.testing.assert_array_equal(image, _lupton(np.stack([counts] * 3).astype(float), Stretch(500, 8)))
 
 
@@ -187,7 +194,7 @@ def test_what_is_no_image_is_refused_with_the_reason(data: bytes, reason: str) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # astropy's, which `quiet` suppresses for users
         with pytest.raises(ImageError, match=re.escape(reason)) as caught:
-            fits.decode_fits(data, STRETCH)
+            _read(data, STRETCH)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 180
 
 
@@ -197,7 +204,7 @@ def test_an_absurdly_large_image_is_refused_before_it_is_read() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(ImageError, match="pixels are more than"):
-            fits.decode_fits(header.tostring().encode("ascii") + bytes(2880), STRETCH)
+            _read(header.tostring().encode("ascii") + bytes(2880), STRETCH)
 
 
 @pytest.mark.parametrize("values", [(0, 10), (-1, 10), (0.5, 0), (float("nan"), 10), (0.5, float("inf"))])
@@ -207,12 +214,12 @@ def test_a_stretch_that_is_none_is_refused_by_its_flag(values: tuple[float, floa
 
 
 def test_without_astropy_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    fits.require_astropy()
+    require_astropy()
     monkeypatch.setitem(sys.modules, "astropy.io.fits", None)
     with pytest.raises(
         ConfigError, match=r"astropy, which is not installed: pip install 'galaxy-zoo-vgg16\[fits\]'$"
     ) as caught:
-        fits.require_astropy()
+        require_astropy()
     assert "\n" not in str(caught.value)
 
 
@@ -221,10 +228,10 @@ def test_astropy_does_not_warn_within_quiet_and_does_after_it() -> None:
     data = _file(astrofits.PrimaryHDU(FLUX[0], header))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with fits.quiet():
-            fits.decode_fits(data, STRETCH)
+        with quiet():
+            _read(data, STRETCH)
         assert caught == []
-        fits.decode_fits(data, STRETCH)
+        _read(data, STRETCH)
         assert caught != []
 
 

@@ -1,0 +1,80 @@
+"""Which stretch a set of FITS images needs, so that its galaxies are as bright as those of training.
+
+Surveys differ in units, depth and size of pixels: at one stretch for all of them, the galaxies of one are black and those of
+another white. Brightness is that of photometry: the mean of R, G and B in the crop, 0..255.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from preprocess.fits.colour import BRIGHT, Flux, Stretch, stretched
+
+DEFAULT_STRETCH = 0.5  # nanomaggies per pixel: SDSS frames
+_SIDE = 64  # pixels along each side of a crop that are measured
+_FACTORS = (1e-7, 1e7)
+_STEPS = 60
+
+
+class Brightness(NamedTuple):
+    """The 1, 50 and 99 % quantiles over galaxies of the brightness that 99.5 % of a crop's pixels do not exceed, 0..255."""
+
+    low: float
+    middle: float
+    high: float
+
+
+# Of the central half of the 4,261 images of SDSS in ../shared/kaggle, by `benchmarks.emptiness`.
+SDSS = Brightness(94.7, 145.0, 205.4)
+
+
+class Choice(NamedTuple):
+    """A stretch with the reason for it, in words; the reason is empty if there was nothing to choose."""
+
+    stretch: Stretch
+    reason: str
+
+
+def thinned(flux: Flux, box: tuple[int, int, int]) -> np.ndarray:
+    """A part of the pixels of a crop, evenly spaced: float64 (rows, columns, 3). box: row, column and side of the crop."""
+    row, column, side = box
+    step = max(1, side // _SIDE)
+    return flux.colours[row : row + side : step, column : column + side : step].astype(np.float64)
+
+
+def bright(samples: Sequence[np.ndarray], stretch: Stretch) -> float:
+    """The median over samples of the brightness that 99.5 % of their pixels do not exceed."""
+    return float(np.median([np.percentile(stretched(sample, stretch).mean(axis=2), BRIGHT) for sample in samples]))
+
+
+def choose_stretch(samples: Sequence[np.ndarray], wanted: Brightness, given: Stretch) -> Choice:
+    """The stretch of a set of images, from samples as `thinned` returns them.
+
+    given: its `q` counts, and its `stretch` if it is not None. Else the default, if galaxies are then as bright as in training,
+    or the one with which their median brightness is that of training, to two digits.
+    """
+    default = Stretch(DEFAULT_STRETCH, given.q)
+    if given.stretch is not None:
+        return Choice(given, "")
+    if not samples:
+        return Choice(default, "")
+    level = bright(samples, default)
+    if wanted.low <= level <= wanted.high:
+        return Choice(default, f"their galaxies are as bright as in training ({level:.0f} of 255)")
+    low, high = (np.log(DEFAULT_STRETCH * factor) for factor in _FACTORS)
+    for _ in range(_STEPS):  # brightness falls as the stretch grows
+        middle = (low + high) / 2
+        if bright(samples, Stretch(float(np.exp(middle)), given.q)) > wanted.middle:
+            low = middle
+        else:
+            high = middle
+        if high - low < 1e-3:
+            break
+    value = float(f"{np.exp((low + high) / 2):.2g}")
+    chosen = Stretch(value, given.q)
+    reached = bright(samples, chosen)
+    if not wanted.low <= reached <= wanted.high:
+        return Choice(default, f"no stretch makes their galaxies as bright as in training ({level:.0f} of 255 at this one)")
+    was = "dark" if level < wanted.low else "bright"
+    return Choice(chosen, f"at {DEFAULT_STRETCH:g} their galaxies are too {was}: {level:.0f} of 255, at this one {reached:.0f}")

@@ -1,0 +1,179 @@
+"""The planes of a galaxy -> an 8-bit colour picture, as survey cutouts are drawn.
+
+The stretch is that of Lupton et al. 2004 (PASP 116, 133), which SDSS uses for its colour images; astropy computes it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from preprocess.fits.bands import colours_of
+from preprocess.fits.planes import Planes, read_planes, together
+from tfrecords.errors import ImageError, SettingError, lacks_memory, squeezed
+
+# A border brighter than this share of the galaxy's brightest parts is a sky that was left in: measured in docs/fits.md.
+_SKY = 0.7
+_BORDER = 0.05
+BRIGHT = 99.5  # percentile: the brightest parts of a galaxy, whatever a few hot pixels hold
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """How flux becomes brightness: linear up to about `stretch`, above it an asinh softened by `q`; black is 0.
+
+    stretch: in nanomaggies per pixel where headers give units, else in the unit of the images; None to choose it so that
+    galaxies are as bright as in training. 0.5 suits SDSS frames with the sky subtracted. Raises SettingError for values that
+    are not above 0.
+    """
+
+    stretch: float | None = None
+    q: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("fits_stretch", self.stretch), ("fits_q", self.q)):
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise SettingError(f"--{name} {value}: must be above 0")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How FITS images become pictures. bands: of the planes, in the order of the file; empty to read them from the headers."""
+
+    bands: tuple[str, ...] = ()
+    stretch: Stretch = field(default_factory=Stretch)
+
+
+LOOK_SETTINGS = ("fits_stretch", "fits_q", "bands")
+
+
+def as_settings(look: Look | None) -> dict[str, Any]:
+    """A look with its stretch as settings of a dataset; none for None."""
+    if look is None:
+        return {}
+    stretch = {"fits_stretch": look.stretch.stretch, "fits_q": look.stretch.q}
+    return {**stretch, **({"bands": ",".join(look.bands)} if look.bands else {})}
+
+
+def from_settings(settings: Mapping[str, Any]) -> Look | None:
+    """The look that a dataset was made with; None if it was not made of FITS images."""
+    if "fits_stretch" not in settings:
+        return None
+    bands = tuple(filter(None, str(settings.get("bands", "")).split(",")))
+    return Look(bands, Stretch(float(settings["fits_stretch"]), float(settings["fits_q"])))
+
+
+class Flux(NamedTuple):
+    """The colours of a galaxy before the stretch.
+
+    colours: (height, width, 3) in the order R, G, B, float64, or uint8 for a picture that is not stretched. grey: it has one
+    plane, which is all three colours. note: what was done with the planes, in words.
+    """
+
+    colours: np.ndarray
+    grey: bool
+    note: str
+
+
+def flux_of(files: Sequence[tuple[str, bytes]], bands: tuple[str, ...] = ()) -> Flux:
+    """The colours of a galaxy from its FITS files.
+
+    files: the band that the name of each gives, and its bytes; empty bands for a single file. bands: as in `Look`. Values that
+    are not finite become 0. Raises ImageError, with the reason, for files without an image of known bands.
+    """
+    planes = read_planes(files[0][1], bands) if len(files) == 1 else _of_files(files, bands)
+    names, number = planes.bands, planes.values.shape[2]
+    if bands and len(files) == 1:
+        if len(bands) != number:
+            raise ImageError(f"its number of planes is {number}, but --bands names {len(bands)}")
+        names = bands
+    if number == 1:
+        places, note = (0, 0, 0), "one plane, drawn in grey; give three bands if possible"
+    elif not all(names):
+        if number != 3:
+            raise ImageError(f"its header does not name the bands of its {number} planes: give --bands")
+        places, note = (0, 1, 2), "no names of bands, so the planes are red, green and blue in this order; if not, give --bands"
+    else:
+        red, green, blue = colours_of(names)
+        places = (red, blue if green is None else green, blue)
+        shown = "their mean" if green is None else names[green]
+        choice = f", of the bands {', '.join(names)}" if number > 3 else ""
+        note = f"red, green and blue are {names[red]}, {shown} and {names[blue]}{choice}"
+        if green is None:
+            return Flux(_mean_green(_colours(planes, places)), False, note)
+    return Flux(_colours(planes, places), number == 1, note)
+
+
+def _of_files(files: Sequence[tuple[str, bytes]], bands: tuple[str, ...]) -> Planes:
+    """The planes of a galaxy that has one file per band."""
+    there = {band for band, _ in files}
+    if lacking := [band for band in bands if band not in there]:
+        raise ImageError(f"it has no file of band {lacking[0]}")
+    parts = []
+    for band, data in files:
+        if bands and band not in bands:
+            continue
+        try:
+            part = read_planes(data)
+        except ImageError as error:
+            raise ImageError(f"band {band}: {error}") from error
+        if len(part.bands) != 1:
+            raise ImageError(f"band {band}: its file has {len(part.bands)} planes")
+        if part.bands[0] not in ("", band):
+            raise ImageError(f"the file named after band {band} is of band {part.bands[0]}, by its header")
+        parts.append(Planes(part.values, (band,), part.scales))
+    return together(parts)
+
+
+def _colours(planes: Planes, places: Sequence[int]) -> np.ndarray:
+    """Three planes as colours, in nanomaggies if all of them have units."""
+    colours = planes.values[..., list(places)]
+    if colours.dtype == np.uint8:
+        return colours
+    scales = [planes.scales[place] for place in places]
+    known = [scale for scale in scales if scale is not None]
+    colours = colours * known if len(known) == len(scales) else colours
+    return np.where(np.isfinite(colours), colours, 0)
+
+
+def _mean_green(colours: np.ndarray) -> np.ndarray:
+    mean = colours[..., [0, 2]].mean(axis=2)
+    colours = colours.copy()
+    colours[..., 1] = np.rint(mean) if colours.dtype == np.uint8 else mean
+    return colours
+
+
+def drawn(flux: Flux, stretch: Stretch) -> np.ndarray:
+    """The picture, uint8 (height, width, 3). Raises ImageError if a sky was left in."""
+    if flux.colours.dtype == np.uint8:
+        return np.ascontiguousarray(flux.colours)
+    _refuse_sky(flux.colours)
+    return stretched(flux.colours, stretch)
+
+
+def stretched(colours: np.ndarray, stretch: Stretch) -> np.ndarray:
+    """Colours, float64 (..., 3) of two axes of pixels, in Lupton's stretch, uint8 of the same shape."""
+    from astropy.visualization import make_lupton_rgb
+
+    assert stretch.stretch is not None  # chosen before anything is drawn
+    try:
+        with np.errstate(all="ignore"):
+            picture = make_lupton_rgb(*np.moveaxis(colours, -1, 0), stretch=stretch.stretch, Q=stretch.q)
+    except Exception as error:
+        if lacks_memory(error):
+            raise MemoryError("drawing FITS") from error
+        raise ImageError(f"cannot be drawn ({squeezed(error)})") from error
+    return np.ascontiguousarray(picture)
+
+
+def _refuse_sky(colours: np.ndarray) -> None:
+    """Raise ImageError if the border is nearly as bright as the galaxy: a sky that was left in, by which all would be white."""
+    light = colours.mean(axis=2)
+    edge = max(1, round(_BORDER * min(light.shape)))
+    inner = np.zeros(light.shape, bool)
+    inner[edge:-edge, edge:-edge] = True
+    sky, bright = float(np.median(light[~inner])), float(np.percentile(light, BRIGHT))
+    if sky > _SKY * bright > 0:
+        raise ImageError(f"a sky of {sky:.4g} was left in, against {bright:.4g} in its brightest parts: subtract it first")

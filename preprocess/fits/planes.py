@@ -1,0 +1,253 @@
+"""A FITS file -> its image planes, with the band of each, north up and east left.
+
+FITS rows begin at the bottom (FITS standard 4.0, section 3.3.2, as displays apply it). Reading needs astropy, the extra `fits`.
+"""
+
+import bz2
+import contextlib
+import gzip
+import io
+import re
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from preprocess.fits.bands import band_of, band_of_hdu, bands_of
+from preprocess.fits.units import nanomaggies
+from tfrecords.errors import ConfigError, ImageError, install_extra, lacks_memory, squeezed
+from tfrecords.images import MAX_BYTES, MAX_PIXELS
+from tfrecords.mistaken import START, mistaken
+from tfrecords.symmetries import COUNT, steps, transformed
+
+_UPSIDE_DOWN = 2  # the symmetry that reverses the rows, so that they begin at the top
+# astropy's coordinates fill their tables on first use, and are not safe for several threads.
+_COORDINATES = threading.Lock()
+_MOST_PLANES = 32
+_COLOURS_LAST = (3, 4)
+# HDUs that are about an image, by words in their names.
+_ABOUT = {
+    "bkg", "chi2", "con", "ctx", "dq", "err", "error", "exp", "expmap", "exptime", "flag", "flags", "flg", "invvar", "ivar",
+    "mask", "maskbits", "masks", "model", "nexp", "noise", "psf", "psfsize", "resid", "residual", "rms", "seg", "segm",
+    "segmap", "sigma", "std", "unc", "var", "variance", "weight", "weights", "wht", "wt",
+}  # fmt: skip
+_SCIENCE = {"sci", "science", "image", "img", "flux", "data"}
+
+
+@dataclass(frozen=True)
+class Planes:
+    """The planes of one galaxy's image.
+
+    values: (height, width, n), uint8 or float64, first row at the top. bands: the name of each, empty if unknown.
+    scales: nanomaggies per pixel in one unit of each, None if its header does not tell.
+    """
+
+    values: np.ndarray
+    bands: tuple[str, ...]
+    scales: tuple[float | None, ...]
+
+
+def require_astropy() -> None:
+    """Raise ConfigError, with what to install, if astropy is missing."""
+    try:
+        import astropy.io.fits  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"FITS images need the package astropy, which is not installed: {install_extra('fits')}") from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Suppress astropy's warnings within the block: a single odd keyword would cause one for every image of a survey.
+
+    Enter it in the main thread, around all decoding: warning filters apply to the whole process.
+    """
+    from astropy.utils.exceptions import AstropyWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)
+        yield
+
+
+def _unpacked(data: bytes) -> bytes:
+    """The bytes of a file that may be packed with gzip or bzip2, whatever its name."""
+    try:
+        if data.startswith(b"\x1f\x8b"):
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+                data = packed.read(MAX_BYTES + 1)
+        elif data.startswith(b"BZh"):
+            with bz2.BZ2File(io.BytesIO(data)) as file:
+                data = file.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise ImageError(f"is packed and damaged ({squeezed(error)})") from error
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"the unpacked file has more than {MAX_BYTES:,} bytes")
+    return data
+
+
+def read_planes(data: bytes, given: Sequence[str] = ()) -> Planes:
+    """The planes of a FITS file.
+
+    Uses the images of 2 or 3 axes, not counting those of length 1: a cube, with its planes first or last; the 2-dimensional
+    images of several HDUs whose headers or names give their bands; or else the first image. Weights, masks and models are left
+    out by the names of their HDUs. given: the bands, in the order of the file, of which the header may know nothing.
+
+    Raises ImageError, with the reason, for any other file, and if a plane holds nothing.
+    """
+    from astropy.io import fits
+
+    data = _unpacked(data)
+    if not data.startswith((b"SIMPLE", b"XTENSION")) and (kind := mistaken(data[:START])):
+        raise ImageError(f"is {kind}")
+    try:
+        with fits.open(io.BytesIO(data), memmap=False) as hdus:
+            parts = [_part(hdu, hdus) for hdu in _chosen(hdus, len(given))]
+    except ImageError:
+        raise
+    except Exception as error:  # astropy raises many kinds for damaged files: OSError, TypeError, VerifyError, ...
+        if lacks_memory(error):
+            raise MemoryError("decoding FITS") from error
+        reason = squeezed(error, None).split(". ")[0].rstrip(".")
+        raise ImageError(f"not a readable FITS image ({reason[:120]})") from error
+    return together(parts)
+
+
+def together(parts: Sequence[Planes]) -> Planes:
+    """The planes of several images of one galaxy. Raises ImageError if their sizes differ."""
+    if len(sizes := {part.values.shape[:2] for part in parts}) > 1:
+        shown = " and ".join(sorted(f"{width} x {height}" for height, width in sizes))
+        raise ImageError(f"its planes have different sizes: {shown} pixels")
+    values = parts[0].values if len(parts) == 1 else np.concatenate([part.values for part in parts], axis=2)
+    bands, scales = (tuple(one for part in parts for one in getattr(part, name)) for name in ("bands", "scales"))
+    return Planes(values, bands, scales)
+
+
+def _axes(hdu: Any) -> tuple[int, ...]:
+    """The axes of an HDU's image without those of length 1; none for tables."""
+    return tuple(side for side in hdu.shape if side != 1) if hdu.is_image and hdu.shape else ()
+
+
+def _words(hdu: Any) -> set[str]:
+    kind = str(hdu.header.get("IMAGETYP", ""))
+    return {word for word in re.split(r"[\W_]+", f"{hdu.name} {kind}".lower()) if word}
+
+
+def _chosen(hdus: Any, given: int) -> list[Any]:
+    """The HDUs that hold a galaxy: a cube, one for each band, or the first image. given: the number of bands asked for."""
+    images = [hdu for hdu in hdus if len(_axes(hdu)) in (2, 3) and _words(hdu).isdisjoint(_ABOUT)]
+    images = [hdu for hdu in images if not _words(hdu).isdisjoint(_SCIENCE)] or images
+    if not images:
+        raise ImageError("no image of 2 or 3 axes in any of its HDUs")
+    flat = [hdu for hdu in images if _axes(hdu) == _axes(images[0])]
+    if len(_axes(images[0])) == 3:
+        return images[:1]
+    labelled = [hdu for hdu in flat if _band(hdu)]
+    if len(labelled) > 1:
+        return labelled
+    return flat if 1 < given == len(flat) else images[:1]
+
+
+def _band(hdu: Any) -> str:
+    """The band of an image of one plane, from its header or the name of its HDU; empty if neither tells."""
+    header, webb = hdu.header, _is_webb(hdu.header)
+    for key in ("BAND", "FILTER", "FILTNAM", "FILTNAME", "FILTER1", "FILTER2", "BANDS", "BAND0"):
+        if band := band_of(str(header.get(key, "")), webb):
+            return band
+    return band_of_hdu(hdu.name)
+
+
+def _is_webb(header: Any) -> bool:
+    return str(header.get("TELESCOP", "")).strip().upper() == "JWST"
+
+
+def _bands(hdu: Any, number: int) -> tuple[str, ...]:
+    """The bands of the planes of an HDU, empty names if its header does not tell. Raises ImageError if it contradicts them."""
+    if number == 1:
+        return (_band(hdu),)
+    header, webb = hdu.header, _is_webb(hdu.header)
+    for key in ("BANDS", "FILTERS", "FILTER", "BAND"):
+        if text := str(header.get(key, "")).strip():
+            try:
+                bands = bands_of(text)
+            except ValueError as error:
+                if key == "BANDS":
+                    raise ImageError(f"its header names the bands {text!r}, which are not known: give --bands") from error
+                continue
+            if len(bands) == number:
+                return tuple(band_of(band, webb) for band in bands)
+            if key == "BANDS":
+                raise ImageError(f"its header names {len(bands)} bands ({text}) for {number} planes: give --bands")
+    for key in ("BAND", "FILTER"):
+        for first in (0, 1):
+            bands = tuple(band_of(str(header.get(f"{key}{first + place}", "")), webb) for place in range(number))
+            if all(bands):
+                return bands
+    return ("",) * number
+
+
+def _part(hdu: Any, hdus: Any) -> Planes:
+    """The planes of one HDU."""
+    axes = _axes(hdu)
+    last = len(axes) == 3 and axes[-1] in _COLOURS_LAST and axes[0] > _COLOURS_LAST[-1]
+    height, width = axes[:2] if last else axes[-2:]
+    number = 1 if len(axes) == 2 else axes[-1] if last else axes[0]
+    if height * width > MAX_PIXELS:
+        raise ImageError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+    if number > _MOST_PLANES or number * height * width > MAX_PIXELS:
+        raise ImageError(f"its image has {number:,} planes of {width} x {height} pixels: give the planes of a few bands alone")
+    bands = _bands(hdu, number)
+    values = np.asarray(hdu.data).reshape(axes)
+    values = values if len(axes) == 3 else values[None]
+    values = values if last else np.moveaxis(values, 0, 2)
+    if values.dtype != np.uint8:
+        values = values.astype(np.float64)
+    for place, band in enumerate(bands):
+        _refuse_empty(values[..., place], f"band {band}" if band else f"plane {place + 1} of {number}")
+    with _COORDINATES:
+        turn, area = _north_up(hdu.header, hdus)
+    return Planes(transformed(values, turn), bands, (nanomaggies(hdu.header, area),) * number)
+
+
+def _refuse_empty(plane: np.ndarray, name: str) -> None:
+    """Raise ImageError if a plane holds nothing, as a whole or in its centre."""
+    height, width = plane.shape
+    centre = plane[height // 4 : height - height // 4, width // 4 : width - width // 4]
+    for part, where in ((plane, ""), (centre, " in its centre")):
+        finite = part[np.isfinite(part)]
+        if not finite.size:
+            raise ImageError(f"{name} is empty{where}: none of its pixels has a finite value")
+        if part.size > 1 and finite.min() == finite.max():
+            raise ImageError(f"{name} is empty{where}: all its pixels are {finite[0]:g}")
+
+
+def _north_up(header: Any, hdus: Any) -> tuple[int, float]:
+    """The symmetry that brings north up and east left most nearly, and the area of a pixel in steradian.
+
+    Without a celestial WCS, the symmetry that reverses the rows, and NaN.
+    """
+    from astropy.wcs import WCS
+
+    unknown = (_UPSIDE_DOWN, float("nan"))
+    try:
+        wcs = WCS(header, hdus).celestial
+        if wcs.naxis != 2:
+            return unknown
+        column, row = (header["NAXIS1"] - 1) / 2, (header["NAXIS2"] - 1) / 2
+        sky = wcs.pixel_to_world([column, column + 1, column], [row, row, row + 1]).icrs
+        east, north = (offset.deg[1:] for offset in sky[0].spherical_offsets_to(sky))
+    except Exception as error:  # headers can be wrong in many ways, and the image is usable without them
+        if lacks_memory(error):
+            raise
+        return unknown
+    scale = np.hypot(east, north)  # of a pixel along each axis, which may differ
+    if not (np.isfinite(scale) & (scale > 0)).all():
+        return unknown
+
+    def alignment(number: int) -> float:
+        right, down = steps(number)
+        return -float(right @ (east / scale)) - float(down @ (north / scale))
+
+    return max(range(COUNT), key=alignment), float(np.prod(np.radians(scale)))

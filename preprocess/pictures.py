@@ -1,0 +1,59 @@
+"""The bytes of a galaxy's image, whatever its format -> its picture."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from preprocess.sources import Content, is_fits, without_suffix
+from tfrecords.decoding import Picture, read_picture
+from tfrecords.errors import ImageError
+from tfrecords.images import CropSettings, StoredImage, store, store_picture
+
+if TYPE_CHECKING:
+    from preprocess.fits.colour import Flux, Look  # imports astropy
+
+
+def warnings_of_fits(look: "Look | None") -> AbstractContextManager[None]:
+    """A block without the warnings of astropy; it is imported only if there is a look, so FITS images."""
+    if look is None:
+        return nullcontext()
+    from preprocess.fits.planes import quiet
+
+    return quiet()
+
+
+def flux_in(content: Content, look: "Look") -> "Flux":
+    """The colours of a FITS image before its stretch. Raises ImageError as `colour.flux_of` does."""
+    from preprocess.fits.bands import band_of_file
+    from preprocess.fits.colour import flux_of
+
+    files = [(band_of_file(without_suffix(PurePosixPath(name).name))[1], data) for name, data in content.files]
+    return flux_of(files or [("", content.data)], look.bands)
+
+
+def picture_in(path: str, content: Content, look: "Look | None" = None) -> tuple[Picture, "Flux | None"]:
+    """The picture of a galaxy and, of a FITS image, its colours before the stretch. look: how FITS images are drawn.
+
+    Raises ImageError, with the reason, for an image that cannot be read, or is FITS without a look.
+    """
+    if not is_fits(path):
+        return read_picture(content.data), None
+    if look is None:
+        raise ImageError("is a FITS image, for which this command has no stretch")
+    from preprocess.fits.colour import drawn
+
+    flux = flux_in(content, look)
+    return Picture(drawn(flux, look.stretch)), flux
+
+
+def stored_in(
+    path: str, content: Content, crop: CropSettings, look: "Look | None" = None, check: bool = True
+) -> tuple[StoredImage, str]:
+    """The crop of an image as it is stored, and what was done with the planes of a FITS image, in words.
+
+    check: whether the crop must show a galaxy. Raises ImageError as `picture_in` does.
+    """
+    if not is_fits(path):
+        return store(content.data, crop, check), ""
+    picture, flux = picture_in(path, content, look)
+    return store_picture(picture, crop, check), flux.note if flux else ""

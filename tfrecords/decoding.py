@@ -1,0 +1,167 @@
+"""The bytes of an image file -> its pixels: JPEG, PNG, TIFF, WebP and BMP, as far as they hold 8 bits per channel.
+
+Nothing is chosen in silence: 16 bits would need a stretch, and what lies below transparent pixels is nobody's sky.
+"""
+
+import io
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from tfrecords.errors import ImageError, lacks_memory, squeezed
+from tfrecords.mistaken import START, mistaken, text_of
+
+try:
+    import turbojpeg
+except ImportError:  # no wheel for 64-bit Arm Linux; png and raw do not need it
+    turbojpeg = None
+if not hasattr(turbojpeg, "transform"):  # PyTurboJPEG's module has the same name
+    turbojpeg = None
+
+# Far above any survey cutout: a larger image or file is a mistake or a decompression bomb.
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 256_000_000
+# Modes that Pillow converts to 8-bit RGB without any choice; 16-bit and float images would need a stretch first.
+_EIGHT_BIT_MODES = ("RGB", "L", "CMYK", "P", "RGBA", "LA", "PA", "RGBa", "La", "RGBX", "1", "YCbCr")
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "DIB")
+_SEVERAL = ("TIFF", "WEBP")  # may hold several images
+_BITS_PER_SAMPLE = 258  # tag of TIFF
+_JPEG_MAGIC = b"\xff\xd8\xff"
+# Upper bound on the memory for decoding one pixel: three colours' coefficients of two bytes, Pillow's four bytes, and two
+# copies of three bytes.
+_DECODING_BYTES = 16
+
+
+class Picture(NamedTuple):
+    """A decoded image: pixels uint8 (height, width, 3), and alpha uint8 (height, width), 0 where it is transparent.
+
+    alpha is None for an opaque image. Pixels are laid over black, the colour of the sky.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+
+
+def _too_large(width: int, height: int) -> ImageError:
+    return ImageError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+
+
+def unreadable(error: Exception, width: int = 0, height: int = 0) -> ImageError:
+    """The error for an image of this size that a codec refused. Raises MemoryError if the codec lacked memory.
+
+    Codecs hide a lack of memory: libjpeg-turbo's wrapper reports "No error", and Pillow "broken data stream". So if the
+    memory for decoding cannot be allocated now, the image is not called unreadable.
+    """
+    if lacks_memory(error) or str(error) == "No error":
+        raise MemoryError(f"{width} x {height} pixels") from error
+    try:
+        np.empty(width * height * _DECODING_BYTES, np.uint8)
+    except MemoryError:
+        raise MemoryError(f"{width} x {height} pixels") from error
+    return ImageError(f"not a readable image ({squeezed(error, 120)})")
+
+
+def jpeg_header(data: bytes) -> dict[str, Any] | None:
+    """The header of an 8-bit lossy JPEG, as libjpeg-turbo reads it; None for other images, or without turbojpeg."""
+    if turbojpeg is None or not data.startswith(_JPEG_MAGIC):
+        return None
+    try:
+        header: dict[str, Any] = turbojpeg.decompress_header(data)
+    except RuntimeError as error:  # for warnings too
+        raise unreadable(error) from error
+    if header["width"] * header["height"] > MAX_PIXELS:
+        raise _too_large(header["width"], header["height"])
+    return header if header["precision"] == 8 and not header["lossless"] else None
+
+
+def is_usual(header: dict[str, Any]) -> bool:
+    """Whether libjpeg-turbo converts the colours of this JPEG to RGB as Pillow does; for CMYK it does not."""
+    return header["colorspace"] in (turbojpeg.CS.YCbCr, turbojpeg.CS.GRAY)
+
+
+def _is_deep(image: Image.Image, data: bytes) -> bool:
+    """Whether an image has more than 8 bits per channel. Pillow silently reads some of them as 8-bit."""
+    if image.mode not in _EIGHT_BIT_MODES:
+        return True
+    if image.format == "PNG":
+        return data[24] == 16  # its bit depth
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, 8)
+    return max(bits) > 8 if isinstance(bits, tuple) else bits > 8
+
+
+def _decode_with_pillow(data: bytes) -> Picture:
+    size = (0, 0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the next check has a better message
+            opened = Image.open(io.BytesIO(data), formats=_FORMATS)
+        with opened as image:
+            size = image.size
+            if image.width * image.height > MAX_PIXELS:
+                raise _too_large(image.width, image.height)
+            if _is_deep(image, data):
+                raise ImageError("more than 8 bits per channel: convert it to 8-bit RGB first")
+            if image.format in _SEVERAL and (number := getattr(image, "n_frames", 1)) > 1:
+                raise ImageError(f"holds {number} images: save the one that is meant alone")
+            if image.has_transparency_data:
+                return _over_black(image.convert("RGBA"))
+            return Picture(np.asarray(image.convert("RGB")))
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:  # its text contains a memory address
+        raise ImageError(_what_it_is(data)) from error
+    except Exception as error:  # Pillow raises many kinds for damaged files: OSError, SyntaxError, ValueError, ...
+        raise unreadable(error, *size) from error
+
+
+def _what_it_is(data: bytes) -> str:
+    """What a file is that is no image, in words."""
+    start = data[:START]
+    if kind := mistaken(start):
+        return f"is {kind}"
+    text = text_of(start)
+    return f"is a text, not an image: {text}" if text else "not a readable image"
+
+
+def _over_black(image: Image.Image) -> Picture:
+    """An image of mode RGBA laid over black; opaque images have no alpha."""
+    alpha = np.asarray(image.getchannel("A"))
+    if alpha.min() == 255:
+        return Picture(np.asarray(image.convert("RGB")))
+    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+    return Picture(np.asarray(Image.alpha_composite(black, image).convert("RGB")), alpha)
+
+
+def read_picture(data: bytes) -> Picture:
+    """The pixels of an image file: 8-bit RGB, as stored (EXIF orientation is ignored).
+
+    libjpeg-turbo decodes what it can. It gives the same pixels as Pillow in half the time, and warns about a JPEG that
+    is cut off, which Pillow fills up with grey. Any warning is an error: only the first is reported, and a harmless one
+    may hide another. Raises ImageError, with the reason, for other files: damaged, cut off, absurdly large, 16-bit, with
+    several images, or no image at all.
+    """
+    if not data:
+        raise ImageError("the file is empty")
+    if (header := jpeg_header(data)) is not None:
+        try:
+            wanted = turbojpeg.PF.RGB if is_usual(header) else turbojpeg.PF.UNKNOWN
+            pixels = np.asarray(turbojpeg.decompress(data, wanted, raise_on_warnings=True))
+        except RuntimeError as error:
+            raise unreadable(error, header["width"], header["height"]) from error
+        # Versions of libjpeg-turbo differ in how they smooth a progressive image whose last scans are missing.
+        if is_usual(header) and not header["progressive"]:
+            return Picture(pixels)
+    return _decode_with_pillow(data)
+
+
+def decode(data: bytes) -> np.ndarray:
+    """The pixels of an image file as uint8 (height, width, 3). Raises ImageError as `read_picture` does."""
+    return read_picture(data).pixels
+
+
+def grey_of(jpeg: bytes) -> np.ndarray:
+    """The brightness of an intact JPEG, uint8 (height, width): quicker than its colours."""
+    grey = np.asarray(turbojpeg.decompress(jpeg, turbojpeg.PF.GRAY))
+    return grey.reshape(grey.shape[:2])

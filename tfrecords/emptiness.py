@@ -1,0 +1,44 @@
+"""Whether a picture shows no galaxy: it is black, white or of one colour.
+
+The limits lie far from any galaxy: `benchmarks.emptiness` measures how near real and synthetic ones come.
+"""
+
+import numpy as np
+
+# In levels 0..255. Percentiles, so that neither a hot pixel nor a line of text makes a galaxy.
+DARK, BRIGHT = 0.005, 0.995
+LEAST_CONTRAST = 10
+LEAST_LIGHT = 20
+WHITE, MOST_WHITE = 250, 0.25
+_PIXELS = 96  # along each side: enough for these quantiles
+
+
+def light_of(pixels: np.ndarray) -> np.ndarray:
+    """The brightness of some of the pixels of an image (height, width, 3), evenly spaced: the mean of R, G and B, uint8."""
+    thin = _thinned(pixels)
+    return (thin.sum(axis=2, dtype=np.uint16) // 3).astype(np.uint8)
+
+
+def _thinned(pixels: np.ndarray) -> np.ndarray:
+    step = max(1, min(pixels.shape[:2]) // _PIXELS)
+    return pixels[::step, ::step]
+
+
+def quantiles(light: np.ndarray) -> tuple[int, int, float]:
+    """The dark and the bright quantile of the brightness, uint8 (height, width), and the share of white pixels."""
+    counts = np.bincount(_thinned(light).ravel(), minlength=256)
+    grown = np.cumsum(counts)
+    dark, bright = np.searchsorted(grown, (DARK * grown[-1], BRIGHT * grown[-1])).tolist()
+    return dark, bright, float(counts[WHITE:].sum() / grown[-1])
+
+
+def no_galaxy(light: np.ndarray) -> str:
+    """Why an image shows no galaxy, in words; empty for others. light: its brightness, uint8 (height, width)."""
+    dark, bright, white = quantiles(light)
+    if white > MOST_WHITE:
+        return f"no galaxy: {white:.0%} of its crop is white"
+    if bright < LEAST_LIGHT:
+        return f"no galaxy: its crop is nearly black, with brightest parts at {bright} of 255"
+    if bright - dark < LEAST_CONTRAST:
+        return f"no galaxy: its crop is of one brightness, {dark} to {bright} of 255"
+    return ""
