@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tfrecords.builtin import builtin_names, builtin_tree
+from tfrecords.builtin import builtin_names, builtin_tree, is_kaggle
+from tfrecords.dataset import Dataset
 from tfrecords.errors import SourceError
 from tfrecords.tree import Layout, Tree
 
@@ -35,6 +36,14 @@ class Wanted:
 
 
 ANYTHING = Wanted()
+
+
+def wanted_of(dataset: Dataset) -> Wanted:
+    """What the table of a dataset's source must be, to be read as it was."""
+    votes, id_column, path_column = (dataset.settings.get(name, "") for name in ("votes", "id_column", "path_column"))
+    # Without votes the manifest states our default tree, which asks for none.
+    tree = dataset.tree if votes or not is_kaggle(dataset.tree) else None
+    return Wanted(tree, votes, id_column, path_column)
 
 
 @dataclass(frozen=True)

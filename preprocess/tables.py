@@ -18,18 +18,14 @@ from preprocess.sources import IMAGE_SUFFIXES, TABLE_SUFFIXES, archive_advice
 from preprocess.tablefile import GZIP, LOST, TableFile, cell_of, floats, head_of, without_blank_rows
 from tfrecords.errors import ConfigError, SourceError, install_extra, lacks_memory, squeezed
 from tfrecords.files import sha256_file
+from tfrecords.mistaken import START, mistaken
 
 _ZIP, _PARQUET, _FITS = b"PK\x03\x04", b"PAR1", b"SIMPLE  ="
-# What a file with the name of a table may be in truth: how it begins, and the message.
+# What a file with the name of a table may be in truth, besides what downloads leave: how it begins, and what it is.
 _OTHERS = (
-    (b"version https://git-lfs", "is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"),
-    (b"<", "is a web page or XML, not a table: download it again, perhaps after signing in"),
-    (b"{", "is JSON, not a table: save it as CSV or Parquet"),
-    (b"BZh", "is packed with bzip2: unpack it first"),
-    (b"\xfd7zXZ", "is packed with xz: unpack it first"),
-    (b"(\xb5/\xfd", "is packed with zstd: unpack it first"),
-    (b"\xd0\xcf\x11\xe0", "is an Excel workbook: save it as CSV"),
-    (b"\x89HDF", "is an HDF5 file: save it as CSV or Parquet"),
+    (b"{", "JSON, not a table: save it as CSV or Parquet"),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook: save it as CSV"),
+    (b"\x89HDF", "an HDF5 file: save it as CSV or Parquet"),
 )
 
 # The largest number up to which a column of floats holds every whole number, by Arrow's name of its type.
@@ -298,7 +294,7 @@ def _recognised(path: str, source: bytes | Path, sha256: str) -> TableFile:
     start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start:
         raise SourceError(f"{path}: is empty: copy or download it again")
-    for beginning, what in _OTHERS:
-        if start.startswith(beginning):
-            raise SourceError(f"{path}: {what}")
+    own = next((kind for beginning, kind in _OTHERS if start.startswith(beginning)), "")
+    if kind := own or mistaken(start[:START]):
+        raise SourceError(f"{path}: is {kind}")
     return csv_table(path, source, sha256)

@@ -269,6 +269,10 @@ class Dataset:
         """Galaxy id -> path in the source, for images that could not be used. Raises DatasetError if the table is damaged."""
         return {int(galaxy_id): from_cell(path) for galaxy_id, path, _ in self._table(REJECTED, REJECTED_HEADER)}
 
+    def reasons(self) -> list[str]:
+        """Why images could not be used, one for each in the order of their ids. Raises DatasetError as `rejected` does."""
+        return [from_cell(reason) for _, _, reason in self._table(REJECTED, REJECTED_HEADER)]
+
     def paths(self, split: str) -> list[Path]:
         """The paths of a split's shards in order. Raises DatasetError, listing the existing splits, if there are none."""
         paths = [self.folder / shard.name for shard in self.shards if shard.split == split]

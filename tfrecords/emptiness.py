@@ -10,6 +10,7 @@ DARK, BRIGHT = 0.005, 0.995
 LEAST_CONTRAST = 10
 LEAST_LIGHT = 20
 WHITE, MOST_WHITE = 250, 0.25
+NO_GALAXY = "no galaxy"  # reasons begin with it
 _PIXELS = 96  # along each side: enough for these quantiles
 
 
@@ -36,9 +37,9 @@ def no_galaxy(light: np.ndarray) -> str:
     """Why an image shows no galaxy, in words; empty for others. light: its brightness, uint8 (height, width)."""
     dark, bright, white = quantiles(light)
     if white > MOST_WHITE:
-        return f"no galaxy: {white:.0%} of its crop is white"
+        return f"{NO_GALAXY}: {white:.0%} of its crop is white"
     if bright < LEAST_LIGHT:
-        return f"no galaxy: its crop is nearly black, with brightest parts at {bright} of 255"
+        return f"{NO_GALAXY}: its crop is nearly black, with brightest parts at {bright} of 255"
     if bright - dark < LEAST_CONTRAST:
-        return f"no galaxy: its crop is of one brightness, {dark} to {bright} of 255"
+        return f"{NO_GALAXY}: its crop is of one brightness, {dark} to {bright} of 255"
     return ""

@@ -4,9 +4,7 @@ _LFS = b"version https://git-lfs"
 # How other files begin, in lower case after blanks and a byte order mark, and what they are.
 _TEXTS = (
     (_LFS, "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"),
-    (b"<!doctype html", "a web page: download it again, perhaps after signing in"),
-    (b"<html", "a web page: download it again, perhaps after signing in"),
-    (b"<", "XML or a web page: download it again, perhaps after signing in"),
+    (b"<", "a web page or XML: download it again, perhaps after signing in"),
     (b"{", "JSON: download it again, or see whether it holds an error message"),
     (b"[", "JSON: download it again, or see whether it holds an error message"),
 )

@@ -106,6 +106,14 @@ def _check_across(contents: list[Contents]) -> Iterator[Finding]:
         yield Finding("warning", "all splits", f"{len(twins):,} identical images in two splits: {shown}")
 
 
+def _check_empty(contents: list[Contents]) -> Iterator[Finding]:
+    """Warn of images that show no galaxy."""
+    empty = [(galaxy_id, reason) for content in contents for galaxy_id, reason in content.empty]
+    if empty:
+        shown = ", ".join(f"{galaxy_id} ({reason})" for galaxy_id, reason in empty[:NAMED])
+        yield Finding("warning", "all splits", f"{len(empty):,} images show no galaxy: {shown}")
+
+
 def _settings(data: Dataset) -> tuple[CropSettings, plan.PlanSettings]:
     """Return the settings of the dataset. Raises DatasetError if a setting is missing or invalid, or no shards are listed."""
     kinds = {"crop_fraction": float, "encoding": str, "validation_fraction": float, "test_fraction": float}
@@ -186,6 +194,7 @@ def verify_dataset(
     for result in contents:
         findings += result.findings
     findings += _check_across(contents)
+    findings += _check_empty(contents)
     if not any(result.findings for result in contents):
         findings += _check_tfds(data, contents)
     if src is not None:

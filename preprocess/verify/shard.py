@@ -12,6 +12,8 @@ from preprocess.pictures import picture_in, stored_in, warnings_of_fits
 from preprocess.sources import Content, ImageReader, Listing
 from tfrecords import dataset, framing, images, schema
 from tfrecords.dataset import Shard
+from tfrecords.decoding import decode
+from tfrecords.emptiness import light_of, no_galaxy
 from tfrecords.errors import ImageError, RecordError
 from tfrecords.files import sha256_file
 from tfrecords.tree import Tree
@@ -60,32 +62,36 @@ class CheckTask:
 
 @dataclass(frozen=True)
 class Contents:
-    """The contents of a shard: ids (int64), the first 8 bytes of each image's SHA-256 (uint64), shapes of the images."""
+    """The contents of a shard: ids (int64), the first 8 bytes of each image's SHA-256 (uint64), shapes of the images.
+
+    empty: ids of galaxies whose images show none, each with the reason. Versions before images were checked stored such.
+    """
 
     shard: Shard
     findings: tuple[Finding, ...]
     ids: np.ndarray
     images: np.ndarray
     shapes: frozenset[tuple[int, int]]
+    empty: tuple[tuple[int, str], ...]
 
 
-def _check_example(example: schema.Example, task: CheckTask, faults: Faults) -> tuple[int, int] | None:
-    """Check one example; return the shape of its stored image, if it can be decoded."""
+def _check_example(example: schema.Example, task: CheckTask, faults: Faults) -> np.ndarray | None:
+    """Check one example; return its stored image, if it can be decoded."""
     size, encoding = task.crop.size, task.crop.encoding
-    shape = None
+    stored = None
     try:
         if encoding == "raw":
-            shape = images.decode_stored(example.image, encoding, size).shape[:2]
+            stored = images.decode_stored(example.image, encoding, size)
         else:
-            stored = images.decode(example.image)
-            shape = stored.shape[:2]
+            stored = decode(example.image)
+            height, width = stored.shape[:2]
             row, column = example.crop_offset
-            if min(row, column) < 0 or row + size > shape[0] or column + size > shape[1]:
+            if min(row, column) < 0 or row + size > height or column + size > width:
                 faults.add(f"images without a whole crop of {size} x {size} at crop_offset, galaxies", example.galaxy_id)
     except ImageError as error:
         faults.add("images that cannot be decoded, galaxies", f"{example.galaxy_id} ({error})")
     _check_votes(example, task, faults)
-    return shape
+    return stored
 
 
 def _check_votes(example: schema.Example, task: CheckTask, faults: Faults) -> None:
@@ -110,6 +116,7 @@ def check_shard(task: CheckTask, on_image: Callable[[], None]) -> Contents:
     ids: list[int] = []
     keys: list[int] = []
     shapes: set[tuple[int, int]] = set()
+    empty: list[tuple[int, str]] = []
     if not task.path.is_file():
         faults.add("is missing")
     else:
@@ -126,8 +133,11 @@ def check_shard(task: CheckTask, on_image: Callable[[], None]) -> Contents:
                     continue
                 ids.append(example.galaxy_id)
                 keys.append(int.from_bytes(hashlib.sha256(example.image).digest()[:8], "big"))
-                if shape := _check_example(example, task, faults):
-                    shapes.add(shape)
+                stored = _check_example(example, task, faults)
+                if stored is not None:
+                    shapes.add((stored.shape[0], stored.shape[1]))
+                    if reason := no_galaxy(light_of(stored)):
+                        empty.append((example.galaxy_id, reason))
                 on_image()
         except RecordError as error:  # names the record; after it, the start of the next cannot be trusted
             faults.add(str(error).removeprefix(f"{task.path}: ").split(":")[0])
@@ -135,7 +145,7 @@ def check_shard(task: CheckTask, on_image: Callable[[], None]) -> Contents:
             if len(ids) != shard.examples:
                 faults.add(f"holds {len(ids):,} galaxies instead of {shard.examples:,}")
     findings = tuple(faults.findings())
-    return Contents(shard, findings, np.array(ids, np.int64), np.array(keys, np.uint64), frozenset(shapes))
+    return Contents(shard, findings, np.array(ids, np.int64), np.array(keys, np.uint64), frozenset(shapes), tuple(empty))
 
 
 @dataclass(frozen=True)

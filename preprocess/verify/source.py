@@ -10,11 +10,10 @@ import numpy as np
 from preprocess import plan, surveys
 from preprocess.engines import run_local
 from preprocess.fits.colour import from_settings
-from preprocess.fitting import Wanted
+from preprocess.fitting import wanted_of
 from preprocess.survey import Survey, fingerprint
 from preprocess.verify.shard import Compared, Contents, Faults, Finding, SourceTask, check_against_source
 from tfrecords import dataset
-from tfrecords.builtin import is_kaggle
 from tfrecords.dataset import Dataset
 from tfrecords.errors import DatasetError, SourceError
 from tfrecords.images import CropSettings
@@ -118,10 +117,7 @@ def compare(
     solutions: the table of votes, if it is not in the source. Raises SourceError if the source cannot be read.
     """
     with TemporaryDirectory(prefix="preprocess-verify-") as scratch:
-        votes, id_column, path_column = (data.settings.get(name, "") for name in ("votes", "id_column", "path_column"))
-        # Without votes the manifest states our default tree, which asks for none.
-        tree = data.tree if votes or not is_kaggle(data.tree) else None
-        survey = surveys.survey_of(src, Path(scratch), solutions, Wanted(tree, votes, id_column, path_column))
+        survey = surveys.survey_of(src, Path(scratch), solutions, wanted_of(data))
         if data.source.get("votes") and not survey.layout:
             raise SourceError(
                 f"{src}: has no table of votes, but the dataset was built with one: give it with --solutions FILE"

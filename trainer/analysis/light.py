@@ -1,12 +1,21 @@
 """Properties of the images: size and brightness of the galaxies, and how much of their light the crop keeps."""
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from preprocess.catalogue import is_catalogue
+from preprocess.catalogues import catalogue_survey
+from preprocess.fits.colour import from_settings
+from preprocess.fitting import wanted_of
+from preprocess.pictures import picture_in, warnings_of_fits
+from preprocess.plan import ShardPlan
 from preprocess.sources import ImageReader, Listing, find_source
 from tfrecords import images
+from tfrecords.dataset import REJECTED
+from tfrecords.emptiness import NO_GALAXY, light_of, no_galaxy
 from tfrecords.errors import ConfigError, ImageError
 from tfrecords.progress import progress_bar
 from tfrecords.text import cell
@@ -20,19 +29,22 @@ _BATCH = 256
 _WHOLE_IMAGES = 1000
 
 
-def _measured(labelled: LabelledGalaxies) -> tuple[np.ndarray, Photometry]:
-    """GalaxyIDs and photometry of all labelled galaxies, in stored order."""
+def _measured(labelled: LabelledGalaxies) -> tuple[np.ndarray, Photometry, dict[int, str]]:
+    """GalaxyIDs and photometry of all labelled galaxies, in stored order; and those without a galaxy, with the reason."""
     from trainer.input.evaluation import evaluation_batches
 
     ids, parts = [], []
+    empty: dict[int, str] = {}
     with progress_bar(len(labelled.galaxy_ids), "measuring", "galaxies") as bar:
         for split in labelled.splits:
             for galaxy_ids, pixels, _ in evaluation_batches(labelled.dataset, split, _BATCH).as_numpy_iterator():
                 ids.append(galaxy_ids)
                 parts.append(photometry(pixels))
+                reasons = ((int(galaxy), no_galaxy(light_of(image))) for galaxy, image in zip(galaxy_ids, pixels, strict=True))
+                empty |= {galaxy: reason for galaxy, reason in reasons if reason}
                 bar.update(len(galaxy_ids))
     columns = (np.concatenate([getattr(part, name) for part in parts]) for name in ("half_light_radius", "background", "peak"))
-    return np.concatenate(ids), Photometry(*columns)
+    return np.concatenate(ids), Photometry(*columns), empty
 
 
 def light(labelled: LabelledGalaxies, source: Path | None) -> Section:
@@ -40,7 +52,7 @@ def light(labelled: LabelledGalaxies, source: Path | None) -> Section:
     # The source comes first, as it may be refused: measuring a large survey takes minutes.
     text = "To see how much of a galaxy's light the crop keeps, give --src the folder or zip that was preprocessed."
     text, *gallery = (text,) if source is None else _before_and_after(labelled, source)
-    ids, measured = _measured(labelled)
+    ids, measured, empty = _measured(labelled)
     names = _names(labelled)
     shown = [cell(names[galaxy_id]) if galaxy_id in names else galaxy_id for galaxy_id in ids.tolist()]
     low, high = scale_range(measured.half_light_radius)
@@ -62,7 +74,21 @@ def light(labelled: LabelledGalaxies, source: Path | None) -> Section:
             tuple(zip(shown, measured.half_light_radius, measured.background, measured.peak, strict=True)),
         ),
     )
-    return Section("light", "The images", (text,), (chart, *gallery))
+    return Section("light", "The images", (text, *_without_galaxy(labelled, empty)), (chart, *gallery))
+
+
+def _without_galaxy(labelled: LabelledGalaxies, empty: dict[int, str]) -> Iterator[str]:
+    """Sentences about the images that the build left out, and those that it stored although they show no galaxy."""
+    reasons = labelled.dataset.reasons()
+    if reasons:
+        blank = sum(reason.startswith(NO_GALAXY) for reason in reasons)
+        yield (
+            f"{len(reasons):,} images were left out when the dataset was built, {blank:,} of them because they show no galaxy: "
+            f"{REJECTED} lists them."
+        )
+    if empty:
+        names, first = _names(labelled), next(iter(empty))
+        yield f"{len(empty):,} stored images show no galaxy, first {cell(names.get(first, str(first)))}: {empty[first]}."
 
 
 def _names(labelled: LabelledGalaxies) -> dict[int, str]:
@@ -70,16 +96,31 @@ def _names(labelled: LabelledGalaxies) -> dict[int, str]:
     return {} if labelled.names is None else dict(zip(labelled.galaxy_ids.tolist(), labelled.names, strict=True))
 
 
-def _listed(labelled: LabelledGalaxies, source: Path, scratch: Path) -> tuple[Listing, np.ndarray]:
-    """The images of a source, and the rows of those that are labelled galaxies of the dataset, by GalaxyID."""
-    listing = find_source(source, scratch).images
-    rows = np.flatnonzero(np.isin(listing.galaxy_id, labelled.galaxy_ids))
+def _rows(labelled: LabelledGalaxies, source: Path, ids: np.ndarray) -> np.ndarray:
+    """The rows of the images to show and measure, by GalaxyID: the first labelled galaxies, and others evenly spaced.
+
+    ids: of the images of a source.
+    """
+    rows = np.flatnonzero(np.isin(ids, labelled.galaxy_ids))
     if not len(rows):
         raise ConfigError(
             f"{source}: none of its images is a galaxy of {labelled.dataset.folder}: give --src the images that were "
             "preprocessed"
         )
-    return listing, rows[np.argsort(listing.galaxy_id[rows], kind="stable")]
+    rows = rows[np.argsort(ids[rows], kind="stable")]
+    spread = np.linspace(0, len(rows) - 1, min(len(rows), _WHOLE_IMAGES)).astype(int)
+    return np.asarray(rows[np.union1d(np.arange(min(galleries.CARDS, len(rows))), spread)])
+
+
+def _listed(labelled: LabelledGalaxies, source: Path, scratch: Path) -> Listing:
+    """The images of a source to show and measure, by GalaxyID."""
+    if is_catalogue(source):
+        survey = catalogue_survey(source, scratch, wanted_of(labelled.dataset))
+        rows = _rows(labelled, source, survey.galaxies.ids)
+        survey.prepare([ShardPlan("", "", rows)])
+        return survey.part(rows).images
+    images = find_source(source, scratch).images
+    return images.rows(_rows(labelled, source, images.galaxy_id))
 
 
 def _before_and_after(labelled: LabelledGalaxies, source: Path) -> tuple[str, Gallery]:
@@ -87,14 +128,15 @@ def _before_and_after(labelled: LabelledGalaxies, source: Path) -> tuple[str, Ga
     names = _names(labelled)
     cards: list[Card] = []
     kept: list[float] = []
-    with tempfile.TemporaryDirectory() as scratch, ImageReader() as reader:
-        listing, rows = _listed(labelled, source, Path(scratch))
-        spread = rows[np.linspace(0, len(rows) - 1, min(len(rows), _WHOLE_IMAGES)).astype(int)]
-        for row in sorted({*map(int, rows[: galleries.CARDS]), *map(int, spread)}, key=lambda row: int(listing.galaxy_id[row])):
+    look = from_settings(labelled.dataset.settings)
+    with tempfile.TemporaryDirectory() as scratch, ImageReader() as reader, warnings_of_fits(look):
+        listing = _listed(labelled, source, Path(scratch))
+        for row in range(len(listing)):
             try:
-                whole = images.decode(reader.read(listing, row).data)
+                picture, _ = picture_in(listing.path(row), reader.read(listing, row), look)
             except ImageError:  # preprocess has listed it in rejected.csv
                 continue
+            whole = picture.pixels
             kept.append(light_kept(whole, fraction))
             if len(cards) < galleries.CARDS:
                 pictures = (images.crop(whole, 1.0, size), images.crop(whole, fraction, size))
