@@ -23,10 +23,11 @@ if not hasattr(turbojpeg, "transform"):  # PyTurboJPEG's module has the same nam
 # Far above any survey cutout: a larger image or file is a mistake or a decompression bomb.
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256_000_000
-# Modes that Pillow converts to 8-bit RGB without any choice; 16-bit and float images would need a stretch first.
+# Modes that Pillow converts to 8-bit RGB without any choice.
 _EIGHT_BIT_MODES = ("RGB", "L", "CMYK", "P", "RGBA", "LA", "PA", "RGBa", "La", "RGBX", "1", "YCbCr")
+_DEEP_MODES = ("I", "F")  # and I;16, ...: 16-bit and float images would need a stretch first
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "DIB")
-_SEVERAL = ("TIFF", "WEBP")  # may hold several images
+_SEVERAL = ("TIFF", "WEBP", "PNG")  # may hold several images
 _BITS_PER_SAMPLE = 258  # tag of TIFF
 _JPEG_MAGIC = b"\xff\xd8\xff"
 # Upper bound on the memory for decoding one pixel: three colours' coefficients of two bytes, Pillow's four bytes, and two
@@ -83,7 +84,7 @@ def is_usual(header: dict[str, Any]) -> bool:
 
 def _is_deep(image: Image.Image, data: bytes) -> bool:
     """Whether an image has more than 8 bits per channel. Pillow silently reads some of them as 8-bit."""
-    if image.mode not in _EIGHT_BIT_MODES:
+    if image.mode.startswith(_DEEP_MODES):
         return True
     if image.format == "PNG":
         return data[24] == 16  # its bit depth
@@ -95,19 +96,22 @@ def _decode_with_pillow(data: bytes) -> Picture:
     size = (0, 0)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the next check has a better message
-            opened = Image.open(io.BytesIO(data), formats=_FORMATS)
-        with opened as image:
-            size = image.size
-            if image.width * image.height > MAX_PIXELS:
-                raise _too_large(image.width, image.height)
-            if _is_deep(image, data):
-                raise ImageError("more than 8 bits per channel: convert it to 8-bit RGB first")
-            if image.format in _SEVERAL and (number := getattr(image, "n_frames", 1)) > 1:
-                raise ImageError(f"holds {number} images: save the one that is meant alone")
-            if image.has_transparency_data:
-                return _over_black(image.convert("RGBA"))
-            return Picture(np.asarray(image.convert("RGB")))
+            # Of large images, for which the next check has a better message, and of odd tags, without the name of the file.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                size = image.size
+                if image.width * image.height > MAX_PIXELS:
+                    raise _too_large(image.width, image.height)
+                if _is_deep(image, data):
+                    raise ImageError("more than 8 bits per channel: convert it to 8-bit RGB first")
+                if image.mode not in _EIGHT_BIT_MODES:
+                    raise ImageError(f"colours of the kind {image.mode}: convert it to 8-bit RGB first")
+                if image.format in _SEVERAL and (number := getattr(image, "n_frames", 1)) > 1:
+                    raise ImageError(f"holds {number} images: save the one that is meant alone")
+                if image.has_transparency_data:
+                    # Pillow converts grey that is multiplied by its alpha in two steps only.
+                    return _over_black((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
+                return Picture(np.asarray(image.convert("RGB")))
     except ImageError:
         raise
     except UnidentifiedImageError as error:  # its text contains a memory address

@@ -1,10 +1,12 @@
 """What a file is in truth that has the name of an image or a table: downloads often leave something else."""
 
+import codecs
+
 _LFS = b"version https://git-lfs"
 # How other files begin, in lower case after blanks and a byte order mark, and what they are.
 _TEXTS = (
     (_LFS, "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"),
-    (b"<", "a web page or XML: download it again, perhaps after signing in"),
+    (b"<", "a web page (HTML) or XML: download it again, perhaps after signing in"),
     (b"{", "JSON: download it again, or see whether it holds an error message"),
     (b"[", "JSON: download it again, or see whether it holds an error message"),
 )
@@ -34,7 +36,8 @@ def mistaken(start: bytes) -> str:
 def text_of(start: bytes) -> str:
     """The first words of a text, quoted; empty if the bytes are no text."""
     try:
-        text = start[:_SHOWN].decode("utf-8").strip()
+        # Incremental: the last letter may be cut in two.
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(start[:_SHOWN])
     except UnicodeDecodeError:
         return ""
     words = " ".join(text.split())

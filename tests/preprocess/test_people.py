@@ -261,7 +261,7 @@ TOLD: dict[str, tuple[Callable[[People], bytes], str]] = {
     ),
     "a web page": (
         lambda people: b"<!DOCTYPE html><html>Sign in</html>",
-        "is a web page or XML: download it again, perhaps after signing in",
+        "is a web page (HTML) or XML: download it again, perhaps after signing in",
     ),
     "nothing": (lambda people: b"", "is empty: copy or download it again"),
     "a header alone": (lambda people: Dialect().written(people.header, []), "has no rows: it must have one per galaxy"),

@@ -130,7 +130,7 @@ def test_a_column_that_comes_twice_is_the_first_of_the_two() -> None:
 
 # What is no table
 
-HTML = "is a web page or XML: download it again, perhaps after signing in"
+HTML = "is a web page (HTML) or XML: download it again, perhaps after signing in"
 EXCEL = "is an Excel workbook: save it as CSV"
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:919dc2c227\nsize 33045\n"
 OTHERS = {
