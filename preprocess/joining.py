@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from preprocess.sources import IMAGE_SUFFIXES, WHOLE, Listing, plain_number, without_suffix
+from preprocess.sources import FITS_SUFFIXES, IMAGE_SUFFIXES, WHOLE, Listing, plain_number, without_suffix
 from tfrecords.errors import SourceError
 
 NONE, SEVERAL = -1, -2
@@ -14,7 +14,7 @@ NONE, SEVERAL = -1, -2
 
 def stem_of(key: str) -> str:
     """A key without the suffix of an image, if it has one."""
-    return without_suffix(key) if key.lower().endswith(IMAGE_SUFFIXES) else key
+    return without_suffix(key) if key.lower().endswith((*IMAGE_SUFFIXES, *FITS_SUFFIXES)) else key
 
 
 def _parts_of(key: str) -> list[str]:

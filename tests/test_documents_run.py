@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from astropy.io import fits
+from PIL import Image
 
 from preprocess.demo import IDS
 from preprocess.plan import PlanSettings, splits_of
@@ -53,10 +55,20 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         votes.assign(file=[f"images_training_rev1/{galaxy}.jpg" for galaxy in votes.GalaxyID]).to_parquet(
             "kaggle/catalogue.parquet"
         )
+        _cutouts(Path("kaggle/images_test_rev1"), Path("cutouts"))
         dataset = build_dataset("kaggle", "data/galaxy_zoo/1.0.0").dataset
         for run in ("vgg16", "second"):
             train_model(TrainConfig(dataset.folder, Path("runs") / run, weights="none", epochs=1, backbone=small.SMALL))
         yield folder
+
+
+def _cutouts(pictures: Path, folder: Path) -> None:
+    """FITS cutouts of bands g, r and z, with the light of these pictures."""
+    folder.mkdir()
+    for path in pictures.glob("*.jpg"):
+        light = (np.asarray(Image.open(path), np.float32)[::-1] / 255) ** 2 * 2
+        planes = np.ascontiguousarray(light.transpose(2, 0, 1)[::-1])
+        fits.PrimaryHDU(planes, fits.Header({"BANDS": "grz"})).writeto(folder / f"{path.stem}.fits")
 
 
 def _run(line: str, environment: str) -> None:

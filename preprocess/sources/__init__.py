@@ -17,7 +17,9 @@ from preprocess.sources.find import (
 from preprocess.sources.identity import hashed_id, number_of, plain_number
 from preprocess.sources.layers import is_fits
 from preprocess.sources.listing import (
+    BANDS,
     EMBEDDED,
+    FITS_SUFFIXES,
     IMAGE,
     MISSING,
     PLAIN,
@@ -32,7 +34,9 @@ from preprocess.sources.listing import (
 )
 
 __all__ = [
+    "BANDS",
     "EMBEDDED",
+    "FITS_SUFFIXES",
     "IMAGE",
     "IMAGE_SUFFIXES",
     "MISSING",
