@@ -124,9 +124,8 @@ def _look_of(survey: Survey, settings: CropSettings, asked: Look) -> tuple[Look 
     """
     sample = survey.fits_images()
     if not len(sample):
-        for name, value in (("bands", ",".join(asked.bands)), ("fits_stretch", asked.stretch.stretch)):
-            if value:
-                raise SettingError(f"--{name} {value}: {survey.path} holds no FITS images: omit the flag")
+        for name, value in asked.flags().items():
+            raise SettingError(f"--{name} {value}: {survey.path} holds no FITS images: omit the flag")
         return None, ""
     look, choice = chosen_look(sample, settings.crop_fraction, SDSS, asked)
     return look, f"FITS images: --fits_stretch {look.stretch.stretch:g} chosen, as {choice.reason}" if choice.reason else ""

@@ -28,7 +28,7 @@ def flux_in(content: Content, look: "Look") -> "Flux":
     from preprocess.fits.colour import flux_of
 
     files = [(band_of_file(without_suffix(PurePosixPath(name).name))[1], data) for name, data in content.files]
-    return flux_of(files or [("", content.data)], look.bands)
+    return flux_of(files or [("", content.data)], look.bands, content.usual)
 
 
 def picture_in(path: str, content: Content, look: "Look | None" = None) -> tuple[Picture, "Flux | None"]:

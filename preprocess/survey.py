@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from preprocess import plan
-from preprocess.sources import EMBEDDED, READ, ImageReader, Listing
+from preprocess.sources import BANDS, EMBEDDED, READ, ImageReader, Listing
 from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.dataset import sha256_text
 from tfrecords.errors import ImageError
@@ -109,7 +109,7 @@ def content_crcs(images: Listing, rows: np.ndarray) -> Iterator[int]:
             if images.method[row] in READ and images.size[row] <= MAX_BYTES:
                 try:
                     crc = reader.read(images, row).crc
-                except ImageError:  # a table may hold no image for a row, or one that is too large
-                    if images.method[row] != EMBEDDED:
+                except ImageError:  # a table may hold no image for a row; a file of one band may be damaged in its zip
+                    if images.method[row] not in (EMBEDDED, BANDS):
                         raise
             yield crc

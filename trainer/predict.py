@@ -7,7 +7,7 @@ import functools
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -173,14 +173,17 @@ def _look(runs: Sequence[Run], images: Listing, asked: Look) -> Look:
     """How the FITS images of a listing are drawn: as those of training, or as bright as them. Logs what was chosen."""
     sample = sample_of_fits(images)
     if not len(sample):
-        for name, value in (("bands", ",".join(asked.bands)), ("fits_stretch", asked.stretch.stretch)):
-            if value:
-                raise SettingError(f"--{name} {value}: there are no FITS images: omit the flag")
+        for name, value in asked.flags().items():
+            raise SettingError(f"--{name} {value}: there are no FITS images: omit the flag")
         return asked
     trained = next((run.look for run in runs if run.look is not None), None)
-    if trained is not None and asked.stretch.stretch is None:
-        log.info("FITS images: --fits_stretch %g, as for the training images", trained.stretch.stretch)
-        return Look(asked.bands or trained.bands, trained.stretch)
+    if trained is not None:
+        asked = replace(asked, bands=asked.bands or trained.bands)
+        if asked.stretch == _STRETCH:
+            look = replace(asked, stretch=trained.stretch)
+            flags = " ".join(f"--{name} {value}" for name, value in look.flags().items())
+            log.info("FITS images: %s, as for the training images", flags)
+            return look
     measured = next((run for run in runs if run.ranges.bright is not None), None)
     if measured is None and asked.stretch.stretch is None:
         log.info("FITS images: --fits_stretch %g, as the run has no record of the brightness of its galaxies", DEFAULT_STRETCH)

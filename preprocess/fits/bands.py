@@ -1,5 +1,6 @@
 """The names of bands: as headers, HDUs and files spell them, their wavelengths, and which three become the colours."""
 
+import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,12 +16,18 @@ _WAVELENGTHS = {
 }  # fmt: skip
 # Other spellings: SDSS' primes, Las Cumbres, the second r and i filters of Hyper Suprime-Cam.
 _SPELLINGS = {f"{band}{mark}": band for band in "ugriz" for mark in "'ps"} | {"r2": "r", "i2": "i"}
-_WORD = re.compile(r"[a-z]+(?:\d+[a-z]*)?'?")
+_WORD = re.compile(r"[a-z]+(?:\d+[a-z]*2?)?'?")
 # Filters of the Hubble and James Webb telescopes, named by their wavelengths.
-_SPACE = re.compile(r"f(\d{3,4})(?:[wmnx]2?|lp)")
+_SPACE = re.compile(r"f(\d{3,4})(?:[wmnx]2?|(lp))")
+# Webb's filters beyond 2 micrometres, in units of 10 nm. Hubble has none of these names, and its F435W is at 435 nm.
+_WEBB = {
+    "f200w", "f210m", "f212n", "f250m", "f277w", "f300m", "f322w2", "f323n", "f335m", "f356w", "f360m", "f405n", "f410m",
+    "f430m", "f444w", "f460m", "f466n", "f470n", "f480m", "f560w", "f770w",
+}  # fmt: skip
 # What the name of an HDU may contain besides that of its band.
 _GENERIC = {"band", "coadd", "compressed", "data", "filter", "flux", "image", "img", "primary", "sci", "science"}
 _RED, _GREEN, _BLUE = ("i", "z"), "r", "g"
+_SAME = 0.08
 
 
 class Colours(NamedTuple):
@@ -34,26 +41,27 @@ class Colours(NamedTuple):
 def wavelength(band: str) -> float:
     """The wavelength of a band, in nm. band: as `band_of` returns it."""
     if (space := _SPACE.fullmatch(band)) is not None:
-        # Infrared filters give it in units of 10 nm: F160W of Hubble's camera, F090W to F480M of Webb's.
-        number = int(space[1])
-        return float(number * 10 if number < 200 else number)
+        number, is_long_pass = int(space[1]), bool(space[2])
+        # Infrared filters give it in units of 10 nm, like Hubble's F160W and Webb's F090W, F444W and F1000W.
+        return float(number * 10 if band in _WEBB or number >= 1000 or (number < 200 and not is_long_pass) else number)
     return float(_WAVELENGTHS[band])
 
 
-def band_of(text: str, webb: bool = False) -> str:
-    """The band in the text of a header, as in "g DECam SDSS c0001", "HSC-R2" or "NIR_Y"; empty if none or several are there.
+def is_same(band: str, other: str) -> bool:
+    """Whether two names may stand for one band, as "i" and "f814w": their wavelengths differ by at most 8 %."""
+    return abs(math.log(wavelength(band) / wavelength(other))) < _SAME
 
-    webb: the image is of the James Webb telescope, whose F444W is at 4.44 micrometres, unlike Hubble's F435W.
-    """
+
+def band_of(text: str) -> str:
+    """The band in the text of a header, as in "g DECam SDSS c0001", "HSC-R2" or "NIR_Y"; empty if none or several are there."""
     words = _WORD.findall(text.lower())
     bands = {_SPELLINGS.get(word, word) for word in words}
-    bands = {_webb(band) if webb else band for band in bands if band in _WAVELENGTHS or _SPACE.fullmatch(band)}
+    bands = {band for band in bands if _is_band(band)}
     return bands.pop() if len(bands) == 1 else ""
 
 
-def _webb(band: str) -> str:
-    space = _SPACE.fullmatch(band)
-    return f"f{int(space[1]) * 10:04d}w" if space and 200 <= int(space[1]) < 1000 else band
+def _is_band(name: str) -> bool:
+    return name in _WAVELENGTHS or _SPACE.fullmatch(name) is not None
 
 
 def band_of_hdu(name: str) -> str:
@@ -106,6 +114,11 @@ def colours_of(bands: Sequence[str]) -> Colours:
     return Colours(order[0], order[len(order) // 2], order[-1])
 
 
+def drawn_bands(bands: Sequence[str]) -> tuple[str, ...]:
+    """Those of at least two bands that become colours; none of none."""
+    return tuple(bands[place] for place in colours_of(bands) if place is not None) if bands else ()
+
+
 # NAME_g.fits, NAME-r.fits, NAME.z.fits: one file per band of a galaxy.
 _OF_FILE = re.compile(r"(?P<name>.+)[_.-](?P<band>[A-Za-z]\w{0,6})")
 
@@ -115,6 +128,6 @@ def band_of_file(stem: str) -> tuple[str, str]:
     match = _OF_FILE.fullmatch(stem)
     word = match["band"].lower() if match else ""
     band = _SPELLINGS.get(word, word)
-    if match is None or not (band in _WAVELENGTHS or _SPACE.fullmatch(band)):
+    if match is None or not _is_band(band):
         return stem, ""
     return match["name"], band

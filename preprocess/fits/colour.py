@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from preprocess.fits.bands import colours_of
+from preprocess.fits.bands import colours_of, drawn_bands, is_same
 from preprocess.fits.planes import Planes, read_planes, together
 from tfrecords.errors import ImageError, SettingError, lacks_memory, squeezed
 
-# A border brighter than this share of the galaxy's brightest parts is a sky that was left in: measured in docs/fits.md.
-_SKY = 0.7
+# A border brighter than this share of the galaxy's brightest parts is a sky that was left in, or seems to be: measured by
+# `benchmarks.emptiness`.
+_SKY, _SOME_SKY = 0.7, 0.3
 _BORDER = 0.05
 BRIGHT = 99.5  # percentile: the brightest parts of a galaxy, whatever a few hot pixels hold
 
@@ -45,6 +46,12 @@ class Look:
     bands: tuple[str, ...] = ()
     stretch: Stretch = field(default_factory=Stretch)
 
+    def flags(self) -> dict[str, str]:
+        """The flags and values with which it is not the default."""
+        stretch, q = self.stretch.stretch, "" if self.stretch.q == Stretch.q else f"{self.stretch.q:g}"
+        values = {"bands": ",".join(self.bands), "fits_stretch": "" if stretch is None else f"{stretch:g}", "fits_q": q}
+        return {name: value for name, value in values.items() if value}
+
 
 LOOK_SETTINGS = ("fits_stretch", "fits_q", "bands")
 
@@ -69,23 +76,28 @@ class Flux(NamedTuple):
     """The colours of a galaxy before the stretch.
 
     colours: (height, width, 3) in the order R, G, B, float64, or uint8 for a picture that is not stretched. grey: it has one
-    plane, which is all three colours. note: what was done with the planes, in words.
+    plane, which is all three colours. note: what was done with the planes, in words. units: the colours are in nanomaggies.
     """
 
     colours: np.ndarray
     grey: bool
     note: str
+    units: bool
 
 
-def flux_of(files: Sequence[tuple[str, bytes]], bands: tuple[str, ...] = ()) -> Flux:
+def flux_of(files: Sequence[tuple[str, bytes]], bands: tuple[str, ...] = (), usual: tuple[str, ...] = ()) -> Flux:
     """The colours of a galaxy from its FITS files.
 
-    files: the band that the name of each gives, and its bytes; empty bands for a single file. bands: as in `Look`. Values that
-    are not finite become 0. Raises ImageError, with the reason, for files without an image of known bands.
+    files: the band that the name of each gives, and its bytes; an empty band for a file that holds all. bands: as in `Look`.
+    usual: the bands of most galaxies with one file per band, so that all have the same colours. Values that are not finite
+    become 0. Raises ImageError, with the reason, for files without an image of known bands, and for images whose
+    sky was left in.
     """
-    planes = read_planes(files[0][1], bands) if len(files) == 1 else _of_files(files, bands)
+    mean_green = False
+    is_whole = not files[0][0]
+    planes = read_planes(files[0][1], bands) if is_whole else _of_files(files, bands, usual)
     names, number = planes.bands, planes.values.shape[2]
-    if bands and len(files) == 1:
+    if bands and is_whole:
         if len(bands) != number:
             raise ImageError(f"its number of planes is {number}, but --bands names {len(bands)}")
         names = bands
@@ -101,19 +113,25 @@ def flux_of(files: Sequence[tuple[str, bytes]], bands: tuple[str, ...] = ()) -> 
         shown = "their mean" if green is None else names[green]
         choice = f", of the bands {', '.join(names)}" if number > 3 else ""
         note = f"red, green and blue are {names[red]}, {shown} and {names[blue]}{choice}"
-        if green is None:
-            return Flux(_mean_green(_colours(planes, places)), False, note)
-    return Flux(_colours(planes, places), number == 1, note)
+        mean_green = green is None
+    colours, units = _colours(planes, places)
+    if mean_green:
+        colours = _mean_green(colours)
+    if colours.dtype != np.uint8:
+        note += _sky(colours)
+    return Flux(colours, number == 1, note, units)
 
 
-def _of_files(files: Sequence[tuple[str, bytes]], bands: tuple[str, ...]) -> Planes:
+def _of_files(files: Sequence[tuple[str, bytes]], bands: tuple[str, ...], usual: tuple[str, ...]) -> Planes:
     """The planes of a galaxy that has one file per band."""
     there = {band for band, _ in files}
     if lacking := [band for band in bands if band not in there]:
         raise ImageError(f"it has no file of band {lacking[0]}")
+    if not bands and (lacking := [band for band in drawn_bands(usual) if band not in there]):
+        raise ImageError(f"it has no file of band {lacking[0]}, unlike most: add the file, or choose other bands with --bands")
     parts = []
     for band, data in files:
-        if bands and band not in bands:
+        if band not in (bands or usual or there):
             continue
         try:
             part = read_planes(data)
@@ -121,21 +139,21 @@ def _of_files(files: Sequence[tuple[str, bytes]], bands: tuple[str, ...]) -> Pla
             raise ImageError(f"band {band}: {error}") from error
         if len(part.bands) != 1:
             raise ImageError(f"band {band}: its file has {len(part.bands)} planes")
-        if part.bands[0] not in ("", band):
+        if part.bands[0] and not is_same(part.bands[0], band):
             raise ImageError(f"the file named after band {band} is of band {part.bands[0]}, by its header")
         parts.append(Planes(part.values, (band,), part.scales))
     return together(parts)
 
 
-def _colours(planes: Planes, places: Sequence[int]) -> np.ndarray:
-    """Three planes as colours, in nanomaggies if all of them have units."""
+def _colours(planes: Planes, places: Sequence[int]) -> tuple[np.ndarray, bool]:
+    """Three planes as colours, and whether they are in nanomaggies: if all of them have units, and are no picture."""
     colours = planes.values[..., list(places)]
     if colours.dtype == np.uint8:
-        return colours
-    scales = [planes.scales[place] for place in places]
-    known = [scale for scale in scales if scale is not None]
-    colours = colours * known if len(known) == len(scales) else colours
-    return np.where(np.isfinite(colours), colours, 0)
+        return colours, False
+    scales = [scale for place in places if (scale := planes.scales[place]) is not None]
+    units = len(scales) == len(places)
+    colours = colours * scales if units else colours
+    return np.where(np.isfinite(colours), colours, 0), units
 
 
 def _mean_green(colours: np.ndarray) -> np.ndarray:
@@ -146,10 +164,9 @@ def _mean_green(colours: np.ndarray) -> np.ndarray:
 
 
 def drawn(flux: Flux, stretch: Stretch) -> np.ndarray:
-    """The picture, uint8 (height, width, 3). Raises ImageError if a sky was left in."""
+    """The picture, uint8 (height, width, 3)."""
     if flux.colours.dtype == np.uint8:
         return np.ascontiguousarray(flux.colours)
-    _refuse_sky(flux.colours)
     return stretched(flux.colours, stretch)
 
 
@@ -168,12 +185,18 @@ def stretched(colours: np.ndarray, stretch: Stretch) -> np.ndarray:
     return np.ascontiguousarray(picture)
 
 
-def _refuse_sky(colours: np.ndarray) -> None:
-    """Raise ImageError if the border is nearly as bright as the galaxy: a sky that was left in, by which all would be white."""
+def border_and_bright(colours: np.ndarray) -> tuple[float, float]:
+    """The median flux of an image's border, and the level that 99.5 % of its pixels do not exceed. colours: (h, w, 3)."""
     light = colours.mean(axis=2)
     edge = max(1, round(_BORDER * min(light.shape)))
     inner = np.zeros(light.shape, bool)
     inner[edge:-edge, edge:-edge] = True
-    sky, bright = float(np.median(light[~inner])), float(np.percentile(light, BRIGHT))
+    return float(np.median(light[~inner])), float(np.percentile(light, BRIGHT))
+
+
+def _sky(colours: np.ndarray) -> str:
+    """A note on a sky that was left in, empty without one. Raises ImageError if with it all would be white."""
+    sky, bright = border_and_bright(colours)
     if sky > _SKY * bright > 0:
         raise ImageError(f"a sky of {sky:.4g} was left in, against {bright:.4g} in its brightest parts: subtract it first")
+    return "; a sky seems to be left in, so subtract it" if sky > _SOME_SKY * bright > 0 else ""

@@ -36,6 +36,7 @@ _ABOUT = {
     "segmap", "sigma", "std", "unc", "var", "variance", "weight", "weights", "wht", "wt",
 }  # fmt: skip
 _SCIENCE = {"sci", "science", "image", "img", "flux", "data"}
+_NOTHING: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,10 @@ def read_planes(data: bytes, given: Sequence[str] = ()) -> Planes:
         raise ImageError(f"is {kind}")
     try:
         with fits.open(io.BytesIO(data), memmap=False) as hdus:
-            parts = [_part(hdu, hdus) for hdu in _chosen(hdus, len(given))]
+            chosen = _chosen(hdus, len(given))
+            # Keywords of the first HDU count for all if it holds no image: the unit, and the filter of a single image.
+            common = hdus[0].header if not hdus[0].shape else {}
+            parts = [_part(hdu, hdus, common, len(chosen) == 1, len(given)) for hdu in chosen]
     except ImageError:
         raise
     except Exception as error:  # astropy raises many kinds for damaged files: OSError, TypeError, VerifyError, ...
@@ -141,33 +145,28 @@ def _chosen(hdus: Any, given: int) -> list[Any]:
     images = [hdu for hdu in images if not _words(hdu).isdisjoint(_SCIENCE)] or images
     if not images:
         raise ImageError("no image of 2 or 3 axes in any of its HDUs")
-    flat = [hdu for hdu in images if _axes(hdu) == _axes(images[0])]
     if len(_axes(images[0])) == 3:
         return images[:1]
+    flat = [hdu for hdu in images if len(_axes(hdu)) == 2]
+    alike = [hdu for hdu in flat if _axes(hdu) == _axes(images[0])]
+    if 1 < given == len(alike):
+        return alike
     labelled = [hdu for hdu in flat if _band(hdu)]
-    if len(labelled) > 1:
-        return labelled
-    return flat if 1 < given == len(flat) else images[:1]
+    return labelled if len(labelled) > 1 else images[:1]
 
 
-def _band(hdu: Any) -> str:
-    """The band of an image of one plane, from its header or the name of its HDU; empty if neither tells."""
-    header, webb = hdu.header, _is_webb(hdu.header)
-    for key in ("BAND", "FILTER", "FILTNAM", "FILTNAME", "FILTER1", "FILTER2", "BANDS", "BAND0"):
-        if band := band_of(str(header.get(key, "")), webb):
-            return band
-    return band_of_hdu(hdu.name)
+def _band(hdu: Any, common: Any = _NOTHING) -> str:
+    """The band of an image of one plane, from its header, the name of its HDU or `common` keywords; empty if none tells."""
+    return _band_in(hdu.header) or band_of_hdu(hdu.name) or _band_in(common)
 
 
-def _is_webb(header: Any) -> bool:
-    return str(header.get("TELESCOP", "")).strip().upper() == "JWST"
+def _band_in(header: Any) -> str:
+    keys = ("BAND", "FILTER", "FILTNAM", "FILTNAME", "FILTER1", "FILTER2", "BANDS", "BAND0")
+    return next(filter(None, (band_of(str(header.get(key, ""))) for key in keys)), "")
 
 
-def _bands(hdu: Any, number: int) -> tuple[str, ...]:
-    """The bands of the planes of an HDU, empty names if its header does not tell. Raises ImageError if it contradicts them."""
-    if number == 1:
-        return (_band(hdu),)
-    header, webb = hdu.header, _is_webb(hdu.header)
+def _bands(header: Any, number: int) -> tuple[str, ...]:
+    """The bands of several planes, empty names if their header does not tell. Raises ImageError if it contradicts them."""
     for key in ("BANDS", "FILTERS", "FILTER", "BAND"):
         if text := str(header.get(key, "")).strip():
             try:
@@ -177,19 +176,19 @@ def _bands(hdu: Any, number: int) -> tuple[str, ...]:
                     raise ImageError(f"its header names the bands {text!r}, which are not known: give --bands") from error
                 continue
             if len(bands) == number:
-                return tuple(band_of(band, webb) for band in bands)
+                return bands
             if key == "BANDS":
                 raise ImageError(f"its header names {len(bands)} bands ({text}) for {number} planes: give --bands")
     for key in ("BAND", "FILTER"):
         for first in (0, 1):
-            bands = tuple(band_of(str(header.get(f"{key}{first + place}", "")), webb) for place in range(number))
+            bands = tuple(band_of(str(header.get(f"{key}{first + place}", ""))) for place in range(number))
             if all(bands):
                 return bands
     return ("",) * number
 
 
-def _part(hdu: Any, hdus: Any) -> Planes:
-    """The planes of one HDU."""
+def _part(hdu: Any, hdus: Any, common: Any, is_alone: bool, given: int) -> Planes:
+    """The planes of one HDU. common: keywords for all HDUs. is_alone: no other is read. given: the number of bands given."""
     axes = _axes(hdu)
     last = len(axes) == 3 and axes[-1] in _COLOURS_LAST and axes[0] > _COLOURS_LAST[-1]
     height, width = axes[:2] if last else axes[-2:]
@@ -198,7 +197,10 @@ def _part(hdu: Any, hdus: Any) -> Planes:
         raise ImageError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
     if number > _MOST_PLANES or number * height * width > MAX_PIXELS:
         raise ImageError(f"its image has {number:,} planes of {width} x {height} pixels: give the planes of a few bands alone")
-    bands = _bands(hdu, number)
+    if number == 1:
+        bands: tuple[str, ...] = (_band(hdu, common if is_alone else _NOTHING),)
+    else:
+        bands = ("",) * number if given else _bands(hdu.header, number)
     values = np.asarray(hdu.data).reshape(axes)
     values = values if len(axes) == 3 else values[None]
     values = values if last else np.moveaxis(values, 0, 2)
@@ -208,7 +210,8 @@ def _part(hdu: Any, hdus: Any) -> Planes:
         _refuse_empty(values[..., place], f"band {band}" if band else f"plane {place + 1} of {number}")
     with _COORDINATES:
         turn, area = _north_up(hdu.header, hdus)
-    return Planes(transformed(values, turn), bands, (nanomaggies(hdu.header, area),) * number)
+    scale = nanomaggies(hdu.header, area) or nanomaggies(common, area)
+    return Planes(transformed(values, turn), bands, (scale,) * number)
 
 
 def _refuse_empty(plane: np.ndarray, name: str) -> None:

@@ -1,11 +1,13 @@
 """What one unit of a FITS image is in nanomaggies per pixel, from its header: then bands, cameras and surveys agree."""
 
 import math
+import re
 from typing import Any
 
 # 1 nanomaggy is 3.631 microjansky: AB magnitude 22.5.
 _JANSKY = 1 / 3.631e-6
 _ZERO_POINT = 22.5
+_PER_PIXEL = re.compile(r"(\s*/\s*pix(el)?|[\s.*]pix(el)?\s*(\^|\*\*)?\s*\(?-1\)?)$", re.IGNORECASE)
 _MAGGIES = {"nanomaggy": 1.0, "nanomaggies": 1.0, "nmgy": 1.0, "maggy": 1e9, "maggies": 1e9, "mgy": 1e9}
 # The AB magnitude of one unit: Euclid and DES, Pan-STARRS, cutouts of other surveys.
 _ZERO_POINTS = ("PHOTZP", "MAGZERO", "MAGZP", "ZP")
@@ -26,15 +28,13 @@ def nanomaggies(header: Any, pixel_area: float) -> float | None:
 
 
 def _of_unit(text: str, pixel_area: float) -> float | None:
-    text = text.strip()
-    for ending in ("/pixel", "/pix", " pixel-1", " pix-1"):
-        text = text.removesuffix(ending).strip()
-    if text.lower() in _MAGGIES:
-        return _MAGGIES[text.lower()]
+    name = _PER_PIXEL.sub("", text.strip())
+    if name.lower() in _MAGGIES:
+        return _MAGGIES[name.lower()]
     from astropy import units
 
     try:
-        unit = units.Unit(text)
+        unit = units.Unit(name)
         if unit.is_equivalent(units.Jy):
             return float(unit.to(units.Jy)) * _JANSKY
         if unit.is_equivalent(units.Jy / units.sr):

@@ -1,6 +1,7 @@
 """Galaxies that have one FITS file per band: NAME_g.fits, NAME-r.fits and NAME.z.fits are one image, NAME.fits."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -23,9 +24,10 @@ class _Layer(NamedTuple):
 
 
 def grouped(images: Listing) -> Listing:
-    """Join the files of one galaxy: those in one folder whose names differ in the band alone, if there are at least two.
+    """Join the files of one galaxy: those in one folder whose names differ in the band alone.
 
-    images: as found, before galaxies have names.
+    A galaxy with a single such file is joined too, if at least half of the galaxies have its band and others: it is then known
+    what it lacks. images: as found, before galaxies have names.
     """
     groups: dict[tuple[int, str], list[_Layer]] = {}
     for row in range(len(images)):
@@ -34,11 +36,16 @@ def grouped(images: Listing) -> Listing:
         name, band = band_of_file(without_suffix(path).rpartition("/")[2])
         if band:
             groups.setdefault((int(images.place[row]), name), []).append(_Layer(row, band))
-    whole = {key: layers for key, layers in groups.items() if len({layer.band for layer in layers}) > 1}
-    return _joined(images, list(whole.items())) if whole else images
+    bands = {key: {layer.band for layer in layers} for key, layers in groups.items()}
+    counts = Counter(band for theirs in bands.values() for band in theirs)
+    usual = tuple(sorted((band for band, count in counts.items() if 2 * count >= len(groups)), key=wavelength))
+    if len(usual) < 2 or max(map(len, bands.values()), default=0) < 2:
+        usual = ()
+    whole = {key: layers for key, layers in groups.items() if len(bands[key]) > 1 or not bands[key].isdisjoint(usual)}
+    return _joined(images, list(whole.items()), usual) if whole else images
 
 
-def _joined(images: Listing, groups: Sequence[tuple[tuple[int, str], list[_Layer]]]) -> Listing:
+def _joined(images: Listing, groups: Sequence[tuple[tuple[int, str], list[_Layer]]], usual: tuple[str, ...]) -> Listing:
     """Replace the files of each group by one image of method BANDS."""
     layers = [sorted(of_group, key=lambda layer: (wavelength(layer.band), layer.row)) for _, of_group in groups]
     rows = np.array([layer.row for of_group in layers for layer in of_group])
@@ -77,4 +84,5 @@ def _joined(images: Listing, groups: Sequence[tuple[tuple[int, str], list[_Layer
         files=images.rows(rows),
         first=np.concatenate([np.zeros(len(kept), np.int64), first]),
         count=np.concatenate([np.zeros(len(kept), np.uint8), count]),
+        usual=usual,
     )

@@ -68,6 +68,7 @@ class Listing:
     parts: how many parts of a path, from its end, make the name of a galaxy; 0 if all galaxies are numbers, WHOLE for all parts
     with the suffix. called: names of galaxies that do not follow from their paths, str (n,).
     files: those of galaxies with one file per band, a listing; each image of method BANDS has `count` of them from `first` on.
+    usual: the bands that at least half of those galaxies have.
     """
 
     places: tuple[Place, ...]
@@ -87,13 +88,16 @@ class Listing:
     files: "Listing | None" = None
     first: np.ndarray | None = None
     count: np.ndarray | None = None
+    usual: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.galaxy_id)
 
     def nbytes(self) -> int:
         """Bytes held in memory, without the places."""
-        return len(self.names) + sum(getattr(self, column).nbytes for column in _COLUMNS)
+        columns = [*(getattr(self, column) for column in _COLUMNS), self.first, self.count]
+        files = 0 if self.files is None else self.files.nbytes()
+        return len(self.names) + files + sum(column.nbytes for column in columns if column is not None)
 
     def _with_files(self, rows: np.ndarray, only: bool) -> dict[str, Any]:
         """The files of these rows, as arguments. only: leave out those of other rows."""
@@ -101,10 +105,10 @@ class Listing:
             return {}
         first, count = self.first[rows], self.count[rows]
         if not only:
-            return {"files": self.files, "first": first, "count": count}
+            return {"files": self.files, "first": first, "count": count, "usual": self.usual}
         theirs = [np.arange(start, start + number) for start, number in zip(first.tolist(), count.tolist(), strict=True)]
         files = self.files.part(np.concatenate([np.zeros(0, np.int64), *theirs]).astype(np.int64))
-        return {"files": files, "first": np.cumsum(count, dtype=np.int64) - count, "count": count}
+        return {"files": files, "first": np.cumsum(count, dtype=np.int64) - count, "count": count, "usual": self.usual}
 
     def files_of(self, row: int) -> tuple["Listing", range]:
         """The listing of the files of an image with method BANDS, and their rows in it."""
@@ -164,7 +168,7 @@ class Listing:
         return os.fsdecode(self.places[self.place[row]].prefix + self._name(row))
 
 
-_NOT_COLUMNS = ("places", "names", "parts", "called", "files", "first", "count")
+_NOT_COLUMNS = ("places", "names", "parts", "called", "files", "first", "count", "usual")
 _COLUMNS = tuple(field.name for field in fields(Listing) if field.name not in _NOT_COLUMNS)
 
 
@@ -228,13 +232,14 @@ def _open(listing: Listing, row: int, path: Path | str) -> int:
 class Content(NamedTuple):
     """The bytes of an image, their CRC-32, and the change time of the file (ns since 1970, 0 in a zip).
 
-    files: of a galaxy with one file per band, the path and the bytes of each.
+    files: of a galaxy with one file per band, the path and the bytes of each. usual: the bands of most such galaxies beside it.
     """
 
     data: bytes
     crc: int
     changed: int
     files: tuple[tuple[str, bytes], ...] = ()
+    usual: tuple[str, ...] = ()
 
 
 class ImageReader:
@@ -286,7 +291,7 @@ class ImageReader:
             files, rows = listing.files_of(row)
             parts = tuple((files.path(one), self.read(files, one).data) for one in rows)
             data = b"".join(content for _, content in parts)
-            return Content(data, zlib.crc32(data), 0, parts)
+            return Content(data, zlib.crc32(data), 0, parts, listing.usual)
         if listing.method[row] == EMBEDDED:
             return self._embedded(listing.places[listing.place[row]].container, int(listing.position[row]))
         if listing.method[row] != PLAIN:
