@@ -129,7 +129,7 @@ def spoil() -> Callable[[Path], dict[str, str]]:
         bad = {
             "800001.jpg": (whole[: len(whole) // 2], "not a readable image (Premature end of JPEG file)"),
             "800002.jpg": (b"", "the file is empty"),
-            "800003.jpg": (b"a galaxy, in words\n", "not a readable image"),
+            "800003.jpg": (b"a galaxy, in words\n", "is a text, not an image: 'a galaxy, in words'"),
             "800004.png": (
                 _png(100_000, 100_000, 8, bytes(100)),
                 "not a readable image (Image size (10000000000 pixels)",

@@ -195,6 +195,7 @@ def _broken_inside(path: Path) -> None:
 
 
 GIVE = "give --src the folder or zip that holds"
+NO_IMAGES = "holds no images (JPEG, PNG, TIFF, WebP, BMP or FITS): give --src the folder or zip with them"
 
 
 @pytest.mark.parametrize(
@@ -206,8 +207,8 @@ GIVE = "give --src the folder or zip that holds"
         ("kaggle.jpg", _text, f"not a folder or zip: {GIVE} the images and the table of votes"),
         ("kaggle.zip", _text, "not a zip, or cut off: copy or download it again"),
         ("kaggle.zip", _cut_off, "not a zip, or cut off: copy or download it again"),
-        ("kaggle.zip", _empty_zip, f"holds no JPEG or PNG images: {GIVE} them"),
-        ("kaggle", Path.mkdir, f"holds no JPEG or PNG images: {GIVE} them"),
+        ("kaggle.zip", _empty_zip, NO_IMAGES),
+        ("kaggle", Path.mkdir, NO_IMAGES),
         ("kaggle", _broken_inside, "not a zip, or cut off: copy or download it again"),
     ],
 )
@@ -425,6 +426,8 @@ def test_python_m_preprocess_is_the_same_program(run_main: Main, capfd: pytest.C
                 "--id_column": "that of the tree, else GalaxyID, id_str, iauname or another usual one",
                 "--path_column": "in a catalogue filename, file or another usual one, else none",
                 "--tree": "found by the table's columns", "--votes": "the first of the tree that the table has",
+                "--bands": "as the headers name them", "--fits_q": "10",
+                "--fits_stretch": "auto, one for all files, with which they are as bright as the training images",
             },
         ),
         (["verify"], {"--tfrecords": None, "--src": None, "--solutions": "the one in --src", "--workers": None}),

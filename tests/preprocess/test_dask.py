@@ -95,7 +95,7 @@ def test_a_bad_image_is_refused_as_on_this_machine(
     source = tmp_path / "source"
     (source / "a").mkdir(parents=True)
     (source / "a" / "7.jpg").write_bytes(b"no image")
-    with pytest.raises(SourceError, match=r"a/7\.jpg: not a readable image"):
+    with pytest.raises(SourceError, match=r"a/7\.jpg: is a text, not an image"):
         build_dataset(source, tmp_path / "out", build_settings(), dask=cluster, bad=BadImages(skip=False))
 
 

@@ -156,7 +156,7 @@ def test_what_a_worker_raises_reaches_the_caller_and_stops_the_others(
     """The tasks are long and endless: without an error this would never return."""
     bad = replace(next(make_tasks(source=unreadable)), name="bad")
     tasks = itertools.chain(itertools.islice(make_tasks((24,), SLOW), 1), [bad], make_tasks((24,), SLOW))
-    with pytest.raises(SourceError, match=r"100000\.jpg: not a readable image"):
+    with pytest.raises(SourceError, match=r"100000\.jpg: is a text, not an image"):
         list(run_local(write_shard, tasks, 2, _ignore))
     assert list((tmp_path / "out").iterdir()) == []
     _assert_nothing_goes_on(tmp_path)

@@ -115,13 +115,13 @@ def test_the_command_says_by_which_column_rows_were_joined_and_what_was_left_alo
 ) -> None:
     source = people.named(tmp_path / "mine", NAMES["bricks"])
     (source / TABLE).write_bytes(people.by("brick", NAMES["bricks"]))
-    (source / "1.tif").write_bytes(b"?")
+    (source / "1.gif").write_bytes(b"?")
     flags = ("--src", source, "--out", tmp_path / "out", "--size=16", "--workers=1", "--encoding=png", "--id_column=brick")
     done = run(*flags)
     assert (done.returncode, done.stdout.splitlines()[0]) == (
         0, f"{tmp_path}/out: complete, votes of tree kaggle (cumulative) by brick",
     )  # fmt: skip
-    assert "1 file left alone: 1 .tif\n" in done.stderr
+    assert "1 file left alone: 1 .gif\n" in done.stderr
     verified = run("verify", "--tfrecords", tmp_path / "out", "--src", source)
     assert verified.returncode == 0, verified.stdout
 

@@ -157,9 +157,9 @@ def _stray(folder: Path, image: Path, kind: str) -> list[str]:
         (folder / "images_training_rev1" / "5.jpg").symlink_to("gone.jpg")
         return [f"1 link leads nowhere and was skipped, first {folder}/images_training_rev1/5.jpg"]
     if kind == "other formats":
-        for name in ("1.tif", "2.tif", "3.tif", "4.TIF", "1.webp", "2.webp", "3.webp", "1.jpg.gz", "2.jpg.gz"):
+        for name in ("1.gif", "2.gif", "3.gif", "4.GIF", "1.avif", "2.avif", "3.avif", "1.jpg.gz", "2.jpg.gz"):
             (folder / name).write_bytes(b"?")
-        return ["9 files left alone: 4 .tif, 3 .webp, 2 .jpg.gz"]
+        return ["9 files left alone: 4 .gif, 3 .avif, 2 .jpg.gz"]
     if kind == "an archive":
         _tar(folder / "more.tar.gz")
         return [f"{folder}/more.tar.gz: this archive is not read: unpack it with `tar xf`, and give the folder"]

@@ -144,7 +144,7 @@ def _damage(survey: Path, *numbers: int) -> None:
         path.write_bytes(b"GalaxyID,Class1.1\n" if number == 1 else path.read_bytes()[:700])
 
 
-BAD_REASON = ("not a readable image (Premature end of JPEG file)", "not a readable JPEG or PNG")
+BAD_REASON = ("not a readable image (Premature end of JPEG file)", "is a text, not an image: 'GalaxyID,Class1.1'")
 
 
 @pytest.mark.parametrize("bad", [(0,), (1,), (0, 1), (0, 1, 2)], ids=str)

@@ -32,6 +32,7 @@ STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 
 Find = Callable[[Path], Source]
 Found = list[tuple[int, str, bytes]]
+KINDS = "JPEG, PNG, TIFF, WebP, BMP or FITS"
 
 
 @pytest.fixture
@@ -563,14 +564,30 @@ def test_links_to_folders_files_and_zips_are_followed(tmp_path: Path, find: Find
     assert _ids_and_paths(find(tmp_path / "kaggle")) == [(7, "a/7.jpg"), (8, "8.jpg"), (9, "9.jpg")]
 
 
+# Suffixes
+
+
+@pytest.mark.parametrize(
+    "suffix", [".jpg", ".JPG", ".jpeg", ".jpe", ".Jpe", ".jfif", ".png", ".tif", ".TIFF", ".tiff", ".webp", ".WebP", ".bmp"]
+)
+def test_a_picture_of_any_suffix_is_an_image_named_without_it(tmp_path: Path, find: Find, suffix: str) -> None:
+    names = (f"7{suffix}", f"a/NGC 4321{suffix}")
+    for path in (_write(tmp_path / "folder", *names), _keep(tmp_path / "zip.zip", dict.fromkeys(names, JPEG))):
+        source = find(path)
+        assert [source.images.galaxy(row) for row in range(2)] in (["7", "NGC 4321"], ["NGC 4321", "7"])
+        assert {path for _, path in _ids_and_paths(source)} == {*names}
+        assert [*source.left.lines()] == []
+    assert len(sources.find_images(tmp_path / "folder" / names[0], tmp_path)[0]) == 1
+
+
 # What is left alone
 
 
 def test_files_that_are_not_read_are_counted_by_suffix(tmp_path: Path, find: Find) -> None:
-    names = ("1.tif", "2.TIF", "a/3.tif", "a/b/4.tif", "5.webp", "6.webp", "7.webp", "8.jpg.gz", "9.jpg.GZ")
+    names = ("1.gif", "2.GIF", "a/3.gif", "a/b/4.gif", "5.avif", "6.avif", "7.avif", "8.jpg.gz", "9.jpg.GZ", "10.jpg.1")
     files = {"10.jpg": JPEG, **dict.fromkeys(names, b"?")}
     for path in (_keep(tmp_path / "folder", files), _keep(tmp_path / "zip.zip", files)):
-        assert [*find(path).left.lines()] == ["9 files left alone: 4 .tif, 3 .webp, 2 .jpg.gz"]
+        assert [*find(path).left.lines()] == ["10 files left alone: 4 .gif, 3 .avif, 2 .jpg.gz, 1 .1"]
 
 
 def test_of_many_suffixes_the_most_frequent_are_shown(tmp_path: Path, find: Find) -> None:
@@ -583,7 +600,7 @@ def test_of_many_suffixes_the_most_frequent_are_shown(tmp_path: Path, find: Find
 
 def test_what_is_read_or_hidden_is_not_left_alone(tmp_path: Path, find: Find) -> None:
     files = {"7.jpg": JPEG, **TABLE, **BENCHMARKS, "more.zip": packed({"8.png": JPEG, "my.csv": b"a"})}
-    folder = _write(_keep(tmp_path / "folder", files), ".DS_Store", ".ipynb_checkpoints/7.tif", "__MACOSX/x.tif")
+    folder = _write(_keep(tmp_path / "folder", files), ".DS_Store", ".ipynb_checkpoints/7.gif", "__MACOSX/x.gif")
     assert [*find(folder).left.lines()] == []
 
 
@@ -607,10 +624,10 @@ def test_archives_that_are_no_zip_are_named_with_what_to_do(tmp_path: Path, find
 
 
 def test_a_source_without_images_is_refused_with_what_there_is_instead(tmp_path: Path, find: Find) -> None:
-    path = _write(tmp_path / "folder", "1.tif", "2.tif", "images.tar.gz")
+    path = _write(tmp_path / "folder", "1.gif", "2.gif", "images.tar.gz")
     unpack = f"{path}/images.tar.gz: this archive is not read: unpack it with `tar xf`, and give the folder"
-    rule = "holds no JPEG or PNG images: give --src the folder or zip that holds them"
-    assert _refused(find, path) == f"{path}: {rule} (2 files left alone: 2 .tif; {unpack})"
+    rule = f"holds no images ({KINDS}): give --src the folder or zip with them"
+    assert _refused(find, path) == f"{path}: {rule} (2 files left alone: 2 .gif; {unpack})"
 
 
 # What is not a source
@@ -634,7 +651,7 @@ def test_a_file_that_is_no_zip_is_refused_as_source(tmp_path: Path, find: Find) 
 
 def test_a_source_without_images_is_refused(tmp_path: Path, find: Find) -> None:
     for path in (_keep(tmp_path / "folder", TABLE), _keep(tmp_path / "zip.zip", TABLE), _keep(tmp_path / "empty", {})):
-        rule = "holds no JPEG or PNG images: give --src the folder or zip that holds them"
+        rule = f"holds no images ({KINDS}): give --src the folder or zip with them"
         assert _refused(find, path) == f"{path}: {rule}"
 
 
@@ -821,11 +838,9 @@ def test_a_name_that_a_zip_holds_as_utf_8_without_saying_so_is_that_of_the_folde
 
 # Images to predict
 
-FITS = (".jpg", ".jpeg", ".png", ".fits", ".fit")
-
 
 def _listed(path: Path, scratch: Path) -> list[tuple[int, str, bytes]]:
-    images, _ = sources.find_images(path, scratch, FITS)
+    images, _ = sources.find_images(path, scratch)
     with ImageReader() as reader:
         return [(int(images.galaxy_id[row]), images.path(row), reader.read(images, row)[0]) for row in range(len(images))]
 
@@ -835,11 +850,12 @@ def test_the_images_to_predict_are_those_of_the_source_however_it_is_kept(tmp_pa
     assert _listed(_keep(tmp_path / "kaggle", WAYS[way]), tmp_path) == EXPECTED
 
 
-def test_only_where_they_are_to_be_predicted_are_fits_files_images(tmp_path: Path, find: Find) -> None:
+def test_fits_files_beside_pictures_are_images_only_where_they_are_to_be_predicted(tmp_path: Path, find: Find) -> None:
     names = ("3.jpg", "a/2.FITS", "a/1.fit", "4.fits.txt", "5.ft")
     for path in (_write(tmp_path / "folder", *names), _keep(tmp_path / "zip.zip", dict.fromkeys(names, JPEG))):
         assert [name for _, name, _ in _listed(path, tmp_path)] == ["a/1.fit", "a/2.FITS", "3.jpg"]
         assert _ids_and_paths(find(path)) == [(3, "3.jpg")]
+        assert "1 .fit, 1 .fits" in next(find(path).left.lines())
 
 
 @pytest.mark.parametrize(
@@ -848,7 +864,7 @@ def test_only_where_they_are_to_be_predicted_are_fits_files_images(tmp_path: Pat
 def test_a_single_image_is_predicted_by_its_name_whatever_folder_it_lies_in(tmp_path: Path, name: str, named: bool) -> None:
     path = _write(tmp_path / "train_images", name, "8.jpg") / name
     assert _listed(path, tmp_path) == [(_top_63_bits(name) if named else 7, name, JPEG)]
-    assert sources.find_images(path, tmp_path, FITS)[0].named.tolist() == [named]
+    assert sources.find_images(path, tmp_path)[0].named.tolist() == [named]
 
 
 def test_a_single_image_is_no_source_to_preprocess(tmp_path: Path, find: Find) -> None:
@@ -869,15 +885,15 @@ def test_two_different_images_of_a_number_are_two_galaxies_where_they_are_to_be_
     ("name", "what"),
     [
         ("gone", "no such file or folder: give --images an image, or a folder or zip of images"),
-        ("notes.txt", "not an image (.jpg, .jpeg, .png, .fits, .fit), folder or zip: give --images an image"),
-        ("empty", "holds no images (.jpg, .jpeg, .png, .fits, .fit): give --images the folder or zip that holds them"),
+        ("notes.txt", f"not an image ({KINDS}), folder or zip: give --images an image"),
+        ("empty", f"holds no images ({KINDS}): give --images the folder or zip with them"),
         ("broken.zip", "not a zip, or cut off"),
     ],
 )
 def test_what_holds_no_image_to_predict_is_refused_with_what_to_give(tmp_path: Path, name: str, what: str) -> None:
     (_write(tmp_path, "notes.txt", "broken.zip") / "empty").mkdir()
     with pytest.raises(SourceError) as caught:
-        sources.find_images(tmp_path / name, tmp_path, FITS)
+        sources.find_images(tmp_path / name, tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / name}: {what}")
 
 

@@ -116,8 +116,8 @@ def test_a_part_of_a_listing_keeps_its_names(tmp_path: Path) -> None:
 
 def test_a_single_image_to_predict_is_named_by_its_stem(tmp_path: Path) -> None:
     _listing(tmp_path, _different("spiral/J112953.88-000427.4.jpg", "disk/7.jpg"))
-    named, _ = find_images(tmp_path / "spiral" / "J112953.88-000427.4.jpg", tmp_path, (".jpg",))
-    number, _ = find_images(tmp_path / "disk" / "7.jpg", tmp_path, (".jpg",))
+    named, _ = find_images(tmp_path / "spiral" / "J112953.88-000427.4.jpg", tmp_path)
+    number, _ = find_images(tmp_path / "disk" / "7.jpg", tmp_path)
     assert (named.galaxy(0), number.galaxy(0)) == ("J112953.88-000427.4", 7)
 
 

@@ -25,7 +25,7 @@ def _of_source(folder: Path) -> LeftAlone:
 
 
 def _of_images(folder: Path) -> LeftAlone:
-    images, left = find_images(folder, folder, (".jpg",))
+    images, left = find_images(folder, folder)
     assert images.galaxy_id.tolist() == [7, 9]
     return left
 
@@ -34,7 +34,7 @@ def _refused(folder: Path) -> str:
     with pytest.raises(SourceError) as caught:
         find_source(folder, folder)
     with pytest.raises(SourceError) as again:
-        find_images(folder, folder, (".jpg",))
+        find_images(folder, folder)
     assert str(again.value) == str(caught.value)
     return str(caught.value)
 

@@ -71,9 +71,9 @@ def test_every_image_is_read_with_its_path_size_and_crc(tmp_path: Path, kind: st
     assert images.size.tolist() == [len(content) for content in FILES.values()]
     with ImageReader() as reader:
         read = [reader.read(images, row) for row in range(len(images))]
-    assert [(content, crc) for content, crc, _ in read] == [(content, zlib.crc32(content)) for content in FILES.values()]
+    assert [(content.data, content.crc) for content in read] == [(content, zlib.crc32(content)) for content in FILES.values()]
     changed = [(tmp_path / "kaggle" / path).stat().st_ctime_ns if kind == "folder" else 0 for path in FILES]
-    assert [time for _, _, time in read] == changed
+    assert [content.changed for content in read] == changed
 
 
 @pytest.mark.parametrize("kind", KINDS)
