@@ -5,7 +5,7 @@ The limits lie far from any galaxy: `benchmarks.emptiness` measures how near rea
 
 import numpy as np
 
-# In levels 0..255. Percentiles, so that neither a hot pixel nor a line of text makes a galaxy.
+# In levels 0..255. Percentiles, so that neither hot pixels nor a few letters make a galaxy.
 DARK, BRIGHT = 0.005, 0.995
 LEAST_CONTRAST = 10
 LEAST_LIGHT = 20
@@ -25,7 +25,7 @@ def _thinned(pixels: np.ndarray) -> np.ndarray:
     return pixels[::step, ::step]
 
 
-def quantiles(light: np.ndarray) -> tuple[int, int, float]:
+def levels_of(light: np.ndarray) -> tuple[int, int, float]:
     """The dark and the bright quantile of the brightness, uint8 (height, width), and the share of white pixels."""
     counts = np.bincount(_thinned(light).ravel(), minlength=256)
     grown = np.cumsum(counts)
@@ -35,7 +35,7 @@ def quantiles(light: np.ndarray) -> tuple[int, int, float]:
 
 def no_galaxy(light: np.ndarray) -> str:
     """Why an image shows no galaxy, in words; empty for others. light: its brightness, uint8 (height, width)."""
-    dark, bright, white = quantiles(light)
+    dark, bright, white = levels_of(light)
     if white > MOST_WHITE:
         return f"{NO_GALAXY}: {white:.0%} of its crop is white"
     if bright < LEAST_LIGHT:
