@@ -156,7 +156,10 @@ class Listing:
         return name_of(self.path(row), self.parts) if self.called is None else str(self.called[row])
 
     def shown(self, row: int) -> str:
-        """Path of an image in messages: with the given folder, or the zips that hold it."""
+        """Path of an image in messages: with the given folder, or the zips that hold it; of several files, the first."""
+        if self.method[row] == BANDS:
+            files, rows = self.files_of(row)
+            return f"{files.shown(rows[0])} (and {len(rows) - 1} of other bands)"
         return f"{self.places[self.place[row]].shown}/{self.path(row)}"
 
     def known_crcs(self) -> np.ndarray:
