@@ -310,6 +310,16 @@ def test_a_galaxy_in_two_splits_is_found_and_the_same_image_under_two_ids_is_odd
     assert f"galaxies stored twice: {twin.galaxy_id} (also in {TRAIN})" in str(_errors(verify_dataset(out)).values())
 
 
+def test_an_image_without_a_galaxy_that_an_earlier_version_stored_is_odd(out: Path) -> None:
+    grey = images.encode(np.full((32, 32, 3), 127, np.uint8), "png")
+    galaxy_id = schema.parse(next(framing.read_records(out / TEST))).galaxy_id
+    _forge(out, TEST, lambda examples: [replace(examples[0], image=grey), *examples[1:]])
+    (finding,) = verify_dataset(out).findings
+    assert (finding.level, finding.where) == ("warning", "all splits")
+    reason = "no galaxy: its crop is of one brightness, 127 to 127 of 255"
+    assert finding.what == f"1 images show no galaxy: {galaxy_id} ({reason})"
+
+
 def test_a_record_that_is_no_example_is_found(out: Path) -> None:
     (out / BARE).write_bytes(framing.frame(b"\x0a\x02\x0a\x00") + framing.frame(b"no protobuf"))
     said = {"bytes": (out / BARE).stat().st_size, "sha256": sha256_file(out / BARE), "examples": 2}
