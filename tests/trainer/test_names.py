@@ -216,14 +216,14 @@ def test_files_that_are_not_read_are_counted_by_suffix_before_images_are_predict
     tiny_run: Run, plain_survey: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, run_main: Main
 ) -> None:
     images = Path(shutil.copytree(plain_survey / "images_test_rev1", tmp_path / "images"))
-    for name in ("1.tif", "2.tif", "3.webp", "4.jpg.gz", "more.tar.gz", "README"):
+    for name in ("1.heic", "2.heic", "3.gif", "4.jpg.gz", "more.tar.gz", "README"):
         (images / name).write_bytes(b"not read")
     os.symlink(tmp_path / "nothing.jpg", images / "5.jpg")
     flags: list[Any] = ["predict", "--run", tiny_run.folder, "--images", images, "--out", tmp_path / "table.csv"]
     with caplog.at_level(logging.WARNING, "trainer"):
         assert run_main(*flags)[0] == 0
     lines = [record.getMessage() for record in caplog.records if record.name == "trainer"]
-    assert "5 files left alone: 2 .tif, 1 .jpg.gz, 1 .webp, 1 without a suffix" in lines
+    assert "5 files left alone: 2 .heic, 1 .gif, 1 .jpg.gz, 1 without a suffix" in lines
     assert f"{images}/more.tar.gz: this archive is not read: unpack it with `tar xf`, and give the folder" in lines
     assert f"1 link leads nowhere and was skipped, first {images}/5.jpg" in lines
     assert len(_first_column(tmp_path / "table.csv")) == 6

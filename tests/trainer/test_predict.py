@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from astropy.io import fits as astrofits
 from PIL import Image
 
 from preprocess.job import BuildSettings, build_dataset
+from tests.preprocess.fits.files import galaxy, write
 from tests.trainer import small
 from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import Dataset
@@ -31,6 +31,7 @@ from trainer.tables import (
 )
 
 Main = Callable[..., tuple[int, str, str]]
+_RANGES = ("half_light_radius", "brightness")
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test", "unlabelled"])
@@ -270,14 +271,19 @@ def _warnings(caplog: pytest.LogCaptureFixture, run: Run, path: Path) -> list[st
     return [record.getMessage() for record in caplog.records if record.name == "trainer"]
 
 
+def _without_ranges(run: Run) -> Run:
+    """The run as of a version that kept no record of its galaxies."""
+    return replace(run, config={name: value for name, value in run.config.items() if name not in _RANGES})
+
+
 def test_one_warning_counts_the_galaxies_at_another_scale(
     tiny_run: Run, plain_survey: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The survey alternates between large and small galaxies; one run here is given the range of the large ones only."""
     images = plain_survey / "images_test_rev1"
-    wide = replace(tiny_run, config={**tiny_run.config, "half_light_radius": [0.0, 100.0]})
-    large = replace(tiny_run, config={**tiny_run.config, "half_light_radius": [8.0, 11.0]})
-    old = replace(tiny_run, config={name: value for name, value in tiny_run.config.items() if name != "half_light_radius"})
+    old = _without_ranges(tiny_run)
+    wide = replace(old, config={**old.config, "half_light_radius": [0.0, 100.0]})
+    large = replace(old, config={**old.config, "half_light_radius": [8.0, 11.0]})
     assert _warnings(caplog, wide, images) == _warnings(caplog, old, images) == []
     (line,) = _warnings(caplog, large, images)
     assert line.startswith("2 of 5 images (40.0 %, against 2 % of the training galaxies) have a half-light radius outside 8.0 ")
@@ -285,16 +291,17 @@ def test_one_warning_counts_the_galaxies_at_another_scale(
     assert "crop or resize the cutouts" in line
 
 
-def test_one_warning_counts_fits_images_of_one_plane_and_one_those_of_few_pixels(
+def test_one_warning_says_what_was_done_with_the_planes_of_fits_images_and_one_counts_those_of_few_pixels(
     tiny_run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = replace(tiny_run, config={name: value for name, value in tiny_run.config.items() if name != "half_light_radius"})
-    for galaxy_id, shape in enumerate([(40, 40), (1, 40, 40), (3, 40, 40), (3, 20, 30)]):
-        flux = np.random.default_rng(galaxy_id).exponential(0.1, shape).astype(np.float32)
-        astrofits.PrimaryHDU(flux).writeto(tmp_path / f"{galaxy_id}.fits")
-    grey, enlarged = _warnings(caplog, run, tmp_path)
-    assert grey.startswith("2 of 4 images are FITS images of one plane, without the colours that the model was trained on")
-    assert enlarged.startswith("1 of 4 images have fewer pixels in the crop than the model expects and were enlarged")
+    run = _without_ranges(tiny_run)
+    large, small = galaxy(40), galaxy(20)
+    for galaxy_id, planes in enumerate([large[0], large[:1], large, small, large]):
+        write(tmp_path / f"{galaxy_id}.fits", planes)
+    unnamed, grey, enlarged = _warnings(caplog, run, tmp_path)
+    assert unnamed.startswith("3 of 5 images, FITS: no names of bands, so the planes are red, green and blue in this order")
+    assert grey == "2 of 5 images, FITS: one plane, drawn in grey; give three bands if possible"
+    assert enlarged.startswith("1 of 5 images have fewer pixels in the crop than the model expects and were enlarged")
 
 
 # The command
@@ -317,17 +324,17 @@ def test_images_that_cannot_be_read_are_counted_listed_and_left_out(
     listing = tmp_path / "out" / "table-rejected.csv"
     assert listing == rejected_path(out)
     assert code == 0
-    assert said == f"{out}: predictions for 3 galaxies of {images}; 5 that cannot be read are listed in {listing}\n"
-    (line,) = [line for line in caplog.messages if "cannot be read" in line]
-    assert line.startswith("5 of 8 images cannot be read and are skipped: 11.jpg (not a readable image")
-    assert line.count("(not a readable") == 3 and line.endswith(", ...")
+    assert said == f"{out}: predictions for 3 galaxies of {images}; 5 that cannot be used are listed in {listing}\n"
+    (line,) = [line for line in caplog.messages if "cannot be used" in line]
+    assert line.startswith("5 of 8 images cannot be used and are skipped: 11.jpg (is a text, not an image: 'nothing to see')")
+    assert "13.fits (not a readable FITS image" in line and line.count("(is a text") == 2 and line.endswith(", ...")
     with listing.open(newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["GalaxyID", "path", "reason"]
     assert {tuple(row[:2]) for row in rows} == {
         ("11", "11.jpg"), ("12", "12.png"), ("13", "13.fits"), ("NGC 1", "NGC 1.jpg"), ("NGC 2", "NGC 2.jpg"),
     }  # fmt: skip
-    assert all(row[2].startswith("not a readable") for row in rows)
+    assert all(row[2].startswith("not a readable FITS" if row[1] == "13.fits" else "is a text") for row in rows)
     for row in rows:
         (images / row[1]).unlink()
     assert run_main(*flags)[:2] == (0, f"{out}: predictions for 3 galaxies of {images}\n")
@@ -345,7 +352,7 @@ def test_where_no_image_can_be_read_there_is_one_line_and_no_table(tiny_run: Run
     code, said, err = run_main("predict", "--run", tiny_run.folder, "--images", tmp_path / "images", "--out", out)
     assert (code, said) == (1, "")
     assert err.splitlines()[-1].startswith(
-        f"error: {tmp_path / 'images'}: none of its 1 images can be read; the first is 7.jpg ("
+        f"error: {tmp_path / 'images'}: none of its 1 images can be used; the first is 7.jpg ("
     )
     assert not out.exists() and not rejected_path(out).exists()
     with pytest.raises(SourceError):

@@ -15,9 +15,9 @@ from PIL import Image
 from preprocess.fits.colour import Look, Stretch
 from tfrecords import images as pixels
 from tfrecords.errors import ConfigError, SourceError
+from trainer.images import ranges
 from trainer.images.cutouts import Crop, Cutouts, listed, stream
 from trainer.images.photometry import photometry
-from trainer.input import scale
 
 LOOK = Look(stretch=Stretch(0.5))
 HALF, WHOLE_SMALL = Crop(0.5, 32), Crop(1.0, 16)
@@ -35,9 +35,11 @@ def _folder(folder: Path, count: int) -> Path:
     return folder
 
 
-def outside(*ranges: tuple[int, scale.Range]) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
-    """The function that finds galaxies at another scale. ranges: (index into crops, range of half-light radii)."""
-    return functools.partial(scale.outside, ranges=ranges)
+def outside(*radii: tuple[int, ranges.Range]) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+    """The function that finds galaxies at another scale. radii: (index into crops, range of half-light radii)."""
+    return functools.partial(
+        ranges.outside, trained=[ranges.Trained(crop, ranges.Ranges(ends, None, None)) for crop, ends in radii]
+    )
 
 
 def _streamed(path: Path, crops: Sequence[Crop] = (HALF,), batch_size: int = 8, look: Look = LOOK) -> list[Cutouts]:
@@ -58,7 +60,7 @@ def test_each_crop_asked_for_is_that_of_preprocessing(tmp_path: Path) -> None:
     (batch,) = _streamed(_folder(tmp_path / "images", 5), [HALF, WHOLE_SMALL])
     for crop, made in zip((HALF, WHOLE_SMALL), batch.crops, strict=True):
         np.testing.assert_array_equal(made, [pixels.crop(_picture(galaxy_id), *crop) for galaxy_id in range(1, 6)])
-    assert not batch.enlarged.any() and not batch.grey.any() and not batch.outside.any()
+    assert not batch.enlarged.any() and not batch.notes and not batch.outside.any()
 
 
 @pytest.mark.parametrize("packed", ["zip", "stored zip in a zip", "deflated zip in a zip"])
@@ -116,20 +118,25 @@ def test_a_batch_of_nothing_but_damaged_images_is_empty(tmp_path: Path) -> None:
     assert len(batch.galaxy_ids) == len(batch.outside) == 0 and len(batch.rejected) == 2
 
 
-def test_images_of_fewer_pixels_and_of_one_plane_are_marked(tmp_path: Path) -> None:
+def test_images_of_fewer_pixels_are_marked_and_what_was_done_with_planes_is_counted(tmp_path: Path) -> None:
     folder = _folder(tmp_path / "images", 1)
     Image.fromarray(_picture(2, 62)).save(folder / "2.png")
-    astrofits.PrimaryHDU(_picture(3)[..., 0].astype(np.float32)).writeto(folder / "3.fits")
-    astrofits.PrimaryHDU(np.moveaxis(_picture(4), 2, 0).astype(np.float32)).writeto(folder / "4.fit")
+    flux = np.random.default_rng(3).exponential(0.1, (3, 64, 64)).astype(np.float32)
+    astrofits.PrimaryHDU(flux[0]).writeto(folder / "3.fits")
+    astrofits.PrimaryHDU(flux).writeto(folder / "4.fit")
     (batch,) = _streamed(folder, [HALF, WHOLE_SMALL])
     assert batch.galaxy_ids.tolist() == [1, 2, 3, 4]
     assert batch.enlarged.tolist() == [False, True, False, False]
-    assert batch.grey.tolist() == [False, False, True, False]
+    assert batch.notes == {
+        "one plane, drawn in grey; give three bands if possible": 1,
+        "no names of bands, so the planes are red, green and blue in this order; if not, give --bands": 1,
+    }
 
 
 def test_the_stretch_of_fits_images_is_the_one_given(tmp_path: Path) -> None:
-    astrofits.PrimaryHDU(np.full((3, 64, 64), 0.05, np.float32)).writeto(tmp_path / "1.fits")
-    levels = [int(_streamed(tmp_path, look=Look(stretch=Stretch(value)))[0].crops[0].max()) for value in (5, 0.5, 0.05)]
+    flux = np.random.default_rng(0).exponential(0.5, (3, 64, 64)).astype(np.float32)
+    astrofits.PrimaryHDU(flux).writeto(tmp_path / "1.fits")
+    levels = [int(_streamed(tmp_path, look=Look(stretch=Stretch(value)))[0].crops[0].mean()) for value in (5, 1, 0.5)]
     assert levels == sorted(levels) and levels[0] < levels[1] < levels[2]
 
 
@@ -146,9 +153,9 @@ def test_galaxies_outside_the_range_of_half_light_radii_are_marked(tmp_path: Pat
         (batch,) = stream(images, [WHOLE_SMALL, crop], 8, LOOK, outside((1, middle)))
         (nothing,) = stream(images, [WHOLE_SMALL, crop], 8, LOOK, outside())
         (either,) = stream(images, [crop], 8, LOOK, outside((0, middle), (0, (float(radii[2]), float(radii[3])))))
-    assert batch.outside.tolist() == [True, False, False, True]
-    assert nothing.outside.tolist() == [False] * 4
-    assert either.outside.tolist() == [True, True, False, True]
+    assert batch.outside.tolist() == ["scale", "", "", "scale"]
+    assert nothing.outside.tolist() == [""] * 4
+    assert either.outside.tolist() == ["scale", "scale", "", "scale"]
 
 
 def test_no_more_than_two_batches_are_read_ahead(tmp_path: Path) -> None:

@@ -1,46 +1,57 @@
-"""A run stores the scale of its training galaxies when it is created."""
+"""A run stores how large and how bright its training galaxies are when it is created."""
 
 import numpy as np
 import pytest
 
+from preprocess.fits.choice import Brightness
 from tfrecords.dataset import Dataset
 from tfrecords.reader import decode_example, in_order
 from trainer import run as runs
-from trainer.images.photometry import photometry
-from trainer.input.scale import training_range, warning
+from trainer.images.photometry import brightness, photometry
+from trainer.images.ranges import Ranges, ranges_of
+from trainer.input.scale import training_ranges
 from trainer.run import Run, open_run
 
 
-def _radii(dataset: Dataset, limit: int) -> np.ndarray:
-    images = [decode_example(example, dataset.encoding, dataset.size).numpy() for example in in_order(dataset, "train", limit)]
-    return photometry(np.stack(images)).half_light_radius
+def _images(dataset: Dataset, limit: int) -> np.ndarray:
+    return np.stack(
+        [decode_example(example, dataset.encoding, dataset.size).numpy() for example in in_order(dataset, "train", limit)]
+    )
 
 
 @pytest.mark.parametrize("limit", [0, 10, 10_000])
-def test_the_range_holds_98_percent_of_the_first_training_galaxies(plain_dataset: Dataset, limit: int) -> None:
-    radii = _radii(plain_dataset, min(limit, plain_dataset.galaxies("train")))
-    assert len(radii) == (10 if limit == 10 else plain_dataset.galaxies("train"))
-    low, high = training_range(plain_dataset, limit)
-    assert (low, high) == (pytest.approx(np.quantile(radii, 0.01)), pytest.approx(np.quantile(radii, 0.99)))
-    assert low < high
+def test_the_ranges_hold_98_percent_of_the_first_training_galaxies(plain_dataset: Dataset, limit: int) -> None:
+    images = _images(plain_dataset, min(limit, plain_dataset.galaxies("train")))
+    assert len(images) == (10 if limit == 10 else plain_dataset.galaxies("train"))
+    ranges = training_ranges(plain_dataset, limit)
+    assert ranges.radius == pytest.approx(np.quantile(photometry(images).half_light_radius, (0.01, 0.99)))
+    assert ranges.radius is not None and ranges.radius[0] < ranges.radius[1]
+    for measured, values in zip((ranges.median, ranges.bright), brightness(images), strict=True):
+        assert isinstance(measured, Brightness)
+        assert measured == pytest.approx(np.quantile(values, (0.01, 0.5, 0.99)))
 
 
-def test_a_trained_run_knows_the_range_of_its_training_set(tiny_run: Run, plain_dataset: Dataset) -> None:
-    assert tiny_run.half_light_radius == pytest.approx(training_range(plain_dataset))
-    assert open_run(tiny_run.folder).config["half_light_radius"] == list(tiny_run.half_light_radius or ())
+def test_a_trained_run_holds_the_ranges_of_its_training_set(tiny_run: Run, plain_dataset: Dataset) -> None:
+    expected = training_ranges(plain_dataset)
+    config = open_run(tiny_run.folder).config
+    assert tiny_run.ranges.radius == pytest.approx(expected.radius) == config["half_light_radius"]
+    assert config["brightness"] == {"median": list(expected.median or ()), "bright": list(expected.bright or ())}
+    assert tiny_run.ranges == expected
 
 
-def test_the_range_does_not_make_it_another_run(tiny_run: Run, plain_dataset: Dataset) -> None:
+def test_ranges_survive_the_config_of_a_run() -> None:
+    ranges = Ranges((1.0, 2.5), Brightness(1.0, 2.0, 3.0), Brightness(60.0, 140.0, 220.0))
+    assert ranges_of(ranges.config()) == ranges
+    assert ranges_of(Ranges(None, None, None).config()) == Ranges(None, None, None)
+
+
+def test_the_ranges_do_not_make_it_another_run(tiny_run: Run, plain_dataset: Dataset) -> None:
     found, is_new = runs.start(tiny_run.folder, tiny_run.settings, plain_dataset, overwrite=False)
     assert (found, is_new) == (tiny_run, False)
 
 
-def test_a_run_of_before_the_range_was_kept_has_none(tiny_run: Run) -> None:
-    config = {name: value for name, value in tiny_run.config.items() if name != "half_light_radius"}
-    assert Run(tiny_run.folder, config).half_light_radius is None
-
-
-def test_the_warning_names_every_range_once() -> None:
-    line = warning(3, 40, [(1.0, 2.5), (1.0, 2.5), (4.0, 10.04)])
-    assert line.startswith("3 of 40 images (7.5 %, against 2 % of the training galaxies)") and "\n" not in line
-    assert "outside 1.0 to 2.5 and 4.0 to 10.0 pixels" in line
+def test_a_run_of_before_a_range_was_kept_has_none(tiny_run: Run) -> None:
+    without = {name: value for name, value in tiny_run.config.items() if name not in ("half_light_radius", "brightness")}
+    assert Run(tiny_run.folder, without).ranges == Ranges(None, None, None)
+    sized = {**without, "half_light_radius": [1.0, 2.0]}
+    assert Run(tiny_run.folder, sized).ranges == Ranges((1.0, 2.0), None, None)
