@@ -139,7 +139,7 @@ def _over_black(image: Image.Image) -> Picture:
 
 
 def read_picture(data: bytes) -> Picture:
-    """The pixels of an image file: 8-bit RGB, as stored (EXIF orientation is ignored).
+    """The pixels of an image file: 8-bit RGB, as stored (EXIF orientation is ignored, but a TIFF is turned as its tag says).
 
     libjpeg-turbo decodes what it can. It gives the same pixels as Pillow in half the time, and warns about a JPEG that
     is cut off, which Pillow fills up with grey. Any warning is an error: only the first is reported, and a harmless one

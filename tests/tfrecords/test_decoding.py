@@ -110,6 +110,12 @@ def test_a_lossy_webp_is_decoded_as_pillow_decodes_it() -> None:
     assert decoded.alpha is None and 0 < np.abs(decoded.pixels.astype(int) - NOISE).mean() < 60
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_tiff_is_turned_as_its_tag_says(compression: str) -> None:
+    data = _file(RGB, "TIFF", compression=compression, tiffinfo={0x0112: 6})
+    np.testing.assert_array_equal(read_picture(data).pixels, np.rot90(NOISE, -1))
+
+
 DEEP = np.random.default_rng(1).integers(0, 65536, (16, 16, 4), np.uint16)
 TOO_DEEP = {
     "16-bit RGB TIFF": _tiff(DEEP[..., :3], 2),
