@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from preprocess.sources import Content, is_fits, without_suffix
 from tfrecords.decoding import Picture, read_picture
 from tfrecords.errors import ImageError
-from tfrecords.images import CropSettings, StoredImage, store, store_picture
+from tfrecords.images import CropSettings, StoredImage, check_galaxy, store, store_picture
 
 if TYPE_CHECKING:
     from preprocess.fits.colour import Flux, Look  # imports astropy
@@ -46,14 +46,26 @@ def picture_in(path: str, content: Content, look: "Look | None" = None) -> tuple
     return Picture(drawn(flux, look.stretch)), flux
 
 
+def check_drawn(picture: Picture, flux: "Flux | None", crop_fraction: float) -> None:
+    """Raise ImageError as `check_galaxy` does; of a FITS image with a word about a sky that seems to be left in."""
+    try:
+        check_galaxy(picture, crop_fraction)
+    except ImageError as error:
+        if flux is None or not flux.sky:
+            raise
+        raise ImageError(f"{error}; {flux.sky}") from error
+
+
 def stored_in(
     path: str, content: Content, crop: CropSettings, look: "Look | None" = None, check: bool = True
-) -> tuple[StoredImage, str]:
-    """The crop of an image as it is stored, and what was done with the planes of a FITS image, in words.
+) -> tuple[StoredImage, tuple[str, ...]]:
+    """The crop of an image as it is stored, and what is to be said about a FITS image, in words.
 
     check: whether the crop must show a galaxy. Raises ImageError as `picture_in` does.
     """
     if not is_fits(path):
-        return store(content.data, crop, check), ""
+        return store(content.data, crop, check), ()
     picture, flux = picture_in(path, content, look)
-    return store_picture(picture, crop, check), flux.note if flux else ""
+    if check:
+        check_drawn(picture, flux, crop.crop_fraction)
+    return store_picture(picture, crop, check=False), flux.notes if flux else ()

@@ -99,7 +99,7 @@ def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
             try:
                 content = reader.read(task.images, row)
                 crcs[row], times[row] = content.crc, content.changed
-                stored, note = stored_in(task.images.path(row), content, task.crop, task.look)
+                stored, said = stored_in(task.images.path(row), content, task.crop, task.look)
             except MemoryError as error:
                 raise MemoryError(f"{task.images.shown(row)}: {error}") from error
             except ImageError as error:
@@ -118,7 +118,7 @@ def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
                 digest.update(record)
                 size += len(record)
                 enlarged += stored.enlarged
-                notes.update([note] if note else [])
+                notes.update(said)
                 shapes.add(stored.shape)
             on_image()
     shard = Shard(task.name, task.split, len(task.images) - len(rejected), size, digest.hexdigest())

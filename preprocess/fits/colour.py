@@ -77,12 +77,19 @@ class Flux(NamedTuple):
 
     colours: (height, width, 3) in the order R, G, B, float64, or uint8 for a picture that is not stretched. grey: it has one
     plane, which is all three colours. note: what was done with the planes, in words. units: the colours are in nanomaggies.
+    sky: a sentence about a sky that seems to be left in, or empty.
     """
 
     colours: np.ndarray
     grey: bool
     note: str
     units: bool
+    sky: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All that is to be said about it."""
+        return (self.note, self.sky) if self.sky else (self.note,)
 
 
 def flux_of(files: Sequence[tuple[str, bytes]], bands: tuple[str, ...] = (), usual: tuple[str, ...] = ()) -> Flux:
@@ -117,9 +124,7 @@ def flux_of(files: Sequence[tuple[str, bytes]], bands: tuple[str, ...] = (), usu
     colours, units = _colours(planes, places)
     if mean_green:
         colours = _mean_green(colours)
-    if colours.dtype != np.uint8:
-        note += _sky(colours)
-    return Flux(colours, number == 1, note, units)
+    return Flux(colours, number == 1, note, units, "" if colours.dtype == np.uint8 else _sky(colours))
 
 
 def _of_files(files: Sequence[tuple[str, bytes]], bands: tuple[str, ...], usual: tuple[str, ...]) -> Planes:
@@ -195,8 +200,8 @@ def border_and_bright(colours: np.ndarray) -> tuple[float, float]:
 
 
 def _sky(colours: np.ndarray) -> str:
-    """A note on a sky that was left in, empty without one. Raises ImageError if with it all would be white."""
+    """A sentence about a sky that was left in, empty without one. Raises ImageError if with it all would be white."""
     sky, bright = border_and_bright(colours)
     if sky > _SKY * bright > 0:
         raise ImageError(f"a sky of {sky:.4g} was left in, against {bright:.4g} in its brightest parts: subtract it first")
-    return "; a sky seems to be left in, so subtract it" if sky > _SOME_SKY * bright > 0 else ""
+    return "a sky seems to be left in: subtract it" if sky > _SOME_SKY * bright > 0 else ""

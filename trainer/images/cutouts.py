@@ -16,10 +16,10 @@ import numpy as np
 
 from preprocess.fits.colour import Look
 from preprocess.fits.planes import quiet, require_astropy
-from preprocess.pictures import picture_in
+from preprocess.pictures import check_drawn, picture_in
 from preprocess.sources import ImageReader, Listing, find_images, is_fits
 from tfrecords.errors import ImageError, SourceError, one_line
-from tfrecords.images import check_galaxy, crop, crop_box
+from tfrecords.images import crop, crop_box
 
 log = logging.getLogger("trainer")
 _AHEAD_BATCHES = 2
@@ -98,7 +98,7 @@ def _read(images: Listing, rows: np.ndarray, crops: Sequence[Crop], look: Look, 
                 picture, flux = picture_in(path, reader.read(images, row), look)
                 image = picture.pixels
                 for target, (fraction, size) in zip(targets, crops, strict=True):
-                    check_galaxy(picture, fraction)
+                    check_drawn(picture, flux, fraction)
                     target[place] = crop(image, fraction, size)
                     enlarged[place] |= crop_box(image.shape[0], image.shape[1], fraction)[2] < size
             except (ImageError, SourceError, OSError) as error:  # SourceError: it has changed or gone since it was listed
@@ -107,7 +107,7 @@ def _read(images: Listing, rows: np.ndarray, crops: Sequence[Crop], look: Look, 
                 rejected.append(UnreadableImage(images.galaxy(row), path, one_line(error)))
             else:
                 kept.append(place)
-                notes.update([flux.note] if flux else [])
+                notes.update(flux.notes if flux else ())
     good = tuple(part[kept] for part in targets)
     return Cutouts(images.galaxy_id[rows[kept]], good, enlarged[kept], outside(good), notes, tuple(rejected))
 
