@@ -109,7 +109,7 @@ def _image_of(survey: Path, shard: Path) -> Path:
 
 def _change(path: Path) -> None:
     """Replace an image by another of the same size in bytes."""
-    image, buffer = Image.new("RGB", (64, 64), "navy"), io.BytesIO()
+    image, buffer = Image.radial_gradient("L").resize((64, 64)).convert("RGB"), io.BytesIO()
     image.save(buffer, "JPEG")
     size = path.stat().st_size
     image.save(path, comment=bytes(size - len(buffer.getvalue()) - 4))
