@@ -203,5 +203,6 @@ def _sky(colours: np.ndarray) -> str:
     """A sentence about a sky that was left in, empty without one. Raises ImageError if with it all would be white."""
     sky, bright = border_and_bright(colours)
     if sky > _SKY * bright > 0:
-        raise ImageError(f"a sky of {sky:.4g} was left in, against {bright:.4g} in its brightest parts: subtract it first")
+        shown, brightest = (f"{level:,.0f}" if level >= 1000 else f"{level:.3g}" for level in (sky, bright))
+        raise ImageError(f"a sky of {shown} was left in, against {brightest} in its brightest parts: subtract it first")
     return "a sky seems to be left in: subtract it" if sky > _SOME_SKY * bright > 0 else ""

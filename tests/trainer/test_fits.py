@@ -15,14 +15,18 @@ from astropy.io import fits as astrofits
 from PIL import Image
 
 from preprocess.fits.choice import DEFAULT_STRETCH, SDSS, Brightness
-from preprocess.fits.colour import Stretch
+from preprocess.fits.colour import Look, Stretch
 from preprocess.fits.planes import quiet
+from preprocess.job import BuildSettings, build_dataset
+from tests.conftest import random_votes, write_votes
 from tests.preprocess.fits.files import cube, file_of, galaxy, header, write, write_bands
 from tfrecords.errors import SettingError
+from trainer.config import TrainConfig
 from trainer.images.ranges import Ranges
-from trainer.predict import ImagePredictions, predict_images
+from trainer.predict import ImagePredictions, predict_images, predict_split
 from trainer.run import Run, open_run
 from trainer.sealing import seal
+from trainer.train import train_model
 
 Main = Callable[..., tuple[int, str, str]]
 RGB = galaxy(64)
@@ -183,6 +187,38 @@ def test_flags_of_fits_are_refused_without_fits_images(
     assert err.splitlines()[-1].startswith(f"error: {flag.split('=')[0]} ") and "there are no FITS images: omit the flag" in err
 
 
+@pytest.mark.slow
+def test_a_run_trained_on_fits_files_predicts_others_with_their_stretch_and_bands(
+    tmp_path: Path,
+    tiny_settings: dict[str, Any],
+    build_settings: Callable[..., BuildSettings],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ids = list(range(40))
+    for galaxy_id in ids:
+        write(tmp_path / "survey" / f"{galaxy_id}.fits", galaxy(48, galaxy_id)[::-1] * np.float32(40))
+    write_votes(tmp_path / "survey" / "training_solutions_rev1.csv", ids, random_votes(len(ids), np.random.default_rng(0)))
+    look = Look(("g", "r", "z"))
+    dataset = build_dataset(tmp_path / "survey", tmp_path / "data", build_settings(crop_fraction=1.0), look=look).dataset
+    train_model(TrainConfig(dataset.folder, tmp_path / "run", **{**tiny_settings, "epochs": 1}))
+    run = open_run(tmp_path / "run")
+    assert run.look is not None and run.look.bands == look.bands and run.look.stretch.stretch != DEFAULT_STRETCH
+    # One galaxy of another brightness would choose another stretch by itself.
+    faint = write(tmp_path / "faint" / "1.fits", galaxy(48, 1)[::-1] * np.float32(8))
+    predictions, (line,) = _lines(caplog, run, faint.parent)
+    stretch = run.look.stretch.stretch
+    assert line == f"FITS images: --bands g,r,z --fits_stretch {stretch:g}, as for the training images"
+    assert predictions.stretch == stretch
+    given, _ = _lines(caplog, run, faint.parent, stretch=run.look.stretch, bands="grz")
+    np.testing.assert_array_equal(given.predicted, predictions.predicted)
+    split = predict_split(run, dataset, "train")
+    of_files = predict_images(run, tmp_path / "survey")
+    rows = np.isin(of_files.galaxy_ids, split.galaxy_ids)
+    np.testing.assert_allclose(of_files.predicted[rows], split.predicted, atol=1e-5)
+    other, _ = _lines(caplog, run, faint.parent, stretch=Stretch(1.0))
+    assert other.stretch == 1.0 and np.abs(other.predicted - predictions.predicted).max() > 1e-4
+
+
 # What is refused, and what is marked
 
 
@@ -209,7 +245,7 @@ def test_what_shows_no_galaxy_is_refused_by_name_and_the_others_are_predicted(
     assert code == 0 and f"predictions for 4 galaxies of {folder}; 6 that cannot be used are listed in" in said
     assert [row["GalaxyID"] for row in _rows(out)] == [f"good-{number}" for number in range(4)]
     reasons = {row["path"]: row["reason"] for row in _rows(tmp_path / "table-rejected.csv")}
-    assert reasons["sky.fits"].startswith("a sky of 300")
+    assert reasons["sky.fits"].startswith("a sky of 3,00")
     assert reasons["some-sky.fits"].startswith("no galaxy: ")
     assert reasons["some-sky.fits"].endswith("of its crop is white; a sky seems to be left in: subtract it")
     assert reasons["zeros.fits"] == "plane 1 of 3 is empty: all its pixels are 0"

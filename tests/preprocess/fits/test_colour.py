@@ -48,7 +48,7 @@ def test_the_flags_of_a_look_are_those_with_another_value_than_the_default() -> 
 
 @pytest.mark.parametrize("sky", [4.0, 20.0, 2000.0])
 def test_a_sky_as_bright_as_the_galaxy_is_refused_with_both_levels(sky: float) -> None:
-    with pytest.raises(ImageError, match=r"^a sky of [\d.]+ was left in, against [\d.]+ in its brightest parts: subtract it"):
+    with pytest.raises(ImageError, match=r"^a sky of [\d.,]+ was left in, against [\d.,]+ in its brightest parts: subtract it"):
         flux(cube(FLUX + np.float32(sky)))
 
 
