@@ -134,7 +134,8 @@ def test_where_only_suffixes_differ_the_whole_path_is_the_name(make: Make) -> No
 
 @pytest.mark.parametrize(
     ("key", "stem"),
-    [("a.jpg", "a"), ("a.JPEG", "a"), ("b/a.png", "b/a"), ("J1.5", "J1.5"), ("a.fits", "a.fits"), ("a.jpg.gz", "a.jpg.gz"),
+    [("a.jpg", "a"), ("a.JPEG", "a"), ("b/a.png", "b/a"), ("J1.5", "J1.5"), ("a.gif", "a.gif"), ("a.jpg.gz", "a.jpg.gz"),
+     ("a.tif", "a"), ("a.WebP", "a"), ("a.jpe", "a"), ("a.jfif", "a"), ("a.bmp", "a"), ("a.fits", "a"), ("b/a.fits.gz", "b/a"),
      ("", ""), (".jpg", ".jpg"), ("100008.0", "100008.0")],
 )  # fmt: skip
 def test_only_the_suffix_of_an_image_is_taken_from_a_key(key: str, stem: str) -> None:
