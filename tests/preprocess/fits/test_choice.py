@@ -38,9 +38,9 @@ def test_whatever_the_unit_galaxies_become_as_bright_as_in_training_and_look_ali
         assert float(f"{choice.stretch.stretch:.2g}") == choice.stretch.stretch
 
 
-@pytest.mark.parametrize("factor", [0.001, 0.1, 30, 1000])
+@pytest.mark.parametrize("factor", [0.001, 0.1, 1e5, 1e6])
 def test_the_chosen_stretch_scales_with_the_unit_and_so_the_pictures_are_the_same(factor: float) -> None:
-    dim = [sample * 0.2 for sample in SAMPLES]  # not at the default in any unit
+    dim = [sample * 0.01 for sample in SAMPLES]  # not at the default in any unit
     first, second = (choose_stretch([sample * unit for sample in dim], SDSS, AUTO).stretch for unit in (1.0, factor))
     assert first.stretch is not None and second.stretch is not None
     assert second.stretch / first.stretch == pytest.approx(factor, rel=0.06)  # both have two digits
