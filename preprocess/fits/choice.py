@@ -15,6 +15,9 @@ DEFAULT_STRETCH = 0.5  # nanomaggies per pixel: SDSS frames
 _SIDE = 64  # pixels along each side of a crop that are measured
 _FACTORS = (1e-7, 1e7)
 _STEPS = 60
+_MANY = 8
+# How far the median of so many galaxies may be from that of training, as a part of the way to the faintest and brightest 1 %.
+_MEDIANS = 0.5
 
 
 class Brightness(NamedTuple):
@@ -48,11 +51,19 @@ def bright(samples: Sequence[np.ndarray], stretch: Stretch) -> float:
     return float(np.median([np.percentile(stretched(sample, stretch).mean(axis=2), BRIGHT) for sample in samples]))
 
 
-def choose_stretch(samples: Sequence[np.ndarray], wanted: Brightness, given: Stretch) -> Choice:
+def _near(level: float, samples: int, wanted: Brightness, units: bool) -> bool:
+    """Whether the median of so many galaxies is as bright as in training: of a few, it may be as far off as single ones are."""
+    part = 1.0 if units or samples < _MANY else _MEDIANS
+    low, high = wanted.middle - part * (wanted.middle - wanted.low), wanted.middle + part * (wanted.high - wanted.middle)
+    return bool(low <= level <= high)
+
+
+def choose_stretch(samples: Sequence[np.ndarray], wanted: Brightness, given: Stretch, units: bool = False) -> Choice:
     """The stretch of a set of images, from samples as `thinned` returns them.
 
     given: its `q` counts, and its `stretch` if it is not None. Else the default, if galaxies are then as bright as in training,
-    or the one with which their median brightness is that of training, to two digits.
+    or the one with which their median brightness is that of training, to two digits. units: they are in nanomaggies, for which
+    the default was made, so it is kept while single galaxies of training are as dark or as bright.
     """
     default = Stretch(DEFAULT_STRETCH, given.q)
     if given.stretch is not None:
@@ -60,7 +71,7 @@ def choose_stretch(samples: Sequence[np.ndarray], wanted: Brightness, given: Str
     if not samples:
         return Choice(default, "")
     level = bright(samples, default)
-    if wanted.low <= level <= wanted.high:
+    if _near(level, len(samples), wanted, units):
         return Choice(default, f"their galaxies are as bright as in training ({level:.0f} of 255)")
     low, high = (np.log(DEFAULT_STRETCH * factor) for factor in _FACTORS)
     for _ in range(_STEPS):  # brightness falls as the stretch grows
@@ -74,7 +85,7 @@ def choose_stretch(samples: Sequence[np.ndarray], wanted: Brightness, given: Str
     value = float(f"{np.exp((low + high) / 2):.2g}")
     chosen = Stretch(value, given.q)
     reached = bright(samples, chosen)
-    if not wanted.low <= reached <= wanted.high:
+    if not _near(reached, len(samples), wanted, units):
         return Choice(default, f"no stretch makes their galaxies as bright as in training ({level:.0f} of 255 at this one)")
-    was = "dark" if level < wanted.low else "bright"
+    was = "dark" if level < wanted.middle else "bright"
     return Choice(chosen, f"at {DEFAULT_STRETCH:g} their galaxies are too {was}: {level:.0f} of 255, at this one {reached:.0f}")

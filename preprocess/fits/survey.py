@@ -33,7 +33,7 @@ def chosen_look(sample: Listing, crop_fraction: float, wanted: Brightness, look:
     require_astropy()
     if look.stretch.stretch is not None:
         return look, Choice(look.stretch, "")
-    samples = []
+    samples, units = [], True
     with ImageReader() as reader, quiet():
         for row in range(len(sample)):
             try:
@@ -41,7 +41,8 @@ def chosen_look(sample: Listing, crop_fraction: float, wanted: Brightness, look:
                 height, width = flux.colours.shape[:2]
                 if flux.colours.dtype != np.uint8:
                     samples.append(thinned(flux, crop_box(height, width, crop_fraction)))
+                    units &= flux.units
             except (ImageError, SourceError):  # rejected with the reason where all images are read
                 continue
-    choice = choose_stretch(samples, wanted, look.stretch)
+    choice = choose_stretch(samples, wanted, look.stretch, units)
     return replace(look, stretch=choice.stretch), choice
