@@ -17,11 +17,11 @@ from statistics import median
 
 import numpy as np
 
-from preprocess.fits.colour import border_and_bright
 from preprocess.sources import ImageReader, find_source
 from tfrecords import images
 from tfrecords.decoding import decode
 from tfrecords.emptiness import LEAST_CONTRAST, LEAST_LIGHT, MOST_WHITE, levels_of, light_of
+from tfrecords.fits.colour import border_and_bright
 
 _ROUNDS = 7
 _TIMED = 500

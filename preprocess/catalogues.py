@@ -16,7 +16,6 @@ import numpy as np
 
 from preprocess import plan
 from preprocess.catalogue import Catalogue, Rows, given, open_catalogue
-from preprocess.fits.survey import spread
 from preprocess.fitting import Wanted
 from preprocess.joining import stem_of
 from preprocess.scatter import GROUPS, Scatter, Scattered, nowhere, path_of, take
@@ -28,6 +27,7 @@ from preprocess.sources import (
     WHOLE,
     Listing,
     ListingBuilder,
+    evenly_spaced,
     hashed_id,
     is_fits,
     number_of,
@@ -283,7 +283,7 @@ class _Rowwise(Survey):
     def fits_images(self) -> Listing:
         images = ListingBuilder()
         if self.catalogue.path:
-            chosen = {*spread(np.arange(len(self.order))).tolist()}
+            chosen = {*evenly_spaced(np.arange(len(self.order))).tolist()}
             start = 0
             for rows in self.catalogue.rows(votes=False):
                 for row, path in enumerate(given(rows.paths)):

@@ -28,9 +28,9 @@ def _workers_flag(group: Any) -> None:
 
 
 def _build_flags(parser: Any) -> None:
-    from preprocess.fits.flags import add_fits_flags
     from preprocess.job import BadImages
     from preprocess.plan import PlanSettings
+    from tfrecords.fits.flags import add_fits_flags
     from tfrecords.images import CropSettings
 
     add = parser.add_argument_group("data").add_argument
@@ -166,10 +166,10 @@ def _build_flags(parser: Any) -> None:
 
 
 def _build(args: Any) -> None:
-    from preprocess.fits.flags import look_of
     from preprocess.job import BadImages, BuildSettings, build_dataset
     from preprocess.plan import PlanSettings
     from tfrecords.dataset import REJECTED, SPLITS
+    from tfrecords.fits.flags import look_of
     from tfrecords.images import CropSettings
 
     settings = BuildSettings(

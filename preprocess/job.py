@@ -13,19 +13,17 @@ import numpy as np
 
 from preprocess import plan, state, surveys, versions
 from preprocess.engines import require_dask, run_dask, run_local
-from preprocess.fits.choice import SDSS
-from preprocess.fits.colour import Look, as_settings
-from preprocess.fits.survey import chosen_look
 from preprocess.fitting import Wanted
 from preprocess.plan import PlanSettings, ShardPlan
 from preprocess.shard import Receipt, Rejected, ShardTask, write_shard
-from preprocess.sources import PLAIN, Listing
+from preprocess.sources import PLAIN, Listing, chosen_look
 from preprocess.survey import Survey, content_crcs, fingerprint, in_order_of_ids
 from tfrecords import dataset
 from tfrecords.builtin import find_tree
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, SettingError, SourceError, require_setting
 from tfrecords.files import atomic_file, local_path, sha256_file, write_text
+from tfrecords.fits.look import SDSS, Look, as_settings
 from tfrecords.images import CropSettings, require_codec
 from tfrecords.integrity import check_shards
 from tfrecords.progress import progress_bar

@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from preprocess import versions
-from preprocess.fits.colour import Look
-from preprocess.pictures import stored_in, warnings_of_fits
-from preprocess.sources import ImageReader, Listing
+from preprocess.sources import ImageReader, Listing, stored_in, warnings_of_fits
 from tfrecords import framing, schema
 from tfrecords.dataset import Shard
 from tfrecords.errors import ImageError, SourceError
 from tfrecords.files import atomic_file
+from tfrecords.fits.look import Look
 from tfrecords.images import CropSettings
 
 

@@ -13,8 +13,8 @@ from preprocess import plan
 from preprocess.sources import BANDS, EMBEDDED, READ, ImageReader, Listing
 from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.dataset import sha256_text
+from tfrecords.decoding import MAX_BYTES
 from tfrecords.errors import ImageError
-from tfrecords.images import MAX_BYTES
 from tfrecords.tree import Tree
 
 

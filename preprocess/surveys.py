@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,7 @@ from preprocess import plan, solutions
 from preprocess.catalogue import is_catalogue
 from preprocess.catalogues import catalogue_survey
 from preprocess.dialects import header_of
-from preprocess.fits.survey import sample_of_fits
-from preprocess.fitting import ANYTHING, ID_COLUMNS, Header, Wanted, choose_fit, fits
+from preprocess.fitting import ANYTHING, ID_COLUMNS, Header, Wanted, choose_fit, fits, wanted_of
 from preprocess.joining import Images
 from preprocess.solutions import Ballots, Ids, Votes
 from preprocess.sources import (
@@ -26,13 +25,14 @@ from preprocess.sources import (
     VotesTable,
     find_source,
     refuse_several,
+    sample_of_fits,
     solutions_table,
 )
 from preprocess.survey import Part, Survey
 from preprocess.tablefile import head_of
 from preprocess.tables import open_table, schema_of_parquet
 from tfrecords.builtin import is_kaggle
-from tfrecords.dataset import SPLITS
+from tfrecords.dataset import SPLITS, Dataset
 from tfrecords.errors import SourceError
 from tfrecords.tree import Tree
 
@@ -347,3 +347,18 @@ def _survey(
     galaxies = plan.Galaxies(images.galaxy_id, votes.rows(images.galaxy_id) >= 0, kept[images.place])
     common = (votes.tree, votes.layout, votes.asked is not None, images.parts != 0, votes.id_column)
     return _Files(source.path, galaxies, *common, source, votes, unused, strays, others, apart)
+
+
+def images_of(src: Path, scratch: Path, data: Dataset, pick: Callable[[np.ndarray], np.ndarray]) -> Listing:
+    """Some images of a dataset's source, a catalogue or any other, in the order picked; its votes are not needed.
+
+    pick: from the ids of all its galaxies to the rows of those wanted. scratch: as in `survey_of`; the images may lie in it.
+    Raises SourceError for a source that cannot be used.
+    """
+    if is_catalogue(src):
+        survey = catalogue_survey(src, scratch, wanted_of(data))
+        rows = pick(survey.galaxies.ids)
+        survey.prepare([plan.ShardPlan("", "", rows)])
+        return survey.part(rows).images
+    images = find_source(src, scratch).images
+    return images.rows(pick(images.galaxy_id))

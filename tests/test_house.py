@@ -114,7 +114,7 @@ def test_the_sources_have_one_door() -> None:
         and not _is_in(each.importer, "preprocess.sources")
     ] == []  # fmt: skip
     assert [each.importer for each in imports() if (each.module, each.name) == ("preprocess", "sources")] == []  # as a whole
-    through_the_door = {"preprocess.sources"}
+    through_the_door = {"preprocess.sources", "preprocess.surveys"}
     assert {each.whole for each in imports() if _is_in(each.importer, "trainer") and _is_in(each.whole, "preprocess")} == (
         through_the_door
     )
@@ -174,7 +174,8 @@ def test_importing_training_loads_neither_fits_nor_archives_nor_predict() -> Non
     loaded = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
     assert "trainer.train" in loaded and "trainer.config" in loaded
     heavy = (
-        "trainer.images.fits",
+        "tfrecords.fits.planes",
+        "tfrecords.fits.colour",
         "trainer.images.cutouts",
         "preprocess",
         "trainer.predict",

@@ -16,8 +16,6 @@ import numpy as np
 from PIL import Image
 
 from tfrecords import decoding
-from tfrecords.decoding import MAX_BYTES as MAX_BYTES
-from tfrecords.decoding import MAX_PIXELS as MAX_PIXELS
 from tfrecords.decoding import Picture, decode, grey_of, is_usual, jpeg_header, read_picture, unreadable
 from tfrecords.emptiness import light_of, no_galaxy
 from tfrecords.errors import GalaxyZooError, ImageError, require_setting

@@ -161,7 +161,7 @@ def _evaluate(args: Any) -> None:
 
 
 def _predict_flags(parser: Any) -> None:
-    from preprocess.fits.flags import add_fits_flags
+    from tfrecords.fits.flags import add_fits_flags
     from trainer.tables import DEFAULT_THRESHOLD
 
     add = parser.add_argument_group("data").add_argument
@@ -244,7 +244,7 @@ def _check_above(path: Path) -> None:
 
 
 def _predict(args: Any) -> None:
-    from preprocess.fits.flags import look_of
+    from tfrecords.fits.flags import look_of
     from trainer.analysis.intervals import intervals
     from trainer.images.ranges import summary_of
     from trainer.predict import predict_images, predict_split

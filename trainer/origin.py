@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from preprocess.fits.colour import LOOK_SETTINGS
 from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.dataset import SPLITS, TREE, Dataset, sha256_text
 from tfrecords.errors import RunError, TreeError, squeezed
+from tfrecords.fits.look import LOOK_SETTINGS
 from tfrecords.tree import Tree
 from tfrecords.treefile import parse_tree
 

@@ -12,16 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.fits.bands import given_bands
-from preprocess.fits.choice import DEFAULT_STRETCH, SDSS
-from preprocess.fits.colour import Look
-from preprocess.fits.colour import Stretch as Stretch
-from preprocess.fits.survey import chosen_look, sample_of_fits
-from preprocess.sources import Listing
+from preprocess.sources import Listing, chosen_look, sample_of_fits
 from tfrecords import symmetries
 from tfrecords.dataset import Dataset
 from tfrecords.errors import SettingError, SourceError
 from tfrecords.files import local_path
+from tfrecords.fits.bands import given_bands
+from tfrecords.fits.look import DEFAULT_STRETCH, SDSS, Look
+from tfrecords.fits.look import Stretch as Stretch
 from tfrecords.integrity import check_shards, read_shards
 from tfrecords.progress import progress_bar
 from trainer.backends.base import WHOLE, Devices

@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from preprocess.fits.colour import Look, from_settings
 from tfrecords import __version__
 from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import TREE, Dataset, to_json
 from tfrecords.errors import ConfigError, RunError, lacks_memory, squeezed
 from tfrecords.files import PARTIAL_SUFFIX, atomic_file, local_path, real_folder, sha256_file, sync_folder, write_text
+from tfrecords.fits.look import Look, from_settings
 from tfrecords.integrity import Stamp
 from tfrecords.outputs import NEVER, PRIVATE, Output
 from tfrecords.tree import Tree

@@ -32,6 +32,8 @@ from preprocess.sources.listing import (
     name_of,
     without_suffix,
 )
+from preprocess.sources.looks import chosen_look, evenly_spaced, sample_of_fits
+from preprocess.sources.pictures import check_drawn, picture_in, stored_in, warnings_of_fits
 
 __all__ = [
     "BANDS",
@@ -53,15 +55,22 @@ __all__ = [
     "Source",
     "VotesTable",
     "archive_advice",
+    "check_drawn",
+    "chosen_look",
+    "evenly_spaced",
     "find_images",
     "find_source",
     "hashed_id",
     "is_fits",
     "name_of",
     "number_of",
+    "picture_in",
     "place_of",
     "plain_number",
     "refuse_several",
+    "sample_of_fits",
     "solutions_table",
+    "stored_in",
+    "warnings_of_fits",
     "without_suffix",
 ]

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.sources.listing import PLAIN, WHOLE, ImageReader, Listing, name_of, without_suffix
+from tfrecords.decoding import MAX_BYTES
 from tfrecords.errors import ImageError, SourceError
-from tfrecords.images import MAX_BYTES
 
 # Leading zeros make a name: 007 is not 7.
 _NUMBER = re.compile(r"0|[1-9]\d{0,18}", re.ASCII)

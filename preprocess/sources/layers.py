@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from preprocess.fits.bands import band_of_file, wavelength
 from preprocess.sources.identity import hashed_id, number_of
 from preprocess.sources.listing import BANDS, FITS_SUFFIXES, Listing, without_suffix
+from tfrecords.fits.bands import band_of_file, wavelength
 
 
 def is_fits(path: str) -> bool:

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from preprocess.sources import archives
+from tfrecords.decoding import MAX_BYTES
 from tfrecords.errors import ImageError, SourceError
-from tfrecords.images import MAX_BYTES
 
 # The method of a file outside zips.
 PLAIN = 255
@@ -159,7 +159,8 @@ class Listing:
         """Path of an image in messages: with the given folder, or the zips that hold it; of several files, the first."""
         if self.method[row] == BANDS:
             files, rows = self.files_of(row)
-            return f"{files.shown(rows[0])} (and {len(rows) - 1} of other bands)"
+            others = f" (and {len(rows) - 1} of other bands)" if len(rows) > 1 else ""
+            return f"{files.shown(rows[0])}{others}"
         return f"{self.places[self.place[row]].shown}/{self.path(row)}"
 
     def known_crcs(self) -> np.ndarray:

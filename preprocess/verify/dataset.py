@@ -111,7 +111,11 @@ def _check_empty(contents: list[Contents]) -> Iterator[Finding]:
     empty = [(galaxy_id, reason) for content in contents for galaxy_id, reason in content.empty]
     if empty:
         shown = ", ".join(f"{galaxy_id} ({reason})" for galaxy_id, reason in empty[:NAMED])
-        yield Finding("warning", "all splits", f"{len(empty):,} images show no galaxy: {shown}")
+        yield Finding(
+            "warning",
+            "all splits",
+            f"{'1 image shows' if len(empty) == 1 else f'{len(empty):,} images show'} no galaxy: {shown}",
+        )
 
 
 def _settings(data: Dataset) -> tuple[CropSettings, plan.PlanSettings]:

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.fits.colour import Look
-from preprocess.pictures import picture_in, stored_in, warnings_of_fits
-from preprocess.sources import Content, ImageReader, Listing
+from preprocess.sources import Content, ImageReader, Listing, picture_in, stored_in, warnings_of_fits
 from tfrecords import dataset, framing, images, schema
 from tfrecords.dataset import Shard
 from tfrecords.decoding import decode
 from tfrecords.emptiness import light_of, no_galaxy
 from tfrecords.errors import ImageError, RecordError
 from tfrecords.files import sha256_file
+from tfrecords.fits.look import Look
 from tfrecords.tree import Tree
 
 # How many faults of one kind are named per file; the rest are counted.

@@ -9,13 +9,13 @@ import numpy as np
 
 from preprocess import plan, surveys
 from preprocess.engines import run_local
-from preprocess.fits.colour import from_settings
 from preprocess.fitting import wanted_of
 from preprocess.survey import Survey, fingerprint
 from preprocess.verify.shard import Compared, Contents, Faults, Finding, SourceTask, check_against_source
 from tfrecords import dataset
 from tfrecords.dataset import Dataset
 from tfrecords.errors import DatasetError, SourceError
+from tfrecords.fits.look import from_settings
 from tfrecords.images import CropSettings
 from tfrecords.progress import progress_bar
 

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 from astropy.io import fits as astrofits
 from PIL import Image
+from tests.tfrecords.fits.files import cube, file_of, galaxy, header, write, write_bands
 
-from preprocess.fits.choice import DEFAULT_STRETCH, SDSS, Brightness
-from preprocess.fits.colour import Look, Stretch
-from preprocess.fits.planes import quiet
 from preprocess.job import BuildSettings, build_dataset
 from tests.conftest import random_votes, write_votes
-from tests.preprocess.fits.files import cube, file_of, galaxy, header, write, write_bands
 from tfrecords.errors import SettingError
+from tfrecords.fits.look import DEFAULT_STRETCH, SDSS, Brightness, Look, Stretch
+from tfrecords.fits.planes import quiet
 from trainer.config import TrainConfig
 from trainer.images.ranges import Ranges
 from trainer.predict import ImagePredictions, predict_images, predict_split

@@ -6,17 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.catalogue import is_catalogue
-from preprocess.catalogues import catalogue_survey
-from preprocess.fits.colour import from_settings
-from preprocess.fitting import wanted_of
-from preprocess.pictures import picture_in, warnings_of_fits
-from preprocess.plan import ShardPlan
-from preprocess.sources import ImageReader, Listing, find_source
+from preprocess.sources import ImageReader, picture_in, warnings_of_fits
+from preprocess.surveys import images_of
 from tfrecords import images
 from tfrecords.dataset import REJECTED
 from tfrecords.emptiness import NO_GALAXY, light_of, no_galaxy
 from tfrecords.errors import ConfigError, ImageError
+from tfrecords.fits.look import from_settings
 from tfrecords.progress import progress_bar
 from tfrecords.text import cell
 from trainer.analysis import figures, galleries, wording
@@ -112,17 +108,6 @@ def _rows(labelled: LabelledGalaxies, source: Path, ids: np.ndarray) -> np.ndarr
     return np.asarray(rows[np.union1d(np.arange(min(galleries.CARDS, len(rows))), spread)])
 
 
-def _listed(labelled: LabelledGalaxies, source: Path, scratch: Path) -> Listing:
-    """The images of a source to show and measure, by GalaxyID."""
-    if is_catalogue(source):
-        survey = catalogue_survey(source, scratch, wanted_of(labelled.dataset))
-        rows = _rows(labelled, source, survey.galaxies.ids)
-        survey.prepare([ShardPlan("", "", rows)])
-        return survey.part(rows).images
-    images = find_source(source, scratch).images
-    return images.rows(_rows(labelled, source, images.galaxy_id))
-
-
 def _before_and_after(labelled: LabelledGalaxies, source: Path) -> tuple[str, Gallery]:
     fraction, size = labelled.dataset.settings["crop_fraction"], labelled.dataset.size
     names = _names(labelled)
@@ -130,7 +115,7 @@ def _before_and_after(labelled: LabelledGalaxies, source: Path) -> tuple[str, Ga
     kept: list[float] = []
     look = from_settings(labelled.dataset.settings)
     with tempfile.TemporaryDirectory() as scratch, ImageReader() as reader, warnings_of_fits(look):
-        listing = _listed(labelled, source, Path(scratch))
+        listing = images_of(source, Path(scratch), labelled.dataset, lambda ids: _rows(labelled, source, ids))
         for row in range(len(listing)):
             try:
                 picture, _ = picture_in(listing.path(row), reader.read(listing, row), look)

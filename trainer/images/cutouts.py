@@ -14,11 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from preprocess.fits.colour import Look
-from preprocess.fits.planes import quiet, require_astropy
-from preprocess.pictures import check_drawn, picture_in
-from preprocess.sources import ImageReader, Listing, find_images, is_fits
+from preprocess.sources import ImageReader, Listing, check_drawn, find_images, is_fits, picture_in
 from tfrecords.errors import ImageError, SourceError, one_line
+from tfrecords.fits.look import Look
+from tfrecords.fits.planes import quiet, require_astropy
 from tfrecords.images import crop, crop_box
 
 log = logging.getLogger("trainer")

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from preprocess.fits.colour import BRIGHT
+from tfrecords.fits.look import BRIGHT
 
 _BORDER = 0.05
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from preprocess.fits.choice import Brightness
+from tfrecords.fits.look import Brightness
 from trainer.images.photometry import brightness, photometry
 
 # Words of the column `outside`.

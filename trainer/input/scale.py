@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from preprocess.fits.choice import Brightness
 from tfrecords.dataset import Dataset
+from tfrecords.fits.look import Brightness
 from trainer.backends.startup import explained
 from trainer.images.photometry import brightness, photometry, scale_range
 from trainer.images.ranges import Ranges

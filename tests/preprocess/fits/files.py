@@ -7,8 +7,9 @@ import numpy as np
 from astropy.io import fits as astrofits
 from astropy.visualization import make_lupton_rgb
 
-from preprocess.fits.colour import Flux, Stretch, drawn, flux_of
-from preprocess.fits.planes import quiet
+from tfrecords.fits.colour import Flux, drawn, flux_of
+from tfrecords.fits.look import Stretch
+from tfrecords.fits.planes import quiet
 
 STRETCH = Stretch(0.5)
 # Bands that a galaxy's planes stand for, red first.

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tests.tfrecords.fits.files import galaxy, write
 
-from preprocess.fits.choice import DEFAULT_STRETCH, SDSS, Brightness, bright, choose_stretch, thinned
-from preprocess.fits.colour import Flux, Look, Stretch, stretched
-from preprocess.fits.survey import SAMPLE, chosen_look, sample_of_fits
-from preprocess.sources import Listing, find_images
-from tests.preprocess.fits.files import galaxy, write
+from preprocess.sources import SAMPLE, Listing, chosen_look, find_images, sample_of_fits
+from tfrecords.fits.choice import bright, choose_stretch, thinned
+from tfrecords.fits.colour import Flux, stretched
+from tfrecords.fits.look import DEFAULT_STRETCH, SDSS, Brightness, Look, Stretch
 from tfrecords.images import crop_box
 
 AUTO = Stretch()

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.tfrecords.fits.files import STRETCH, cube, flux, galaxy, lupton, picture
 
-from preprocess.fits.colour import Look, Stretch, as_settings, from_settings
-from tests.preprocess.fits.files import STRETCH, cube, flux, galaxy, lupton, picture
 from tfrecords.errors import ImageError, SettingError
+from tfrecords.fits.look import Look, Stretch, as_settings, from_settings
 
 FLUX = galaxy()
 

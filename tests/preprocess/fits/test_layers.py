@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.tfrecords.fits.files import RED_FIRST, STRETCH, cube, galaxy, lupton, write, write_bands
 
-from preprocess.fits.colour import Look
-from preprocess.pictures import picture_in, warnings_of_fits
-from preprocess.sources import ImageReader, Listing, find_images
-from tests.preprocess.fits.files import RED_FIRST, STRETCH, cube, galaxy, lupton, write, write_bands
+from preprocess.sources import ImageReader, Listing, find_images, picture_in, warnings_of_fits
 from tfrecords.errors import ImageError, SourceError
+from tfrecords.fits.look import Look
 
 FLUX = galaxy()
 EXPECTED = lupton(FLUX)

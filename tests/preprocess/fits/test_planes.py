@@ -7,12 +7,12 @@ import warnings
 import numpy as np
 import pytest
 from astropy.io import fits as astrofits
+from tests.tfrecords.fits.files import cube, extensions, file_of, flux, galaxy, header, lupton, picture
 
-from preprocess.fits import planes as reading
-from preprocess.fits.planes import quiet, read_planes, require_astropy
-from tests.preprocess.fits.files import cube, extensions, file_of, flux, galaxy, header, lupton, picture
+from tfrecords.decoding import MAX_PIXELS
 from tfrecords.errors import ConfigError, ImageError
-from tfrecords.images import MAX_PIXELS
+from tfrecords.fits import planes as reading
+from tfrecords.fits.planes import quiet, read_planes, require_astropy
 
 FLUX = galaxy()
 EXPECTED = lupton(FLUX)

@@ -10,18 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.tfrecords.fits.files import STRETCH, galaxy, lupton, write, write_bands
 
-from preprocess.fits.choice import DEFAULT_STRETCH
-from preprocess.fits.colour import Look, Stretch, from_settings
 from preprocess.job import BadImages, BuildSettings, Result, build_dataset
 from preprocess.verify.dataset import verify_dataset
 from tests.conftest import SurveyMaker, random_votes, write_votes
-from tests.preprocess.fits.files import STRETCH, galaxy, lupton, write, write_bands
 from tests.preprocess.test_footprint import HEAVY
 from tfrecords import images as pixels
 from tfrecords import schema
 from tfrecords.dataset import MANIFEST, Dataset, open_dataset
 from tfrecords.errors import ConfigError, SettingError
+from tfrecords.fits.look import DEFAULT_STRETCH, Look, Stretch, from_settings
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Contents = Callable[[Path], dict[str, bytes]]
@@ -231,7 +230,7 @@ SPY = """
 import sys
 from pathlib import Path
 from preprocess.engines import run_local
-from preprocess.fits.colour import Look, Stretch
+from tfrecords.fits.look import Look, Stretch
 from preprocess import plan, surveys
 from preprocess.shard import ShardTask, write_shard
 from tfrecords.images import CropSettings

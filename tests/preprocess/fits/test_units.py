@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from astropy import units
 from astropy.io import fits as astrofits
+from tests.tfrecords.fits.files import cube, file_of, flux, galaxy, header, picture
 
-from preprocess.fits.planes import quiet
-from preprocess.fits.units import nanomaggies
-from tests.preprocess.fits.files import cube, file_of, flux, galaxy, header, picture
+from tfrecords.fits.planes import quiet
+from tfrecords.fits.units import nanomaggies
 
 NAN = float("nan")
 # An AB magnitude of 22.5 is one nanomaggy, by the definition of SDSS; AB magnitude 0 is 3631 Jy (Oke & Gunn 1983).

@@ -23,8 +23,8 @@ from preprocess.sources import Source
 from preprocess.sources.listing import PLAIN, ImageReader, Listing
 from preprocess.surveys import survey_of
 from tests.preprocess.sources.packing import Files, packed
+from tfrecords.decoding import MAX_BYTES
 from tfrecords.errors import SourceError
-from tfrecords.images import MAX_BYTES
 
 JPEG, OTHER = b"\xff\xd8 one galaxy", b"\xff\xd8 another one"
 VOTES = b"GalaxyID,Class1.1\n7,1\n"

@@ -18,8 +18,8 @@ from preprocess import sources
 from preprocess.sources.archives import DEFLATED, STORED
 from preprocess.sources.listing import PLAIN, ImageReader, Listing, ListingBuilder, Place
 from tests.preprocess.sources.packing import Files, packed
+from tfrecords.decoding import MAX_BYTES
 from tfrecords.errors import ImageError, SourceError
-from tfrecords.images import MAX_BYTES
 
 _RANDOM = random.Random(0)
 # In the order of their ids: the last one's is a hash.

@@ -317,7 +317,7 @@ def test_an_image_without_a_galaxy_that_an_earlier_version_stored_is_odd(out: Pa
     (finding,) = verify_dataset(out).findings
     assert (finding.level, finding.where) == ("warning", "all splits")
     reason = "no galaxy: its crop is of one brightness, 127 to 127 of 255"
-    assert finding.what == f"1 images show no galaxy: {galaxy_id} ({reason})"
+    assert finding.what == f"1 image shows no galaxy: {galaxy_id} ({reason})"
 
 
 def test_a_record_that_is_no_example_is_found(out: Path) -> None:

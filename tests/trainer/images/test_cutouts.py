@@ -12,9 +12,9 @@ import pytest
 from astropy.io import fits as astrofits
 from PIL import Image
 
-from preprocess.fits.colour import Look, Stretch
 from tfrecords import images as pixels
 from tfrecords.errors import ConfigError, SourceError
+from tfrecords.fits.look import Look, Stretch
 from trainer.images import ranges
 from trainer.images.cutouts import Crop, Cutouts, listed, stream
 from trainer.images.photometry import photometry

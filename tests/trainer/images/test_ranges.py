@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from preprocess.fits.choice import Brightness
+from tfrecords.fits.look import Brightness
 from trainer.images.photometry import brightness, photometry
 from trainer.images.ranges import Ranges, Trained, count_of, outside, summary_of, warnings_of
 

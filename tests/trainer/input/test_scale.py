@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from preprocess.fits.choice import Brightness
 from tfrecords.dataset import Dataset
+from tfrecords.fits.look import Brightness
 from tfrecords.reader import decode_example, in_order
 from trainer import run as runs
 from trainer.images.photometry import brightness, photometry

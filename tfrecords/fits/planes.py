@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from preprocess.fits.bands import band_of, band_of_hdu, bands_of
-from preprocess.fits.units import nanomaggies
+from tfrecords.decoding import MAX_BYTES, MAX_PIXELS
 from tfrecords.errors import ConfigError, ImageError, install_extra, lacks_memory, squeezed
-from tfrecords.images import MAX_BYTES, MAX_PIXELS
+from tfrecords.fits.bands import band_of, band_of_hdu, bands_of
+from tfrecords.fits.units import nanomaggies
 from tfrecords.mistaken import START, mistaken
 from tfrecords.symmetries import COUNT, steps, transformed
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from preprocess.fits.colour import BRIGHT, Flux, Stretch, stretched
+from tfrecords.fits.colour import Flux, stretched
+from tfrecords.fits.look import BRIGHT, DEFAULT_STRETCH, Brightness, Stretch
 
-DEFAULT_STRETCH = 0.5  # nanomaggies per pixel: SDSS frames
 _SIDE = 64  # pixels along each side of a crop that are measured
 _FACTORS = (1e-7, 1e7)
 _STEPS = 60
@@ -20,19 +20,7 @@ _MANY = 8
 _MEDIANS = 0.5
 
 
-class Brightness(NamedTuple):
-    """The 1, 50 and 99 % quantiles over galaxies of the brightness that 99.5 % of a crop's pixels do not exceed, 0..255."""
-
-    low: float
-    middle: float
-    high: float
-
-
-# Of the central half of the 4,261 images of SDSS in ../shared/kaggle, by `benchmarks.emptiness`.
-SDSS = Brightness(94.7, 145.0, 205.4)
-
-
-class Choice(NamedTuple):
+class StretchChoice(NamedTuple):
     """A stretch with the reason for it, in words; the reason is empty if there was nothing to choose."""
 
     stretch: Stretch
@@ -58,7 +46,7 @@ def _near(level: float, samples: int, wanted: Brightness, units: bool) -> bool:
     return bool(low <= level <= high)
 
 
-def choose_stretch(samples: Sequence[np.ndarray], wanted: Brightness, given: Stretch, units: bool = False) -> Choice:
+def choose_stretch(samples: Sequence[np.ndarray], wanted: Brightness, given: Stretch, units: bool = False) -> StretchChoice:
     """The stretch of a set of images, from samples as `thinned` returns them.
 
     given: its `q` counts, and its `stretch` if it is not None. Else the default, if galaxies are then as bright as in training,
@@ -67,12 +55,12 @@ def choose_stretch(samples: Sequence[np.ndarray], wanted: Brightness, given: Str
     """
     default = Stretch(DEFAULT_STRETCH, given.q)
     if given.stretch is not None:
-        return Choice(given, "")
+        return StretchChoice(given, "")
     if not samples:
-        return Choice(default, "")
+        return StretchChoice(default, "")
     level = bright(samples, default)
     if _near(level, len(samples), wanted, units):
-        return Choice(default, f"their galaxies are as bright as in training ({level:.0f} of 255)")
+        return StretchChoice(default, f"their galaxies are as bright as in training ({level:.0f} of 255)")
     low, high = (np.log(DEFAULT_STRETCH * factor) for factor in _FACTORS)
     for _ in range(_STEPS):  # brightness falls as the stretch grows
         middle = (low + high) / 2
@@ -86,6 +74,10 @@ def choose_stretch(samples: Sequence[np.ndarray], wanted: Brightness, given: Str
     chosen = Stretch(value, given.q)
     reached = bright(samples, chosen)
     if not _near(reached, len(samples), wanted, units):
-        return Choice(default, f"no stretch makes their galaxies as bright as in training ({level:.0f} of 255 at this one)")
+        return StretchChoice(
+            default, f"no stretch makes their galaxies as bright as in training ({level:.0f} of 255 at this one)"
+        )
     was = "dark" if level < wanted.middle else "bright"
-    return Choice(chosen, f"at {DEFAULT_STRETCH:g} their galaxies are too {was}: {level:.0f} of 255, at this one {reached:.0f}")
+    return StretchChoice(
+        chosen, f"at {DEFAULT_STRETCH:g} their galaxies are too {was}: {level:.0f} of 255, at this one {reached:.0f}"
+    )

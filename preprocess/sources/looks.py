@@ -4,35 +4,36 @@ from dataclasses import replace
 
 import numpy as np
 
-from preprocess.fits.choice import Brightness, Choice, choose_stretch, thinned
-from preprocess.fits.colour import Look
-from preprocess.fits.planes import quiet, require_astropy
-from preprocess.pictures import flux_in
-from preprocess.sources import ImageReader, Listing, is_fits
+from preprocess.sources.layers import is_fits
+from preprocess.sources.listing import ImageReader, Listing
+from preprocess.sources.pictures import flux_in
 from tfrecords.errors import ImageError, SourceError
+from tfrecords.fits.choice import StretchChoice, choose_stretch, thinned
+from tfrecords.fits.look import Brightness, Look
+from tfrecords.fits.planes import quiet, require_astropy
 from tfrecords.images import crop_box
 
 SAMPLE = 64  # images, evenly spaced
 
 
-def spread(rows: np.ndarray) -> np.ndarray:
+def evenly_spaced(rows: np.ndarray) -> np.ndarray:
     """Up to 64 of these rows, evenly spaced."""
     return np.asarray(rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(int))])
 
 
 def sample_of_fits(images: Listing) -> Listing:
     """Up to 64 FITS images of a listing, evenly spaced; empty if it has none."""
-    return images.part(spread(np.array([row for row in range(len(images)) if is_fits(images.path(row))], np.int64)))
+    return images.part(evenly_spaced(np.array([row for row in range(len(images)) if is_fits(images.path(row))], np.int64)))
 
 
-def chosen_look(sample: Listing, crop_fraction: float, wanted: Brightness, look: Look) -> tuple[Look, Choice]:
+def chosen_look(sample: Listing, crop_fraction: float, wanted: Brightness, look: Look) -> tuple[Look, StretchChoice]:
     """The look with a stretch, and why it was chosen; unreadable images do not count.
 
     sample: FITS images. look: what was asked for. Raises ConfigError if astropy is missing.
     """
     require_astropy()
     if look.stretch.stretch is not None:
-        return look, Choice(look.stretch, "")
+        return look, StretchChoice(look.stretch, "")
     samples, units = [], True
     with ImageReader() as reader, quiet():
         for row in range(len(sample)):

@@ -3,9 +3,8 @@
 from argparse import ArgumentTypeError
 from typing import Any
 
-from preprocess.fits.bands import given_bands
-from preprocess.fits.choice import DEFAULT_STRETCH
-from preprocess.fits.colour import Look, Stretch
+from tfrecords.fits.bands import given_bands
+from tfrecords.fits.look import DEFAULT_STRETCH, Look, Stretch
 
 _AUTO = "auto"
 

@@ -3,73 +3,20 @@
 The stretch is that of Lupton et al. 2004 (PASP 116, 133), which SDSS uses for its colour images; astropy computes it.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from preprocess.fits.bands import colours_of, drawn_bands, is_same
-from preprocess.fits.planes import Planes, read_planes, together
-from tfrecords.errors import ImageError, SettingError, lacks_memory, squeezed
+from tfrecords.errors import ImageError, lacks_memory, squeezed
+from tfrecords.fits.bands import colours_of, drawn_bands, is_same
+from tfrecords.fits.look import BRIGHT, Stretch
+from tfrecords.fits.planes import Planes, read_planes, together
 
 # A border brighter than this share of the galaxy's brightest parts is a sky that was left in, or seems to be: measured by
 # `benchmarks.emptiness`.
 _SKY, _SOME_SKY = 0.7, 0.3
 _BORDER = 0.05
-BRIGHT = 99.5  # percentile: the brightest parts of a galaxy, whatever a few hot pixels hold
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """How flux becomes brightness: linear up to about `stretch`, above it an asinh softened by `q`; black is 0.
-
-    stretch: in nanomaggies per pixel where headers give units, else in the unit of the images; None to choose it so that
-    galaxies are as bright as in training. 0.5 suits SDSS frames with the sky subtracted. Raises SettingError for values that
-    are not above 0.
-    """
-
-    stretch: float | None = None
-    q: float = 10.0
-
-    def __post_init__(self) -> None:
-        for name, value in (("fits_stretch", self.stretch), ("fits_q", self.q)):
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise SettingError(f"--{name} {value}: must be above 0")
-
-
-@dataclass(frozen=True)
-class Look:
-    """How FITS images become pictures. bands: of the planes, in the order of the file; empty to read them from the headers."""
-
-    bands: tuple[str, ...] = ()
-    stretch: Stretch = field(default_factory=Stretch)
-
-    def flags(self) -> dict[str, str]:
-        """The flags and values with which it is not the default."""
-        stretch, q = self.stretch.stretch, "" if self.stretch.q == Stretch.q else f"{self.stretch.q:g}"
-        values = {"bands": ",".join(self.bands), "fits_stretch": "" if stretch is None else f"{stretch:g}", "fits_q": q}
-        return {name: value for name, value in values.items() if value}
-
-
-LOOK_SETTINGS = ("fits_stretch", "fits_q", "bands")
-
-
-def as_settings(look: Look | None) -> dict[str, Any]:
-    """A look with its stretch as settings of a dataset; none for None."""
-    if look is None:
-        return {}
-    stretch = {"fits_stretch": look.stretch.stretch, "fits_q": look.stretch.q}
-    return {**stretch, **({"bands": ",".join(look.bands)} if look.bands else {})}
-
-
-def from_settings(settings: Mapping[str, Any]) -> Look | None:
-    """The look that a dataset was made with; None if it was not made of FITS images."""
-    if "fits_stretch" not in settings:
-        return None
-    bands = tuple(filter(None, str(settings.get("bands", "")).split(",")))
-    return Look(bands, Stretch(float(settings["fits_stretch"]), float(settings["fits_q"])))
 
 
 class Flux(NamedTuple):

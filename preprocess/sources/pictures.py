@@ -2,36 +2,30 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
-from preprocess.sources import Content, is_fits, without_suffix
+from preprocess.sources.layers import is_fits
+from preprocess.sources.listing import Content, without_suffix
 from tfrecords.decoding import Picture, read_picture
 from tfrecords.errors import ImageError
+from tfrecords.fits.bands import band_of_file
+from tfrecords.fits.colour import Flux, drawn, flux_of
+from tfrecords.fits.look import Look
+from tfrecords.fits.planes import quiet
 from tfrecords.images import CropSettings, StoredImage, check_galaxy, store, store_picture
 
-if TYPE_CHECKING:
-    from preprocess.fits.colour import Flux, Look  # imports astropy
 
-
-def warnings_of_fits(look: "Look | None") -> AbstractContextManager[None]:
+def warnings_of_fits(look: Look | None) -> AbstractContextManager[None]:
     """A block without the warnings of astropy; it is imported only if there is a look, so FITS images."""
-    if look is None:
-        return nullcontext()
-    from preprocess.fits.planes import quiet
-
-    return quiet()
+    return nullcontext() if look is None else quiet()
 
 
-def flux_in(content: Content, look: "Look") -> "Flux":
+def flux_in(content: Content, look: Look) -> Flux:
     """The colours of a FITS image before its stretch. Raises ImageError as `colour.flux_of` does."""
-    from preprocess.fits.bands import band_of_file
-    from preprocess.fits.colour import flux_of
-
     files = [(band_of_file(without_suffix(PurePosixPath(name).name))[1], data) for name, data in content.files]
     return flux_of(files or [("", content.data)], look.bands, content.usual)
 
 
-def picture_in(path: str, content: Content, look: "Look | None" = None) -> tuple[Picture, "Flux | None"]:
+def picture_in(path: str, content: Content, look: Look | None = None) -> tuple[Picture, Flux | None]:
     """The picture of a galaxy and, of a FITS image, its colours before the stretch. look: how FITS images are drawn.
 
     Raises ImageError, with the reason, for an image that cannot be read, or is FITS without a look.
@@ -40,13 +34,11 @@ def picture_in(path: str, content: Content, look: "Look | None" = None) -> tuple
         return read_picture(content.data), None
     if look is None:
         raise ImageError("is a FITS image, for which this command has no stretch")
-    from preprocess.fits.colour import drawn
-
     flux = flux_in(content, look)
     return Picture(drawn(flux, look.stretch)), flux
 
 
-def check_drawn(picture: Picture, flux: "Flux | None", crop_fraction: float) -> None:
+def check_drawn(picture: Picture, flux: Flux | None, crop_fraction: float) -> None:
     """Raise ImageError as `check_galaxy` does; of a FITS image with a word about a sky that seems to be left in."""
     try:
         check_galaxy(picture, crop_fraction)
@@ -57,7 +49,7 @@ def check_drawn(picture: Picture, flux: "Flux | None", crop_fraction: float) -> 
 
 
 def stored_in(
-    path: str, content: Content, crop: CropSettings, look: "Look | None" = None, check: bool = True
+    path: str, content: Content, crop: CropSettings, look: Look | None = None, check: bool = True
 ) -> tuple[StoredImage, tuple[str, ...]]:
     """The crop of an image as it is stored, and what is to be said about a FITS image, in words.
 
