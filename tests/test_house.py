@@ -19,8 +19,8 @@ WINGS = ("backends", "input", "network", "images", "analysis")
 RULES = (
     "`tfrecords` imports neither `preprocess` nor `trainer`.",
     "`preprocess` imports nothing from `trainer`, and never TensorFlow, directly or indirectly.",
-    "From `preprocess`, `trainer` imports only `preprocess.sources`. Code outside that folder, in `preprocess` too, imports "
-    "only its `__init__`.",
+    "From `preprocess`, `trainer` imports only `preprocess.sources` and `preprocess.surveys`. Code outside the folder "
+    "`sources`, in `preprocess` too, imports only its `__init__`.",
     "The subfolders of `trainer` import none of its commands; `trainer.backends` imports nothing else from `trainer`.",
     "There are no circular imports, neither between modules nor between folders.",
     "Importing `trainer.train` does not load FITS code, archive code or `predict`.",

@@ -37,6 +37,7 @@ from tfrecords.outputs import NEVER, PRIVATE, Output
 from tfrecords.tree import Tree
 from trainer.history import HISTORY, Epoch, read_history, write_history
 from trainer.images.ranges import Ranges, ranges_of
+from trainer.network.archive import write_portable
 from trainer.network.backbones import BACKBONES, Backbone
 from trainer.origin import dataset_summary, tree_of
 from trainer.sealing import seal, unseal
@@ -197,14 +198,16 @@ class Run:
         output.claim(MODEL)
         partial = output.private / f".{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
         partial.mkdir()
-        unfinished = partial / MODEL  # Keras requires the suffix .keras
+        saved, unfinished = partial / f"saved-{MODEL}", partial / MODEL  # Keras requires the suffix .keras
         try:
-            model.save(unfinished)
+            model.save(saved)
+            write_portable(saved, unfinished)
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(unfinished, self.model_path)
         finally:
-            unfinished.unlink(missing_ok=True)
+            for path in (saved, unfinished):
+                path.unlink(missing_ok=True)
             partial.rmdir()
         sync_folder(self.folder)
         output.settle(MODEL)

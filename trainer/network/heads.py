@@ -8,7 +8,8 @@ dirichlet  the fractions of `tree`, then a concentration for each question: how 
 The votes on a question are then Dirichlet-multinomial: alpha of an answer is its share of the question times the concentration.
 At the smallest concentration, 1, the shares may be anything; as it grows, the votes become multinomial.
 
-All consist of stock Keras layers and `keras.ops`, so a saved model loads without this package. Logits and outputs are float32
+All consist of stock Keras layers alone, so that a saved model opens without this package and in older versions of Keras: the
+saved form of `keras.ops` is young. Logits and outputs are float32
 under any precision. Sources: Willett et al. 2013 (MNRAS 435, 2835), figure 1; concentrations: Walmsley et al. 2020 (MNRAS 491,
 1554) and 2022 (MNRAS 509, 3966).
 """
@@ -33,23 +34,40 @@ def output_width(head: str, tree: Tree) -> int:
     return len(tree.columns) + (len(tree.questions) if head == "dirichlet" else 0)
 
 
-def _tree(logits: Any, tree: Tree) -> Any:
-    from keras import ops
+def _part(vector: Any, start: int, stop: int, name: str) -> Any:
+    """Columns `start` to `stop` of a KerasTensor (batch, columns), by stock layers."""
+    from keras import layers
 
-    starts = [question.start for question in tree.questions[1:]]
-    parts = ops.split(logits, starts, axis=-1) if starts else [logits]
-    columns: list[Any] = []
-    fractions = []
-    for question, part in zip(tree.questions, parts, strict=True):
-        shares = ops.softmax(part, axis=-1)
+    width = vector.shape[-1]
+    if (start, stop) == (0, width):
+        return vector
+    tall = layers.Reshape((width, 1), dtype="float32", name=f"{name}_column")(vector)
+    cut = layers.Cropping1D((start, width - stop), dtype="float32", name=f"{name}_cut")(tall)
+    return layers.Reshape((stop - start,), dtype="float32", name=name)(cut)
+
+
+def _tree(logits: Any, tree: Tree) -> Any:
+    from keras import layers
+
+    fractions: list[Any] = []
+
+    def reaching(parent: int, name: str) -> Any:
+        """The column of an answer, from the fractions of its question."""
+        question = tree.question_of(parent)
+        start = parent - question.start
+        return _part(fractions[question.index], start, start + 1, name)
+
+    for number, question in enumerate(tree.questions):
+        part = _part(logits, question.start, question.stop, f"logits_{number}")
+        shares = layers.Softmax(dtype="float32", name=f"shares_{number}")(part)
         if question.parents:
-            reached = columns[question.parents[0]]
-            for parent in question.parents[1:]:
-                reached = ops.add(reached, columns[parent])
-            shares = ops.multiply(shares, reached)
+            reached = [reaching(parent, f"reached_{number}_{parent}") for parent in question.parents]
+            total = layers.Add(dtype="float32", name=f"reached_{number}")(reached) if len(reached) > 1 else reached[0]
+            shares = layers.Multiply(dtype="float32", name=f"fractions_{number}")([shares, total])
         fractions.append(shares)
-        columns += ops.split(shares, len(question.answers), axis=-1)
-    return ops.concatenate(fractions, axis=-1)
+    if len(fractions) == 1:
+        return fractions[0]
+    return layers.Concatenate(dtype="float32", name="fractions")(fractions)
 
 
 def vote_fractions(features: Any, head: str, tree: Tree) -> Any:
@@ -59,7 +77,6 @@ def vote_fractions(features: Any, head: str, tree: Tree) -> Any:
     follow, at least 1, in the order of `tree.questions`.
     """
     import keras
-    from keras import ops
 
     activation = "sigmoid" if head == "sigmoid" else None
     dense = keras.layers.Dense(
@@ -69,9 +86,12 @@ def vote_fractions(features: Any, head: str, tree: Tree) -> Any:
         return dense
     if head == "tree":
         return _tree(dense, tree)
-    logits, sureness = ops.split(dense, [len(tree.columns)], axis=-1)
-    concentrations = ops.add(ops.softplus(sureness), _LEAST_CONCENTRATION)
-    return ops.concatenate([_tree(logits, tree), concentrations], axis=-1)
+    columns = len(tree.columns)
+    logits = _part(dense, 0, columns, "logits")
+    sureness = _part(dense, columns, output_width(head, tree), "sureness")
+    above = keras.layers.Activation("softplus", dtype="float32", name="sureness_above_least")(sureness)
+    concentrations = keras.layers.Rescaling(1.0, _LEAST_CONCENTRATION, dtype="float32", name="concentrations")(above)
+    return keras.layers.Concatenate(dtype="float32", name="outputs")([_tree(logits, tree), concentrations])
 
 
 def bias_at(means: np.ndarray, head: str, tree: Tree) -> np.ndarray:
