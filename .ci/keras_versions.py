@@ -14,7 +14,6 @@ from pathlib import Path
 
 # Keras, with the TensorFlow of its time; JAX has an environment of its own, because their protocol buffers clash.
 VERSIONS = {"3.6.0": "2.18.0", "3.10.0": "2.19.0", "3.13.0": "2.20.0", "3.15.1": "2.21.0"}
-_PYTHON = "3.12"
 _OPEN = """
 import json, os, sys, time
 import keras, numpy as np
@@ -55,7 +54,7 @@ def make_models(folder: Path) -> list[str]:
 
 def environment(folder: Path, packages: list[str]) -> Path:
     """Install packages in a new environment; return its Python."""
-    subprocess.run(["uv", "venv", "-q", "--python", _PYTHON, str(folder)], check=True)
+    subprocess.run(["uv", "venv", "-q", "--python", sys.executable, str(folder)], check=True)
     python = folder / "bin" / "python"
     subprocess.run(["uv", "pip", "install", "-q", "--python", str(python), *packages], check=True)
     return python
