@@ -1,11 +1,11 @@
 from .demo import make_demo as make_demo
-from .fits.colour import Look as Look
-from .fits.colour import Stretch as Stretch
 from .job import BadImages as BadImages
 from .job import BuildSettings as BuildSettings
 from .job import CropSettings as CropSettings
+from .job import Look as Look
 from .job import PlanSettings as PlanSettings
 from .job import Result as Result
+from .job import Stretch as Stretch
 from .job import build_dataset as build_dataset
 from .verify.dataset import Report as Report
 from .verify.dataset import verify_dataset as verify_dataset

@@ -6,6 +6,7 @@ scattered into Arrow files, of which each shard reads its own rows.
 """
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -280,14 +281,19 @@ class _Rowwise(Survey):
         else:
             images.add(galaxy_id, os.fsencode(name), 0, 0, 0, 0, MISSING, True)
 
+    def _fits_rows(self) -> np.ndarray:
+        """The rows of the table that name FITS files."""
+        paths = itertools.chain.from_iterable(given(rows.paths) for rows in self.catalogue.rows(votes=False))
+        return np.fromiter((row for row, path in enumerate(paths) if is_fits(path)), np.int64)
+
     def fits_images(self) -> Listing:
         images = ListingBuilder()
         if self.catalogue.path:
-            chosen = {*evenly_spaced(np.arange(len(self.order))).tolist()}
+            chosen = {*evenly_spaced(self._fits_rows()).tolist()}
             start = 0
             for rows in self.catalogue.rows(votes=False):
                 for row, path in enumerate(given(rows.paths)):
-                    if start + row in chosen and is_fits(path):
+                    if start + row in chosen:
                         self._add_file(images, start + row, path)
                 start += len(rows.numbers)
         return images.listing()

@@ -131,7 +131,7 @@ def _build_flags(parser: Any) -> None:
         metavar="FRACTION",
         help=f"stop if more than this fraction of all images is unreadable {_DEFAULT}",
     )
-    add_fits_flags(parser)
+    add_fits_flags(parser, "those of SDSS")
     add = parser.add_argument_group("splits and shards").add_argument
     for split in ("validation", "test"):
         add(

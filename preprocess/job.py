@@ -24,6 +24,7 @@ from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, SettingError, SourceError, require_setting
 from tfrecords.files import atomic_file, local_path, sha256_file, write_text
 from tfrecords.fits.look import SDSS, Look, as_settings
+from tfrecords.fits.look import Stretch as Stretch
 from tfrecords.images import CropSettings, require_codec
 from tfrecords.integrity import check_shards
 from tfrecords.progress import progress_bar
@@ -125,7 +126,7 @@ def _look_of(survey: Survey, settings: CropSettings, asked: Look) -> tuple[Look 
         for name, value in asked.flags().items():
             raise SettingError(f"--{name} {value}: {survey.path} holds no FITS images: omit the flag")
         return None, ""
-    look, choice = chosen_look(sample, settings.crop_fraction, SDSS, asked)
+    look, choice = chosen_look(sample, settings.crop_fraction, SDSS, asked, "those of SDSS")
     return look, f"FITS images: --fits_stretch {look.stretch.stretch:g} chosen, as {choice.reason}" if choice.reason else ""
 
 
@@ -147,13 +148,13 @@ def _too_many(rejected: list[Rejected], total: int, bad: BadImages) -> None:
         )
 
 
-def _refuse_other_versions(receipt: Receipt) -> None:
+def _refuse_other_versions(receipt: Receipt, here: dict[str, str]) -> None:
     """Raise ConfigError if a worker with other versions wrote the shard: workers may join a cluster at any time."""
     there = getattr(receipt, "tool", None)  # an older version has no such field
-    if there != versions.tool():
+    if there != here:
         host = getattr(receipt, "host", "another machine")
         raise ConfigError(
-            f"a worker on {host} has {versions.difference(there, versions.tool())}, so {receipt.shard.name} is discarded: "
+            f"a worker on {host} has {versions.difference(there, here)}, so {receipt.shard.name} is discarded: "
             "install the same versions on all workers and run the same command again"
         )
 
@@ -191,7 +192,7 @@ def _write_shards(
     done = total - sum(len(shard.rows) for shard in todo)
     with progress_bar(total, "writing shards", "galaxies", done) as bar:
         for receipt in run(tasks, bar.update):
-            _refuse_other_versions(receipt)
+            _refuse_other_versions(receipt, versions.tool(look is not None))
             state.save_receipt(work, receipt)
             receipts[receipt.shard.name] = receipt
             rejected += receipt.rejected
@@ -348,7 +349,7 @@ def build_dataset(
         job = {
             "settings": {**settings.flat(), "tree": survey.tree_name, "votes": survey.layout, **chosen, **as_settings(drawn)},
             "source": survey.summary(),
-            "tool": versions.tool(),
+            "tool": versions.tool(drawn is not None),
             "path": str(src.resolve()),
         }
         shards = plan.make(survey.galaxies, settings.plan)

@@ -123,4 +123,5 @@ def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
     shard = Shard(task.name, task.split, len(task.images) - len(rejected), size, digest.hexdigest())
     shape = shapes.pop() if len(shapes) == 1 else None
     of_images = (crcs.tobytes().hex(), times.tobytes().hex())
-    return Receipt(shard, enlarged, shape, tuple(rejected), *of_images, versions.tool(), platform.node(), dict(notes))
+    tool = versions.tool(task.look is not None)
+    return Receipt(shard, enlarged, shape, tuple(rejected), *of_images, tool, platform.node(), dict(notes))

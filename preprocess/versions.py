@@ -9,18 +9,22 @@ from PIL import features as pillow_features
 from tfrecords import __version__
 
 
-@cache
-def tool() -> dict[str, str]:
-    """Name -> version, as in the manifest."""
+def _version(package: str) -> str:
     try:
-        turbojpeg = metadata.version("turbojpeg")
+        return metadata.version(package)
     except metadata.PackageNotFoundError:
-        turbojpeg = "none"
+        return "none"
+
+
+@cache
+def tool(fits: bool = False) -> dict[str, str]:
+    """Name -> version, as in the manifest. fits: with that of astropy, which draws FITS images."""
     return {
+        **({"astropy": _version("astropy")} if fits else {}),
         "galaxy-zoo-vgg16": __version__,
         "pillow": pillow_version,
         "jpeg": str(pillow_features.version("libjpeg_turbo") or pillow_features.version("jpg")),
-        "turbojpeg": turbojpeg,
+        "turbojpeg": _version("turbojpeg"),
         "zlib": str(pillow_features.version("zlib")),
     }
 

@@ -222,7 +222,7 @@ def _predict_flags(parser: Any) -> None:
         "asked who give each answer, after projection onto the decision tree; empty if fewer than 5%% are asked; likewise not "
         "a valid submission",
     )
-    add_fits_flags(parser)
+    add_fits_flags(parser, "the training images")
 
 
 def _check_predict(args: Any) -> None:

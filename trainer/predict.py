@@ -15,7 +15,7 @@ import numpy as np
 from preprocess.sources import Listing, chosen_look, sample_of_fits
 from tfrecords import symmetries
 from tfrecords.dataset import Dataset
-from tfrecords.errors import SettingError, SourceError
+from tfrecords.errors import ConfigError, SettingError, SourceError
 from tfrecords.files import local_path
 from tfrecords.fits.bands import given_bands
 from tfrecords.fits.look import DEFAULT_STRETCH, SDSS, Look
@@ -174,18 +174,21 @@ def _look(runs: Sequence[Run], images: Listing, asked: Look) -> Look:
         for name, value in asked.flags().items():
             raise SettingError(f"--{name} {value}: there are no FITS images: omit the flag")
         return asked
-    trained = next((run.look for run in runs if run.look is not None), None)
-    if trained is not None:
-        asked = replace(asked, bands=asked.bands or trained.bands)
+    looks = {run.look: run for run in runs if run.look is not None}
+    if trained := next(iter(looks), None):
+        asked = replace(asked, otherwise=trained.bands)
+        if trained.bands and not asked.bands:
+            log.info("FITS images: bands %s, as for the training images, unless a header names others", ",".join(trained.bands))
         if asked.stretch == _STRETCH:
-            look = replace(asked, stretch=trained.stretch)
-            flags = " ".join(f"--{name} {value}" for name, value in look.flags().items())
-            log.info("FITS images: %s, as for the training images", flags)
-            return look
+            if len({look.stretch for look in looks}) > 1:
+                both = " and ".join(f"{run.folder} ({look.stretch.stretch:g})" for look, run in [*looks.items()][:2])
+                raise ConfigError(f"{both} were trained on FITS images of different stretches: predict with each alone")
+            log.info("FITS images: --fits_stretch %g, as for the training images", trained.stretch.stretch)
+            return replace(asked, stretch=trained.stretch)
     measured = next((run for run in runs if run.ranges.bright is not None), None)
     if measured is None and asked.stretch.stretch is None:
         log.info("FITS images: --fits_stretch %g, as the run has no record of the brightness of its galaxies", DEFAULT_STRETCH)
-        return Look(asked.bands, Stretch(DEFAULT_STRETCH, asked.stretch.q))
+        return replace(asked, stretch=Stretch(DEFAULT_STRETCH, asked.stretch.q))
     wanted = SDSS if measured is None or measured.ranges.bright is None else measured.ranges.bright
     look, choice = chosen_look(sample, _crop(measured or runs[0]).crop_fraction, wanted, asked)
     if choice.reason:
@@ -250,8 +253,11 @@ def predict_images(
         ensemble = _Ensemble(several, tta, devices)
         trained = [Trained(ensemble.crops.index(_crop(run)), run.ranges) for run in several]
         for run in several:
-            if run.ranges.radius is None:
-                log.info("%s: has no record of the scale of its galaxies: no warning about images at another scale", run.folder)
+            lacking = [("scale", run.ranges.radius), ("brightness", run.ranges.bright)]
+            if words := " and ".join(word for word, ends in lacking if ends is None):
+                log.info(
+                    "%s: has no record of the %s of its galaxies: no warning about images of another one", run.folder, words
+                )
         is_outside = functools.partial(outside, trained=trained)
         rows = devices.rounded(min(BATCH_SIZE, len(images)))
         parts: list[tuple[np.ndarray, np.ndarray]] = []

@@ -26,10 +26,13 @@ def sample_of_fits(images: Listing) -> Listing:
     return images.part(evenly_spaced(np.array([row for row in range(len(images)) if is_fits(images.path(row))], np.int64)))
 
 
-def chosen_look(sample: Listing, crop_fraction: float, wanted: Brightness, look: Look) -> tuple[Look, StretchChoice]:
+def chosen_look(
+    sample: Listing, crop_fraction: float, wanted: Brightness, look: Look, like: str = "in training"
+) -> tuple[Look, StretchChoice]:
     """The look with a stretch, and why it was chosen; unreadable images do not count.
 
-    sample: FITS images. look: what was asked for. Raises ConfigError if astropy is missing.
+    sample: FITS images. look: what was asked for. like: whose brightness is wanted, in words. Raises ConfigError if astropy is
+    missing.
     """
     require_astropy()
     if look.stretch.stretch is not None:
@@ -45,5 +48,5 @@ def chosen_look(sample: Listing, crop_fraction: float, wanted: Brightness, look:
                     units &= flux.units
             except (ImageError, SourceError):  # rejected with the reason where all images are read
                 continue
-    choice = choose_stretch(samples, wanted, look.stretch, units)
+    choice = choose_stretch(samples, wanted, look.stretch, units, like)
     return replace(look, stretch=choice.stretch), choice

@@ -135,7 +135,9 @@ def check_shard(task: CheckTask, on_image: Callable[[], None]) -> Contents:
                 stored = _check_example(example, task, faults)
                 if stored is not None:
                     shapes.add((stored.shape[0], stored.shape[1]))
-                    if reason := no_galaxy(light_of(stored)):
+                    row, column = example.crop_offset
+                    crop = stored[row : row + task.crop.size, column : column + task.crop.size]
+                    if crop.size and (reason := no_galaxy(light_of(crop))):
                         empty.append((example.galaxy_id, reason))
                 on_image()
         except RecordError as error:  # names the record; after it, the start of the next cannot be trusted

@@ -46,12 +46,15 @@ def _near(level: float, samples: int, wanted: Brightness, units: bool) -> bool:
     return bool(low <= level <= high)
 
 
-def choose_stretch(samples: Sequence[np.ndarray], wanted: Brightness, given: Stretch, units: bool = False) -> StretchChoice:
+def choose_stretch(
+    samples: Sequence[np.ndarray], wanted: Brightness, given: Stretch, units: bool = False, like: str = "in training"
+) -> StretchChoice:
     """The stretch of a set of images, from samples as `thinned` returns them.
 
     given: its `q` counts, and its `stretch` if it is not None. Else the default, if galaxies are then as bright as in training,
     or the one with which their median brightness is that of training, to two digits. units: they are in nanomaggies, for which
-    the default was made, so it is kept while single galaxies of training are as dark or as bright.
+    the default was made, so it is kept while single galaxies of training are as dark or as bright. like: what they are compared
+    with, in words.
     """
     default = Stretch(DEFAULT_STRETCH, given.q)
     if given.stretch is not None:
@@ -60,7 +63,7 @@ def choose_stretch(samples: Sequence[np.ndarray], wanted: Brightness, given: Str
         return StretchChoice(default, "")
     level = bright(samples, default)
     if _near(level, len(samples), wanted, units):
-        return StretchChoice(default, f"their galaxies are as bright as in training ({level:.0f} of 255)")
+        return StretchChoice(default, f"their galaxies are as bright as {like} ({level:.0f} of 255)")
     low, high = (np.log(DEFAULT_STRETCH * factor) for factor in _FACTORS)
     for _ in range(_STEPS):  # brightness falls as the stretch grows
         middle = (low + high) / 2
@@ -74,9 +77,7 @@ def choose_stretch(samples: Sequence[np.ndarray], wanted: Brightness, given: Str
     chosen = Stretch(value, given.q)
     reached = bright(samples, chosen)
     if not _near(reached, len(samples), wanted, units):
-        return StretchChoice(
-            default, f"no stretch makes their galaxies as bright as in training ({level:.0f} of 255 at this one)"
-        )
+        return StretchChoice(default, f"no stretch makes their galaxies as bright as {like} ({level:.0f} of 255 at this one)")
     was = "dark" if level < wanted.middle else "bright"
     return StretchChoice(
         chosen, f"at {DEFAULT_STRETCH:g} their galaxies are too {was}: {level:.0f} of 255, at this one {reached:.0f}"

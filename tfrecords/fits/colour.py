@@ -10,12 +10,14 @@ import numpy as np
 
 from tfrecords.errors import ImageError, lacks_memory, squeezed
 from tfrecords.fits.bands import colours_of, drawn_bands, is_same
-from tfrecords.fits.look import BRIGHT, Stretch
+from tfrecords.fits.look import BRIGHT, Look, Stretch
 from tfrecords.fits.planes import Planes, read_planes, together
 
 # A border brighter than this share of the galaxy's brightest parts is a sky that was left in, or seems to be: measured by
 # `benchmarks.emptiness`.
 _SKY, _SOME_SKY = 0.7, 0.3
+_MOST_LACKING = 0.1  # of the centre, without a value in one of the colours
+_LOOK = Look()
 _BORDER = 0.05
 
 
@@ -24,30 +26,30 @@ class Flux(NamedTuple):
 
     colours: (height, width, 3) in the order R, G, B, float64, or uint8 for a picture that is not stretched. grey: it has one
     plane, which is all three colours. note: what was done with the planes, in words. units: the colours are in nanomaggies.
-    sky: a sentence about a sky that seems to be left in, or empty.
+    remarks: sentences about what seems wrong: a sky that was left in, units of some planes only, bands that are not used.
     """
 
     colours: np.ndarray
     grey: bool
     note: str
     units: bool
-    sky: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """All that is to be said about it."""
-        return (self.note, self.sky) if self.sky else (self.note,)
+        return (self.note, *self.remarks)
 
 
-def flux_of(files: Sequence[tuple[str, bytes]], bands: tuple[str, ...] = (), usual: tuple[str, ...] = ()) -> Flux:
+def flux_of(files: Sequence[tuple[str, bytes]], look: Look = _LOOK, usual: tuple[str, ...] = ()) -> Flux:
     """The colours of a galaxy from its FITS files.
 
-    files: the band that the name of each gives, and its bytes; an empty band for a file that holds all. bands: as in `Look`.
-    usual: the bands of most galaxies with one file per band, so that all have the same colours. Values that are not finite
-    become 0. Raises ImageError, with the reason, for files without an image of known bands, and for images whose
-    sky was left in.
+    files: the band that the name of each gives, and its bytes; an empty band for a file that holds all. usual: the bands of
+    most galaxies with one file per band, so that all have the same colours. A pixel without a finite value in one of the
+    colours is 0 in all of them. Raises ImageError, with the reason, for files without an image of known bands, for planes that
+    lack values in their centre, and for images whose sky was left in.
     """
-    mean_green = False
+    mean_green, bands = False, look.bands
     is_whole = not files[0][0]
     planes = read_planes(files[0][1], bands) if is_whole else _of_files(files, bands, usual)
     names, number = planes.bands, planes.values.shape[2]
@@ -55,6 +57,8 @@ def flux_of(files: Sequence[tuple[str, bytes]], bands: tuple[str, ...] = (), usu
         if len(bands) != number:
             raise ImageError(f"its number of planes is {number}, but --bands names {len(bands)}")
         names = bands
+    elif is_whole and not all(names) and len(look.otherwise) == number:
+        names = look.otherwise
     if number == 1:
         places, note = (0, 0, 0), "one plane, drawn in grey; give three bands if possible"
     elif not all(names):
@@ -71,7 +75,12 @@ def flux_of(files: Sequence[tuple[str, bytes]], bands: tuple[str, ...] = (), usu
     colours, units = _colours(planes, places)
     if mean_green:
         colours = _mean_green(colours)
-    return Flux(colours, number == 1, note, units, "" if colours.dtype == np.uint8 else _sky(colours))
+    remarks = [] if colours.dtype == np.uint8 else [_sky(colours)]
+    if not units and any(planes.scales[place] is not None for place in places):
+        remarks.append("only some of the planes have units, so none is used")
+    if unused := [band for band, _ in files if band and band not in names]:
+        remarks.append(f"files of band {', '.join(unused)} are not used" + ("" if bands else ", as most galaxies have none"))
+    return Flux(colours, number == 1, note, units, tuple(filter(None, remarks)))
 
 
 def _of_files(files: Sequence[tuple[str, bytes]], bands: tuple[str, ...], usual: tuple[str, ...]) -> Planes:
@@ -105,7 +114,12 @@ def _colours(planes: Planes, places: Sequence[int]) -> tuple[np.ndarray, bool]:
     scales = [scale for place in places if (scale := planes.scales[place]) is not None]
     units = len(scales) == len(places)
     colours = colours * scales if units else colours
-    return np.where(np.isfinite(colours), colours, 0), units
+    lacking = ~np.isfinite(colours)
+    height, width = lacking.shape[:2]
+    centre = lacking[height // 4 : height - height // 4, width // 4 : width - width // 4].any(axis=2)
+    if centre.mean() > _MOST_LACKING:
+        raise ImageError(f"{centre.mean():.0%} of its centre has no finite value in one of the colours")
+    return np.where(lacking.any(axis=2, keepdims=True), 0, colours), units
 
 
 def _mean_green(colours: np.ndarray) -> np.ndarray:

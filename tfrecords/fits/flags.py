@@ -19,8 +19,8 @@ def _stretch(text: str) -> float | None:
         raise ArgumentTypeError(f"{text} is neither {_AUTO} nor a number") from error
 
 
-def add_fits_flags(parser: Any) -> None:
-    """Add the group of flags for FITS images."""
+def add_fits_flags(parser: Any, like: str) -> None:
+    """Add the group of flags for FITS images. like: what they are made as bright as, in words."""
     add = parser.add_argument_group("FITS images", "Flux on a linear scale, with the sky subtracted.").add_argument
     add(
         "--bands",
@@ -35,8 +35,7 @@ def add_fits_flags(parser: Any) -> None:
         default=None,
         metavar="FLUX",
         help="flux per pixel up to which brightness grows linearly (Lupton et al. 2004), in nanomaggies where headers give "
-        f"units; {DEFAULT_STRETCH} suits SDSS (default: {_AUTO}, one for all files, with which they are as bright as the "
-        "training images)",
+        f"units; {DEFAULT_STRETCH} suits SDSS (default: {_AUTO}, one for all files, with which they are as bright as {like})",
     )
     add(
         "--fits_q",

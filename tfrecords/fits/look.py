@@ -44,10 +44,15 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Look:
-    """How FITS images become pictures. bands: of the planes, in the order of the file; empty to read them from the headers."""
+    """How FITS images become pictures.
+
+    bands: of the planes, in the order of the file; empty to read them from the headers. otherwise: bands of files whose headers
+    name none.
+    """
 
     bands: tuple[str, ...] = ()
     stretch: Stretch = field(default_factory=Stretch)
+    otherwise: tuple[str, ...] = ()
 
     def flags(self) -> dict[str, str]:
         """The flags and values with which it is not the default."""

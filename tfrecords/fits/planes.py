@@ -31,9 +31,10 @@ _MOST_PLANES = 32
 _COLOURS_LAST = (3, 4)
 # HDUs that are about an image, by words in their names.
 _ABOUT = {
-    "bkg", "chi2", "con", "ctx", "dq", "err", "error", "exp", "expmap", "exptime", "flag", "flags", "flg", "invvar", "ivar",
-    "mask", "maskbits", "masks", "model", "nexp", "noise", "psf", "psfsize", "resid", "residual", "rms", "seg", "segm",
-    "segmap", "sigma", "std", "unc", "var", "variance", "weight", "weights", "wht", "wt",
+    "background", "bkg", "bpm", "chi2", "con", "cov", "coverage", "ctx", "dq", "err", "error", "exp", "expmap",
+    "exposure", "exptime", "flag", "flags", "flg", "invvar", "ivar", "mask", "maskbits", "masks", "model", "nexp",
+    "noise", "psf", "psfsize", "resid", "residual", "rms", "seg", "segm", "segmap", "sigma", "std", "unc", "var",
+    "variance", "weight", "weightmap", "weights", "wht", "wt",
 }  # fmt: skip
 _SCIENCE = {"sci", "science", "image", "img", "flux", "data"}
 _NOTHING: dict[str, Any] = {}
@@ -141,23 +142,31 @@ def _words(hdu: Any) -> set[str]:
 
 def _chosen(hdus: Any, given: int) -> list[Any]:
     """The HDUs that hold a galaxy: a cube, one for each band, or the first image. given: the number of bands asked for."""
-    images = [hdu for hdu in hdus if len(_axes(hdu)) in (2, 3) and _words(hdu).isdisjoint(_ABOUT)]
-    images = [hdu for hdu in images if not _words(hdu).isdisjoint(_SCIENCE)] or images
+    there = [hdu for hdu in hdus if len(_axes(hdu)) in (2, 3)]
+    images = [hdu for hdu in there if _words(hdu).isdisjoint(_ABOUT)]
     if not images:
+        if there:
+            raise ImageError("all its images are weights, masks or models, by their names")
         raise ImageError("no image of 2 or 3 axes in any of its HDUs")
+    science = [hdu for hdu in images if not _words(hdu).isdisjoint(_SCIENCE)]
+    if science and not any(_band(hdu) for hdu in images if hdu not in science):
+        images = science
     if len(_axes(images[0])) == 3:
         return images[:1]
     flat = [hdu for hdu in images if len(_axes(hdu)) == 2]
     alike = [hdu for hdu in flat if _axes(hdu) == _axes(images[0])]
     if 1 < given == len(alike):
         return alike
-    labelled = [hdu for hdu in flat if _band(hdu)]
-    return labelled if len(labelled) > 1 else images[:1]
+    if labelled := [hdu for hdu in flat if _band(hdu)]:
+        return labelled
+    if len(alike) > 2:
+        raise ImageError(f"its headers do not name the bands of its {len(alike)} images: give --bands")
+    return images[:1]
 
 
 def _band(hdu: Any, common: Any = _NOTHING) -> str:
     """The band of an image of one plane, from its header, the name of its HDU or `common` keywords; empty if none tells."""
-    return _band_in(hdu.header) or band_of_hdu(hdu.name) or _band_in(common)
+    return _band_in(hdu.header) or band_of_hdu(hdu.name) or band_of(hdu.name) or _band_in(common)
 
 
 def _band_in(header: Any) -> str:
@@ -178,12 +187,16 @@ def _bands(header: Any, number: int) -> tuple[str, ...]:
             if len(bands) == number:
                 return bands
             if key == "BANDS":
-                raise ImageError(f"its header names {len(bands)} bands ({text}) for {number} planes: give --bands")
+                count = "1 band" if len(bands) == 1 else f"{len(bands)} bands"
+                raise ImageError(f"its header names {count} ({text}) for {number} planes: give --bands")
     for key in ("BAND", "FILTER"):
         for first in (0, 1):
             bands = tuple(band_of(str(header.get(f"{key}{first + place}", ""))) for place in range(number))
             if all(bands):
                 return bands
+            if any(bands) and all(f"{key}{first + place}" in header for place in range(number)):
+                named = sum(map(bool, bands))
+                raise ImageError(f"its header names the bands of {named} of its {number} planes: give --bands")
     return ("",) * number
 
 

@@ -78,13 +78,12 @@ def _without_galaxy(labelled: LabelledGalaxies, empty: dict[int, str]) -> Iterat
     reasons = labelled.dataset.reasons()
     if reasons:
         blank = sum(reason.startswith(NO_GALAXY) for reason in reasons)
-        yield (
-            f"{len(reasons):,} images were left out when the dataset was built, {blank:,} of them because they show no galaxy: "
-            f"{REJECTED} lists them."
-        )
+        images = "1 image was" if len(reasons) == 1 else f"{len(reasons):,} images were"
+        yield f"{images} left out when the dataset was built, {blank:,} for showing no galaxy; see {REJECTED}."
     if empty:
         names, first = _names(labelled), next(iter(empty))
-        yield f"{len(empty):,} stored images show no galaxy, first {cell(names.get(first, str(first)))}: {empty[first]}."
+        images = "1 stored image shows" if len(empty) == 1 else f"{len(empty):,} stored images show"
+        yield f"{images} no galaxy, first {cell(names.get(first, str(first)))}: {empty[first]}."
 
 
 def _names(labelled: LabelledGalaxies) -> dict[int, str]:

@@ -97,7 +97,7 @@ def _read(images: Listing, rows: np.ndarray, crops: Sequence[Crop], look: Look, 
                 picture, flux = picture_in(path, reader.read(images, row), look)
                 image = picture.pixels
                 for target, (fraction, size) in zip(targets, crops, strict=True):
-                    check_drawn(picture, flux, fraction)
+                    check_drawn(picture, flux, fraction, look)
                     target[place] = crop(image, fraction, size)
                     enlarged[place] |= crop_box(image.shape[0], image.shape[1], fraction)[2] < size
             except (ImageError, SourceError, OSError) as error:  # SourceError: it has changed or gone since it was listed

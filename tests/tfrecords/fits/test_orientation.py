@@ -6,8 +6,8 @@ from astropy import units
 from astropy.coordinates import SkyCoord
 from astropy.io import fits as astrofits
 from astropy.wcs import WCS
-from tests.tfrecords.fits.files import file_of, galaxy, lupton, picture
 
+from tests.tfrecords.fits.files import file_of, galaxy, lupton, picture
 from tfrecords import symmetries
 from tfrecords.symmetries import transformed
 

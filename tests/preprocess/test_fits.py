@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.tfrecords.fits.files import STRETCH, galaxy, lupton, write, write_bands
 
 from preprocess.job import BadImages, BuildSettings, Result, build_dataset
 from preprocess.verify.dataset import verify_dataset
 from tests.conftest import SurveyMaker, random_votes, write_votes
 from tests.preprocess.test_footprint import HEAVY
+from tests.tfrecords.fits.files import STRETCH, galaxy, lupton, write, write_bands
 from tfrecords import images as pixels
 from tfrecords import schema
 from tfrecords.dataset import MANIFEST, Dataset, open_dataset

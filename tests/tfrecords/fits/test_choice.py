@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tests.tfrecords.fits.files import galaxy, write
 
-from preprocess.sources import SAMPLE, Listing, chosen_look, find_images, sample_of_fits
+from preprocess.sources import Listing, chosen_look, find_images, sample_of_fits
+from preprocess.sources.looks import SAMPLE
+from tests.tfrecords.fits.files import galaxy, write
 from tfrecords.fits.choice import bright, choose_stretch, thinned
 from tfrecords.fits.colour import Flux, stretched
 from tfrecords.fits.look import DEFAULT_STRETCH, SDSS, Brightness, Look, Stretch

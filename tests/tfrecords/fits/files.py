@@ -8,7 +8,7 @@ from astropy.io import fits as astrofits
 from astropy.visualization import make_lupton_rgb
 
 from tfrecords.fits.colour import Flux, drawn, flux_of
-from tfrecords.fits.look import Stretch
+from tfrecords.fits.look import Look, Stretch
 from tfrecords.fits.planes import quiet
 
 STRETCH = Stretch(0.5)
@@ -55,13 +55,13 @@ def extensions(**images: np.ndarray) -> bytes:
 def flux(data: bytes, bands: tuple[str, ...] = ()) -> Flux:
     """The colours in the bytes of a file."""
     with quiet():
-        return flux_of([("", data)], bands)
+        return flux_of([("", data)], Look(bands))
 
 
 def picture(data: bytes, stretch: Stretch = STRETCH, bands: tuple[str, ...] = ()) -> np.ndarray:
     """The picture in the bytes of a file."""
     with quiet():
-        return drawn(flux_of([("", data)], bands), stretch)
+        return drawn(flux_of([("", data)], Look(bands)), stretch)
 
 
 def lupton(planes: np.ndarray, stretch: Stretch = STRETCH) -> np.ndarray:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.tfrecords.fits.files import STRETCH, cube, flux, galaxy, lupton, picture
 
+from tests.tfrecords.fits.files import STRETCH, cube, flux, galaxy, lupton, picture
 from tfrecords.errors import ImageError, SettingError
 from tfrecords.fits.look import Look, Stretch, as_settings, from_settings
 
@@ -53,18 +53,18 @@ def test_a_sky_as_bright_as_the_galaxy_is_refused_with_both_levels(sky: float) -
 
 
 def test_a_fainter_sky_is_drawn_and_said() -> None:
-    assert flux(cube(FLUX)).sky == ""
-    assert flux(cube(FLUX + np.float32(0.7))).sky == "a sky seems to be left in: subtract it"
+    assert flux(cube(FLUX)).remarks == ()
+    assert flux(cube(FLUX + np.float32(0.7))).remarks == ("a sky seems to be left in: subtract it",)
 
 
 def test_a_sky_below_zero_is_none() -> None:
-    assert flux(cube(FLUX - np.float32(0.3))).sky == ""
-    assert flux(cube(-FLUX - np.float32(3))).sky == ""
+    assert flux(cube(FLUX - np.float32(0.3))).remarks == ()
+    assert flux(cube(-FLUX - np.float32(3))).remarks == ()
 
 
 def test_eight_bits_have_no_sky() -> None:
     bright = np.random.default_rng(0).integers(200, 240, (3, 20, 24), dtype=np.uint8)
-    assert flux(cube(bright)).sky == "" and picture(cube(bright)).min() == bright.min()
+    assert flux(cube(bright)).remarks == () and picture(cube(bright)).min() == bright.min()
 
 
 def test_a_real_galaxy_as_fits_looks_as_its_picture(kaggle: Path) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.tfrecords.fits.files import RED_FIRST, cube, extensions, flux, galaxy
 
+from tests.tfrecords.fits.files import RED_FIRST, cube, extensions, flux, galaxy
 from tfrecords.errors import ImageError, SettingError
 from tfrecords.fits.bands import band_of, band_of_file, band_of_hdu, bands_of, colours_of, given_bands, is_same, wavelength
 

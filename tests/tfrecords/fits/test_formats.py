@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits as astrofits
-from tests.tfrecords.fits.files import cube, file_of, flux, galaxy, picture
 
 from preprocess.sources import ImageReader, find_images, is_fits, without_suffix
+from tests.tfrecords.fits.files import cube, file_of, flux, galaxy, picture
 from tfrecords.errors import ImageError
 from tfrecords.fits import planes as reading
 

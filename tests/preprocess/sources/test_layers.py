@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.tfrecords.fits.files import RED_FIRST, STRETCH, cube, galaxy, lupton, write, write_bands
 
 from preprocess.sources import ImageReader, Listing, find_images, picture_in, warnings_of_fits
+from tests.tfrecords.fits.files import RED_FIRST, STRETCH, cube, galaxy, lupton, write, write_bands
 from tfrecords.errors import ImageError, SourceError
 from tfrecords.fits.look import Look
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from astropy import units
 from astropy.io import fits as astrofits
-from tests.tfrecords.fits.files import cube, file_of, flux, galaxy, header, picture
 
+from tests.tfrecords.fits.files import cube, file_of, flux, galaxy, header, picture
 from tfrecords.fits.planes import quiet
 from tfrecords.fits.units import nanomaggies
 
