@@ -6,6 +6,7 @@ import gzip
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import numpy as np
 import pytest
 from astropy.io import fits as astrofits
 from PIL import Image
-from tests.tfrecords.fits.files import cube, file_of, galaxy, header, write, write_bands
 
 from preprocess.job import BuildSettings, build_dataset
 from tests.conftest import random_votes, write_votes
-from tfrecords.errors import SettingError
+from tests.tfrecords.fits.files import cube, file_of, galaxy, header, write, write_bands
+from tfrecords.errors import ConfigError, SettingError
 from tfrecords.fits.look import DEFAULT_STRETCH, SDSS, Brightness, Look, Stretch
 from tfrecords.fits.planes import quiet
 from trainer.config import TrainConfig
@@ -206,7 +207,8 @@ def test_a_run_trained_on_fits_files_predicts_others_with_their_stretch_and_band
     faint = write(tmp_path / "faint" / "1.fits", galaxy(48, 1)[::-1] * np.float32(200))
     predictions, (line,) = _lines(caplog, run, faint.parent)
     stretch = run.look.stretch.stretch
-    assert line == f"FITS images: --bands g,r,z --fits_stretch {stretch:g}, as for the training images"
+    assert line == f"FITS images: --fits_stretch {stretch:g}, as for the training images"
+    assert "FITS images: bands g,r,z, as for the training images, unless a header names others" in caplog.text
     assert predictions.stretch == stretch
     given, _ = _lines(caplog, run, faint.parent, stretch=run.look.stretch, bands="grz")
     np.testing.assert_array_equal(given.predicted, predictions.predicted)
@@ -216,6 +218,10 @@ def test_a_run_trained_on_fits_files_predicts_others_with_their_stretch_and_band
     np.testing.assert_allclose(of_files.predicted[rows], split.predicted, atol=1e-5)
     other, _ = _lines(caplog, run, faint.parent, stretch=Stretch(50.0))
     assert other.stretch == 50 and np.abs(other.predicted - predictions.predicted).max() > 1e-4
+    trained = {**run.config["dataset"], "fits_stretch": 7.0}
+    unlike = replace(run, folder=tmp_path / "unlike", config={**run.config, "dataset": trained})
+    with pytest.raises(ConfigError, match=r"were trained on FITS images of different stretches: predict with each alone$"):
+        predict_images([run, unlike], faint.parent)
 
 
 # What is refused, and what is marked
@@ -246,7 +252,9 @@ def test_what_shows_no_galaxy_is_refused_by_name_and_the_others_are_predicted(
     reasons = {row["path"]: row["reason"] for row in _rows(tmp_path / "table-rejected.csv")}
     assert reasons["sky.fits"].startswith("a sky of 3,00")
     assert reasons["some-sky.fits"].startswith("no galaxy: ")
-    assert reasons["some-sky.fits"].endswith("of its crop is white; a sky seems to be left in: subtract it")
+    assert reasons["some-sky.fits"].endswith(
+        "of its crop is white at --fits_stretch 0.5; a sky seems to be left in: subtract it"
+    )
     assert reasons["zeros.fits"] == "plane 1 of 3 is empty: all its pixels are 0"
     assert reasons["blue.fits"] == "band g is empty: none of its pixels has a finite value"
     assert reasons["four.fits"] == "its header does not name the bands of its 4 planes: give --bands"
