@@ -2,7 +2,7 @@
 
 Catalogues with Kaggle's columns and the paths of files that do not exist are written as Parquet; the votes of each row are
 those of a row of --solutions, drawn with a seed. A child process then does what `preprocess` does before it writes the first
-shard: both passes over the table, the plan, and the galaxies of one shard.
+shard: every pass over the table, the plan, and the galaxies of one shard.
 
     .venv/bin/python -m benchmarks.catalogue --solutions ../shared/kaggle/training_solutions_rev1.csv
 

@@ -427,7 +427,7 @@ def test_python_m_preprocess_is_the_same_program(run_main: Main, capfd: pytest.C
                 "--path_column": "in a catalogue filename, file or another usual one, else none",
                 "--tree": "found by the table's columns", "--votes": "the first of the tree that the table has",
                 "--bands": "as the headers name them", "--fits_q": "10",
-                "--fits_stretch": "auto, one for all files, with which they are as bright as the training images",
+                "--fits_stretch": "auto, one for all files, with which they are as bright as those of SDSS",
             },
         ),
         (["verify"], {"--tfrecords": None, "--src": None, "--solutions": "the one in --src", "--workers": None}),
