@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.tfrecords.fits.files import galaxy, write
 
 from preprocess.job import BuildSettings, build_dataset
+from tests.tfrecords.fits.files import galaxy, write
 from tests.trainer import small
 from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import Dataset
