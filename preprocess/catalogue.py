@@ -13,7 +13,7 @@ import numpy as np
 from preprocess.fitting import ID_COLUMNS, PATH_COLUMNS, Fit, Header, Wanted, choose_fit, fits
 from preprocess.joining import stem_of
 from preprocess.solutions import Columns, Ids
-from preprocess.sources import IMAGE, IMAGE_SUFFIXES, TABLE_SUFFIXES, WHOLE, LeftAlone, archive_advice, name_of
+from preprocess.sources import IMAGE, IMAGE_SUFFIXES, TABLE_SUFFIXES, WHOLE, LeftAlone, archive_advice, name_of, suffix_of
 from preprocess.tablefile import TableFile
 from preprocess.tables import TypedFile, glance_at_parquet, is_packed_table, open_file, open_parts, schema_of_parquet
 from preprocess.votes import Fractions
@@ -237,7 +237,7 @@ def _remarks(folder: Path, parts: Sequence[Path]) -> Iterator[str]:
             elif archive_advice(path.name):
                 archives.append(str(path))
             else:
-                left[path.suffix.lower() or "without a suffix"] += 1
+                left[suffix_of(path.name) or "without a suffix"] += 1
     if tables:
         others = len(tables) - 1
         more = f" and {others} other table{'s' * (others > 1)} are" if others else " is"

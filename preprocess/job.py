@@ -123,8 +123,7 @@ def _look_of(survey: Survey, settings: CropSettings, asked: Look) -> tuple[Look 
     """
     sample = survey.fits_images()
     if not len(sample):
-        for name, value in asked.flags().items():
-            raise SettingError(f"--{name} {value}: {survey.path} holds no FITS images: omit the flag")
+        asked.refuse_without_fits(survey.path)
         return None, ""
     look, choice = chosen_look(sample, settings.crop_fraction, SDSS, asked, "those of SDSS")
     return look, f"FITS images: --fits_stretch {look.stretch.stretch:g} chosen, as {choice.reason}" if choice.reason else ""

@@ -167,12 +167,11 @@ def predict_split(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit
     return Predictions(ids[order], predicted, targets, asked, concentrations, dataset.tree, names)
 
 
-def _look(runs: Sequence[Run], images: Listing, asked: Look) -> Look:
+def _look(runs: Sequence[Run], path: Path, images: Listing, asked: Look) -> Look:
     """How the FITS images of a listing are drawn: as those of training, or as bright as them. Logs what was chosen."""
     sample = sample_of_fits(images)
     if not len(sample):
-        for name, value in asked.flags().items():
-            raise SettingError(f"--{name} {value}: there are no FITS images: omit the flag")
+        asked.refuse_without_fits(path)
         return asked
     looks = {run.look: run for run in runs if run.look is not None}
     if trained := next(iter(looks), None):
@@ -246,7 +245,7 @@ def predict_images(
     path = local_path(path)
     several, asked = _several(runs, tta), Look(given_bands(bands), stretch)
     with listed(path) as images:
-        look = _look(several, images, asked)
+        look = _look(several, path, images, asked)
         devices = choose("float32", require_gpu=False)
         from trainer.input.evaluation import padded
 

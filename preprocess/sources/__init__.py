@@ -4,10 +4,8 @@ from preprocess.sources.find import (
     IMAGE_SUFFIXES,
     SOLUTIONS_NAMES,
     TABLE_SUFFIXES,
-    LeftAlone,
     Source,
     VotesTable,
-    archive_advice,
     find_images,
     find_source,
     place_of,
@@ -16,6 +14,7 @@ from preprocess.sources.find import (
 )
 from preprocess.sources.identity import hashed_id, number_of, plain_number
 from preprocess.sources.layers import is_fits
+from preprocess.sources.left import LeftAlone, archive_advice, suffix_of
 from preprocess.sources.listing import (
     BANDS,
     EMBEDDED,
@@ -71,6 +70,7 @@ __all__ = [
     "sample_of_fits",
     "solutions_table",
     "stored_in",
+    "suffix_of",
     "warnings_of_fits",
     "without_suffix",
 ]

@@ -9,7 +9,7 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +18,7 @@ import numpy as np
 from preprocess.sources import archives
 from preprocess.sources.identity import hashed_id, identified, number_of
 from preprocess.sources.layers import grouped, is_fits
+from preprocess.sources.left import ARCHIVES, NOTHING_LEFT, LeftAlone, archive_advice, suffix_of
 from preprocess.sources.listing import FITS_SUFFIXES, PLAIN, Listing, ListingBuilder, Place
 from tfrecords.errors import SourceError
 from tfrecords.files import local_path
@@ -34,15 +35,9 @@ TRAINING_FOLDERS = ("train_images", "validation_images", "images_training_rev1",
 _MAX_DEPTH = 4
 _LONGEST_HEADER = 1_000_000
 TABLE_SUFFIXES = tuple(f"{suffix}{packed}" for suffix in (".csv", ".tsv", ".parquet") for packed in ("", ".gz"))
-# Archives that are not read, and how each is unpacked.
-_ARCHIVES = {".tar": "tar xf", ".tar.gz": "tar xf", ".tgz": "tar xf", ".tar.bz2": "tar xf", ".tar.xz": "tar xf",
-             ".tar.zst": "tar xf", ".7z": "7z x", ".rar": "unrar x"}  # fmt: skip
-_PACKED = (".gz", ".bz2", ".xz", ".zst", ".fz")
-_LONGEST_SUFFIX = 8
 # A given zip may hold tables that in folders are taken for images.
 _GIVEN_SUFFIXES = (*TABLE_SUFFIXES, *(f"{suffix}{packed}" for suffix in (".fits", ".fit") for packed in ("", ".gz")))
 _BROKEN = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-_SUFFIXES_SHOWN = 5
 _TABLES_SHOWN = 3
 # Files of Kaggle's challenge with the columns of votes that are no votes.
 _BENCHMARKS = ("all_zeros_benchmark.csv", "all_ones_benchmark.csv", "central_pixel_benchmark.csv")
@@ -89,36 +84,6 @@ class VotesTable:
         return archives.read_entry(self.archive, self.entry)
 
 
-def archive_advice(path: str) -> str:
-    """What to do with an archive that is not read; empty for other files."""
-    unpack = next((command for suffix, command in _ARCHIVES.items() if path.lower().endswith(suffix)), "")
-    return f"this archive is not read: unpack it with `{unpack}`, and give the folder" if unpack else ""
-
-
-@dataclass(frozen=True)
-class LeftAlone:
-    """What was not read: the number of files by suffix, archives by their paths, and links that lead nowhere."""
-
-    files: Mapping[str, int]
-    archives: tuple[str, ...]
-    links: tuple[str, ...]
-
-    def lines(self) -> Iterator[str]:
-        """A sentence for each kind."""
-        if total := sum(self.files.values()):
-            most = sorted(self.files.items(), key=lambda one: (-one[1], one[0]))
-            shown = [f"{count:,} {suffix}" for suffix, count in most[:_SUFFIXES_SHOWN]]
-            if len(most) > _SUFFIXES_SHOWN:
-                shown.append(f"{sum(count for _, count in most[_SUFFIXES_SHOWN:]):,} others")
-            yield f"{total:,} {'file' if total == 1 else 'files'} left alone: {', '.join(shown)}"
-        for path in self.archives:
-            yield f"{path}: {archive_advice(path)}"
-        if self.links:
-            number = len(self.links)
-            links = "1 link leads nowhere and was" if number == 1 else f"{number:,} links lead nowhere and were"
-            yield f"{links} skipped, first {self.links[0]}"
-
-
 @dataclass(frozen=True)
 class Source:
     """The images, sorted by galaxy and one per galaxy, and the tables. `path`: as the user gave it.
@@ -131,7 +96,7 @@ class Source:
     images: Listing
     solutions: tuple[VotesTable, ...]
     others: tuple[VotesTable, ...] = ()
-    left: LeftAlone = LeftAlone({}, (), ())
+    left: LeftAlone = NOTHING_LEFT
     clash: str = ""
 
 
@@ -195,8 +160,8 @@ class _Finder:
 
     def _leave(self, path: str) -> None:
         """Count a file that is not read; name an archive."""
-        suffix = _suffix(path)
-        if suffix in _ARCHIVES:
+        suffix = suffix_of(path)
+        if suffix in ARCHIVES:
             self.archives.append(path)
         else:
             self.left[suffix or ("with a long suffix" if "." in PurePosixPath(path).name else "without a suffix")] += 1
@@ -204,7 +169,7 @@ class _Finder:
     def _link(self, path: Path) -> None:
         """Count a link that leads nowhere. Raises SourceError if it may stand for a folder, a zip or the votes."""
         name = path.name.lower()
-        if name.endswith(self._needed) or not _suffix(name):
+        if name.endswith(self._needed) or not suffix_of(name):
             raise SourceError(f"{path}: is a link that leads nowhere: repair or remove the link")
         self.links.append(str(path))
 
@@ -259,14 +224,6 @@ class _Finder:
                 self._table(VotesTable(f"{archive.name}/{path}", archive, entry, "/".join((*above, path))))
             else:
                 self._leave(f"{archive.name}/{path}")
-
-
-def _suffix(path: str) -> str:
-    """The suffix of a file in lower case, both if it is packed; empty if it has none."""
-    stem, suffix = os.path.splitext(path.rpartition("/")[2].lower())
-    if suffix in _PACKED:
-        suffix = os.path.splitext(stem)[1] + suffix
-    return suffix if 1 < len(suffix) <= _LONGEST_SUFFIX else ""
 
 
 def _in_zip(name: str) -> bytes:

@@ -21,7 +21,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def _as_parquet(csv: Path, name: str) -> None:
-    """Write a table of two columns as Parquet, packed with gzip if its name says so, in place of the CSV file."""
+    """Write a table of two columns as Parquet, packed with gzip if its name ends in .gz, in place of the CSV file."""
     import pyarrow as pa
     from pyarrow import parquet
 

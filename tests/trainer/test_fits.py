@@ -184,7 +184,7 @@ def test_flags_of_fits_are_refused_without_fits_images(
     images = plain_survey / "images_test_rev1"
     code, said, err = run_main("predict", "--run", sdss_run.folder, "--images", images, f"--out={tmp_path}/table.csv", flag)
     assert (code, said) == (2, "")
-    assert err.splitlines()[-1].startswith(f"error: {flag.split('=')[0]} ") and "there are no FITS images: omit the flag" in err
+    assert err.splitlines()[-1].startswith(f"error: {flag.split('=')[0]} ") and "holds no FITS images: omit the flag" in err
 
 
 @pytest.mark.slow

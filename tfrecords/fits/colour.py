@@ -24,13 +24,12 @@ _BORDER = 0.05
 class Flux(NamedTuple):
     """The colours of a galaxy before the stretch.
 
-    colours: (height, width, 3) in the order R, G, B, float64, or uint8 for a picture that is not stretched. grey: it has one
-    plane, which is all three colours. note: what was done with the planes, in words. units: the colours are in nanomaggies.
+    colours: (height, width, 3) in the order R, G, B, float64, or uint8 for a picture that is not stretched. note: what
+    was done with the planes, in words. units: the colours are in nanomaggies.
     remarks: sentences about what seems wrong: a sky that was left in, units of some planes only, bands that are not used.
     """
 
     colours: np.ndarray
-    grey: bool
     note: str
     units: bool
     remarks: tuple[str, ...] = ()
@@ -80,7 +79,7 @@ def flux_of(files: Sequence[tuple[str, bytes]], look: Look = _LOOK, usual: tuple
         remarks.append("only some of the planes have units, so none is used")
     if unused := [band for band, _ in files if band and band not in names]:
         remarks.append(f"files of band {', '.join(unused)} are not used" + ("" if bands else ", as most galaxies have none"))
-    return Flux(colours, number == 1, note, units, tuple(filter(None, remarks)))
+    return Flux(colours, note, units, tuple(filter(None, remarks)))
 
 
 def _of_files(files: Sequence[tuple[str, bytes]], bands: tuple[str, ...], usual: tuple[str, ...]) -> Planes:

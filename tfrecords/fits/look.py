@@ -54,6 +54,11 @@ class Look:
     stretch: Stretch = field(default_factory=Stretch)
     otherwise: tuple[str, ...] = ()
 
+    def refuse_without_fits(self, where: object) -> None:
+        """Raise SettingError if anything was asked for: there are no FITS images in `where`."""
+        for name, value in self.flags().items():
+            raise SettingError(f"--{name} {value}: {where} holds no FITS images: omit the flag")
+
     def flags(self) -> dict[str, str]:
         """The flags and values with which it is not the default."""
         stretch, q = self.stretch.stretch, "" if self.stretch.q == Stretch.q else f"{self.stretch.q:g}"

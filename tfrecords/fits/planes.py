@@ -157,7 +157,8 @@ def _chosen(hdus: Any, given: int) -> list[Any]:
     alike = [hdu for hdu in flat if _axes(hdu) == _axes(images[0])]
     if 1 < given == len(alike):
         return alike
-    if labelled := [hdu for hdu in flat if _band(hdu)]:
+    labelled = [hdu for hdu in flat if _band(hdu)]
+    if len(labelled) > 1 or (labelled and len(alike) < 3):
         return labelled
     if len(alike) > 2:
         raise ImageError(f"its headers do not name the bands of its {len(alike)} images: give --bands")

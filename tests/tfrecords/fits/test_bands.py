@@ -158,7 +158,7 @@ def _in_order(order: str) -> np.ndarray:
 def test_the_bands_of_a_cube_are_read_from_its_header(cards: dict[str, str]) -> None:
     read = flux(cube(_in_order("grz"), **cards))
     np.testing.assert_array_equal(read.colours, EXPECTED)
-    assert not read.grey and read.note.startswith("red, green and blue are ")
+    assert read.note.startswith("red, green and blue are ")
 
 
 def test_the_note_names_the_bands_that_were_chosen_and_those_there_were() -> None:
@@ -209,7 +209,8 @@ def test_given_bands_help_where_the_header_is_of_no_use() -> None:
 
 def test_given_bands_name_several_hdus_too() -> None:
     data = extensions(A=RGB[2], B=RGB[1], C=RGB[0])
-    assert flux(data).grey
+    with pytest.raises(ImageError, match=r"^its headers do not name the bands of its 3 images: give --bands$"):
+        flux(data)
     np.testing.assert_array_equal(flux(data, ("g", "r", "z")).colours, EXPECTED)
     np.testing.assert_array_equal(flux(extensions(G=RGB[2], B2=RGB[1], R=RGB[0]), ("g", "r", "z")).colours, EXPECTED)
 
@@ -218,7 +219,7 @@ def test_of_two_bands_green_is_the_mean() -> None:
     read = flux(cube(RGB[[2, 0]], BANDS="gz"))
     np.testing.assert_array_equal(read.colours[..., [0, 2]], EXPECTED[..., [0, 2]])
     np.testing.assert_allclose(read.colours[..., 1], EXPECTED[..., [0, 2]].mean(axis=2))
-    assert not read.grey and read.note == "red, green and blue are z, their mean and g"
+    assert read.note == "red, green and blue are z, their mean and g"
 
 
 def test_a_band_that_comes_twice_is_refused_by_its_name() -> None:
