@@ -55,6 +55,7 @@ STEPS = (
     Step("exports", "exports", needs="train-best"),
     Step("train-article", "training", "article", 120, 1800, "datasets"),
     Step("parts", "parts"),
+    Step("kernels", "kernels"),
 )
 NAMES = tuple(step.name for step in STEPS)
 

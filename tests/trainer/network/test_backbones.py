@@ -54,9 +54,9 @@ def test_features_from_a_file_of_weights_are_those_of_keras_on_the_same_images(
 
     reference = _application(backbone, weights=None, input_shape=(32, 32, 3))
     generator = np.random.default_rng(0)
-    for weight in reference.weights:  # away from the zeros and ones that biases, scales and means start with
-        if weight.name != "kernel":
-            weight.assign(generator.uniform(0.5, 1.5, weight.shape))
+    for weight, kernel in zip(reference.weights, backbones.draw_kernels(reference.weights, 0, "he"), strict=True):
+        # The others away from the zeros and ones that biases, scales and means start with.
+        weight.assign(kernel if weight.name == "kernel" else generator.uniform(0.5, 1.5, weight.shape))
     path = str(tmp_path / "base.weights.h5")
     reference.save_weights(path)
     prepared = getattr(keras.applications, MODULES[backbone]).preprocess_input(images.astype(np.float32))
