@@ -41,6 +41,7 @@ from trainer.network.losses import error_function, loss_function
 from trainer.network.model import architecture, build_model, for_inference
 from trainer.network.optimizer import Rate, build_optimizer
 from trainer.run import NOTHING_YET, OWN, Progress, Run
+from trainer.saving import Saver, Unsaved
 
 log = logging.getLogger("trainer")
 # Number of galaxies of `train` whose predictions are checked for variation once the warm-up is over.
@@ -162,7 +163,8 @@ def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices:
         training.say(line)
     if not dataset.galaxies("validation"):
         training.say("no split 'validation': no early stopping, and the last model is kept")
-    with deferred_interrupts("saving a checkpoint after this step; interrupt again to stop at once") as interruption:
+    notice = "saving a checkpoint after this step; interrupt again to stop at once"
+    with deferred_interrupts(notice) as interruption, training.saver:
         training.open_batches()
         while training.progress.finished < config.epochs:
             training.epoch(interruption)
@@ -208,6 +210,8 @@ class _Training:
         if is_new and self.writes:
             runs.create(run)
         self.progress = replace(self.progress, precision=devices.precision, backend=devices.backend)
+        self.saver = Saver(beside=bool(devices.gpus) and self.writes)
+        self._unsaved = Unsaved()
         self._batches: Iterator[Any] = iter(())
         self._curves = Curves(run.folder)
         self._step_seconds: list[float] = []
@@ -282,6 +286,8 @@ class _Training:
                 done += 1
                 self._steps_seen += 1
                 bar.update()
+                for line in self.saver.saved_lines():
+                    bar.write(line)
                 if self._steps_seen == ESTIMATE_AFTER_STEPS and self.writes:
                     to_go = (self.config.epochs - self.progress.finished) * total - done
                     per_step = statistics.fmean(self._step_seconds)
@@ -295,12 +301,39 @@ class _Training:
     def _stop(self, interruption: Interruption, done: int) -> NoReturn:
         self.progress = replace(self.progress, steps=done)
         self._save()
+        self._say_saved(wait=True)
         hosts.leave(self.devices.share)
         interruption.raise_now()
 
     def _save(self) -> None:
-        if self.writes:
-            self.run.save_checkpoint(self.steps.state(), self.progress)
+        """Save the epochs that are not saved yet, the model first if one of them is the best, and a checkpoint."""
+        if not self.writes:
+            return
+        self._say_saved(wait=True)
+        unsaved, self._unsaved = self._unsaved, Unsaved()
+        model = None if unsaved.weights is None else for_inference(self.design, unsaved.weights)
+        state, progress = self.steps.state(), self.progress
+        if self.saver.beside:  # the next step must not change what is being saved
+            state = [np.array(array) for array in state]
+
+        def save() -> None:
+            if model is not None:
+                self.run.save_model(model)
+            if unsaved.epochs:
+                try:
+                    self.run.write_history(progress.history)
+                except ConfigError as error:  # somebody edited it; the checkpoint holds its rows too
+                    log.warning("%s", error)
+            for row in unsaved.epochs:
+                self._curves.write(row)
+            self.run.save_checkpoint(state, progress)
+
+        self.saver.start(save, unsaved.lines)
+
+    def _say_saved(self, wait: bool = False) -> None:
+        """Print the lines of epochs that are saved by now, or with `wait` of all whose save has begun."""
+        for line in self.saver.saved_lines(wait):
+            self.say(line)
 
     def _predicted(self, split: str, limit: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """Batches (fractions, targets, asked or None) of a split, with the current weights."""
@@ -337,24 +370,22 @@ class _Training:
             self.say(warning)
 
     def _keep(self, row: Epoch) -> None:
-        """Commit an epoch: the model if it is the best so far, the history, the checkpoint."""
+        """Save an epoch: the model if it is the best so far, the history, the checkpoint; later if a save is running."""
         history = (*self.progress.history, row)
         self.progress = replace(self.progress, history=history, steps=0)
         best = best_epoch(history)
-        if self.writes:
-            if best is row:
-                with self.steps.averaged():
-                    weights = self.steps.weights()
-                self.run.save_model(for_inference(self.design, weights))
-            try:
-                self.run.write_history(history)
-            except ConfigError as error:  # somebody edited it; the checkpoint holds its rows too
-                log.warning("%s", error)
-            self._curves.write(row)
-        self._save()
         kept = "best so far" if best is row else f"best is epoch {best.epoch}"
         validation = "" if math.isnan(row.val_mse) else f", validation MSE {row.val_mse:.5f} ({kept})"
-        self.say(f"epoch {row.epoch}/{self.config.epochs}: MSE {row.mse:.5f}{validation}, {row.seconds:.0f} s")
+        line = f"epoch {row.epoch}/{self.config.epochs}: MSE {row.mse:.5f}{validation}, {row.seconds:.0f} s"
+        if best is row and self.writes:
+            with self.steps.averaged():
+                self._unsaved.weights = [np.array(array) for array in self.steps.weights()]
+        self._unsaved.epochs.append(row)
+        self._unsaved.lines.append(line)
+        is_last = row.epoch == self.config.epochs or stops_early(history, self.config.patience)
+        if is_last or not self.saver.is_busy():
+            self._save()
+        self._say_saved(wait=is_last)
 
 
 def build_steps(model: Any, config: TrainConfig, devices: Devices, rate: Rate, dataset: Dataset) -> Steps:

@@ -52,6 +52,7 @@ STEPS = (
     Step("torch-compiled", "torch_step", "compiled", 60),
     Step("train-article-32", "training", "article-32", 120, 1800, "datasets"),
     Step("pipeline", "pipeline", needs="datasets"),
+    Step("recipes", "recipes", least=120, limit=3600, needs="datasets"),
     Step("exports", "exports", needs="train-best"),
     Step("train-article", "training", "article", 120, 1800, "datasets"),
     Step("parts", "parts"),

@@ -4,7 +4,7 @@ Adam's first moment after one step is a tenth of the gradient, so the gradients 
 augmentation, network, loss and optimizer have run as in any training. The error is the norm of the difference over the
 norm of the gradient, for the variable with the largest error. Tolerances:
 
-float32         1e-3  every product in full float32
+float32         0.01  every product in full float32; at 212 x 212 moving each weight to the next float32 number gives 0.003
 mixed_bfloat16  0.5   sixteen layers amplify its rounding to eight bits
 TensorFloat-32  0.1   JAX's default for float32 on GPUs with TensorFloat-32
 """
@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.gpu.processes import must_run, python
 from benchmarks.gpu.settings import Settings
 
-_TOLERANCES = {"float32": 1e-3, "mixed_bfloat16": 0.5, "TensorFloat-32": 0.1}
+_TOLERANCES = {"float32": 0.01, "mixed_bfloat16": 0.5, "TensorFloat-32": 0.1}
 
 
 def _gradients(settings: Settings, how: str) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from tfrecords.errors import RunError, install_extra, squeezed
 from trainer.backends.base import STEPS_IN_FLIGHT, Devices, Hardware, Objective, check_shapes, keeps_average, variables_of
+from trainer.backends.pooling import with_fast_gradients
 from trainer.backends.startup import without_native_notes
 
 
@@ -99,12 +100,13 @@ class JaxSteps:
         values = ([variable.value for variable in group] for group in self._groups())
         self._state: Any = devices.replicate((*values, np.float32(0)))
         self._average: Any = None
+        trained = with_fast_gradients(model)
 
         def step(state: Any, flags: Any, images: Any, targets: Any, drawn: Any) -> Any:
             trainable, other, of_optimizer, total = state
 
             def scaled_loss(trainable: Any) -> Any:
-                predicted, updated = model.stateless_call(trainable, other, objective.augment(images, drawn), training=True)
+                predicted, updated = trained.stateless_call(trainable, other, objective.augment(images, drawn), training=True)
                 error = objective.error(predicted, targets)
                 loss = error if objective.loss is objective.error else objective.loss(predicted, targets)
                 with keras.StatelessScope(state_mapping=list(zip(optimizer.variables, of_optimizer, strict=True))):
