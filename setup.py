@@ -74,7 +74,8 @@ setup(
         "export": ["tf2onnx>=1.17", "onnxruntime>=1.32", "ai-edge-litert>=2.3"],
         "gpu": ["tensorflow[and-cuda]>=2.21"],
         "jax": ["jax>=0.10.2"],
-        "jax-gpu": ["jax[cuda12]>=0.10.2"],
+        "jax-gpu": ["jax[cuda13]>=0.10.2"],  # drivers from 580
+        "jax-gpu-cuda12": ["jax[cuda12]>=0.10.2"],  # drivers from 525
         "test": [
             "pytest>=8.3",
             "pytest-cov>=6.0",

@@ -260,6 +260,9 @@ QUOTED = {
     "keras.utils.image_dataset_from_directory": "keras.utils.image_dataset_from_directory",
     "PyTorch DataLoader, Pillow": "PyTorch DataLoader, Pillow",
     "WebDataset, Pillow": "WebDataset, Pillow",
+    "batches of 32": "batches of 32",
+    "batches of 128": "batches of 128",
+    "batches of 256": "batches of 256",
 }
 
 

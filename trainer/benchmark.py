@@ -42,8 +42,8 @@ class Speed:
     """Images per second (medians over the rounds) and figures derived from them; `devices`: the line about the hardware.
 
     lost: share of training time that the input costs, 1 - time of step / time together, as the median over the rounds;
-    negative if noise is larger. gflop: work of one training image; tflops: rate of the step, per second; matrix_tflops: rate
-    of one device's matrix product, times the number of devices.
+    negative if noise is larger. lost_range: the lowest and highest of the rounds. gflop: work of one training image; tflops:
+    rate of the step, per second; matrix_tflops: rate of one device's matrix product, times the number of devices.
     """
 
     devices: str
@@ -55,6 +55,7 @@ class Speed:
     step: float
     together: float
     lost: float
+    lost_range: tuple[float, float]
     gflop: float
     tflops: float
     matrix_tflops: float
@@ -63,6 +64,11 @@ class Speed:
     def utilization(self) -> float:
         """The step's share of the machine's matrix rate."""
         return self.tflops / self.matrix_tflops
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the step is computed by the CPU cores that also read."""
+        return self.devices.startswith("CPU")
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "utilization": self.utilization}
@@ -76,7 +82,8 @@ def is_report(path: Path) -> bool:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(content, dict) and content.keys() == {*(field.name for field in fields(Speed)), "utilization"}
+    ours = {*(field.name for field in fields(Speed)), "utilization"}
+    return isinstance(content, dict) and ours - {"lost_range"} <= content.keys() <= ours  # which earlier versions lacked
 
 
 def forward_flops(model: Any) -> int:
@@ -123,6 +130,17 @@ def verdict(speed: Speed) -> str:
         return (
             "the pipeline is the limit: keep the galaxies in memory with --cache memory, preprocess with --encoding raw, or "
             "use a machine with more CPU cores"
+        )
+    if speed.lost_range[0] <= NEGLIGIBLE:
+        low, high = speed.lost_range
+        return (
+            f"whether the input costs time is not clear, as the rounds give {low:.0%} to {high:.0%}: repeat with more --rounds "
+            "or when nothing else runs"
+        )
+    if not speed.on_cpu:
+        return (
+            f"sending batches and starting steps takes {speed.lost:.0%} of the time, although the pipeline alone is {times} "
+            "times as fast as the step: larger batches need less of it, but change the result"
         )
     return (
         f"the input takes {speed.lost:.0%} of the time although the pipeline alone is {times} times "
@@ -205,6 +223,7 @@ def measure_speed(config: TrainConfig, steps: int = STEPS, rounds: int = ROUNDS)
         for name, supply in pair if number % 2 else reversed(pair):
             taken[name].append(_timed(supply, steps, stepper.train, stepper.error_sum))
     seconds = {name: statistics.median(values) for name, values in taken.items()}
+    lost = [1 - step / both for both, step in zip(taken["together"], taken["step"], strict=True)]
     gflop = 3 * forward_flops(net) / 1e9
     matrix = _matrix_rate(devices, 8192 if devices.gpus else 2048) * devices.replicas
     return Speed(
@@ -216,7 +235,8 @@ def measure_speed(config: TrainConfig, steps: int = STEPS, rounds: int = ROUNDS)
         pipeline=batch_size / seconds["pipeline"],
         step=batch_size / seconds["step"],
         together=batch_size / seconds["together"],
-        lost=statistics.median(1 - step / both for both, step in zip(taken["together"], taken["step"], strict=True)),
+        lost=statistics.median(lost),
+        lost_range=(min(lost), max(lost)),
         gflop=gflop,
         tflops=gflop / 1e3 * batch_size / seconds["step"],
         matrix_tflops=matrix / 1e12,
@@ -231,7 +251,8 @@ def table(speed: Speed) -> str:
             f"images/s at {speed.size} x {speed.size}, medians of {speed.rounds} rounds of {speed.steps} steps",
             f"  pipeline alone         {speed.pipeline:12,.1f}",
             f"  training step alone    {speed.step:12,.1f}",
-            f"  both together          {speed.together:12,.1f}   {speed.lost:.1%} of the time is lost to input",
+            f"  both together          {speed.together:12,.1f}   {speed.lost:.1%} of the time is lost to input "
+            f"({speed.lost_range[0]:.1%} to {speed.lost_range[1]:.1%})",
             f"  work of the step       {speed.tflops:12.3f} TFLOP/s ({speed.gflop:.1f} GFLOP per image), "
             f"{speed.utilization:.0%} of this machine's matrix product ({speed.matrix_tflops:.3f})",
             verdict(speed),

@@ -4,15 +4,17 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tfrecords.dataset import Dataset
-from trainer.benchmark import Speed, forward_flops, verdict
+from trainer.benchmark import Speed, forward_flops, is_report, verdict
 
 Main = Callable[..., tuple[int, str, str]]
-SPEED = Speed("CPU", 212, 32, 10, 5, 1000.0, 100.0, 99.0, 0.01, 83.0, 8.3, 16.6)
+SPEED = Speed("CPU", 212, 32, 10, 5, 1000.0, 100.0, 99.0, 0.01, (0.0, 0.02), 83.0, 8.3, 16.6)
+GPU = "1 x GPU NVIDIA H200 with 140 GiB; jax"
 
 
 def test_the_flops_of_vgg16_are_those_of_its_layers() -> None:
@@ -36,17 +38,31 @@ def test_training_one_image_of_the_article_takes_about_83_gflop() -> None:
     [
         ({}, ("the step is the limit", "10 times as many images")),
         ({"pipeline": 90.0, "lost": 0.4}, ("the pipeline is the limit", "--cache memory", "--encoding raw", "CPU cores")),
-        ({"pipeline": 900.0, "lost": 0.4}, ("the input takes 40% of the time", "--cache memory")),
+        (
+            {"pipeline": 900.0, "lost": 0.4, "lost_range": (0.3, 0.5)},
+            ("the input takes 40% of the time", "--cache memory"),
+        ),
         ({"lost": -0.02}, ("the step is the limit",)),
+        # Noise: some rounds lose nothing, so no change is advised.
+        ({"lost": 0.08, "lost_range": (-0.01, 0.2)}, ("not clear", "-1% to 20%", "--rounds")),
+        ({"lost": 0.05, "lost_range": (0.04, 0.06), "devices": GPU}, ("5% of the time", "10 times as fast", "larger batches")),
     ],
 )
-def test_the_verdict_names_the_limit_and_the_flag_to_change(changes: dict[str, float], words: tuple[str, ...]) -> None:
+def test_the_verdict_names_the_limit_and_the_flag_to_change(changes: dict[str, Any], words: tuple[str, ...]) -> None:
     said = verdict(dataclasses.replace(SPEED, **changes))
     assert all(word in said for word in words)
 
 
 def test_utilization_is_the_share_of_the_matrix_rate() -> None:
     assert SPEED.utilization == pytest.approx(0.5)
+
+
+def test_figures_may_be_replaced_but_nothing_else(tmp_path: Path) -> None:
+    path, figures = tmp_path / "speed.json", SPEED.to_dict()
+    earlier = {name: value for name, value in figures.items() if name != "lost_range"}
+    for content, ours in ((figures, True), (earlier, True), ({**figures, "mine": 1}, False), ({"step": 1.0}, False)):
+        path.write_text(json.dumps(content))
+        assert is_report(path) == ours
 
 
 @pytest.mark.slow

@@ -2,10 +2,12 @@
 
 import contextlib
 import functools
+import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,24 @@ from tfrecords.errors import RunError, install_extra, squeezed
 from trainer.backends.base import STEPS_IN_FLIGHT, Devices, Hardware, Objective, check_shapes, keeps_average, variables_of
 from trainer.backends.pooling import with_fast_gradients
 from trainer.backends.startup import without_native_notes
+
+_MEMORY_FRACTION = 0.75  # JAX's default
+
+
+def _keep_compiled() -> None:
+    """Keep compiled programs in the user's cache, unless JAX has been given another folder.
+
+    Compiling takes up to half a minute. Only on GPUs: a program for one CPU may not run on another that shares the folder.
+    """
+    import jax
+
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "galaxy-zoo-vgg16" / "jax"
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
+        return
+    with contextlib.suppress(OSError):  # a home that cannot be written: compile again next time
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def find_hardware() -> Hardware:
@@ -31,7 +51,11 @@ def find_hardware() -> Hardware:
             f"{install_extra('jax-gpu')}"
         ) from error
     gpus = [device for device in devices if device.platform == "gpu"]
-    memory = [int((gpu.memory_stats() or {}).get("bytes_limit", 0)) for gpu in gpus]
+    if gpus:
+        _keep_compiled()
+    # JAX reports the memory that it may use, a fraction of the GPU's.
+    usable = os.environ.get("XLA_CLIENT_MEM_FRACTION") or os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION") or _MEMORY_FRACTION
+    memory = [round((gpu.memory_stats() or {}).get("bytes_limit", 0) / float(usable)) for gpu in gpus]
     # AMD GPUs report theirs in another form; all that JAX supports have bfloat16.
     versions = [re.fullmatch(r"(\d+)\.(\d+)", str(getattr(gpu, "compute_capability", ""))) for gpu in gpus]
     capability = min(((int(match[1]), int(match[2])) if match else (99, 0) for match in versions), default=(0, 0))

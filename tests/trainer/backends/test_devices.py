@@ -1,13 +1,15 @@
 """The choice of hardware and precision, the line that describes it, and a quiet start."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tfrecords.errors import RunError
 from trainer.backends.base import Share
 from trainer.backends.choose import choose
-from trainer.backends.on_jax import JaxDevices
+from trainer.backends.on_jax import JaxDevices, find_hardware
 from trainer.backends.on_tensorflow import TensorFlowDevices
 from trainer.backends.startup import without_native_notes
 
@@ -61,3 +63,66 @@ def test_native_notes_are_shown_where_the_start_fails(capfd: pytest.CaptureFixtu
         os.write(2, b"libcuda.so is of the wrong version\n")
         raise ImportError
     assert capfd.readouterr().err == "libcuda.so is of the wrong version\n"
+
+
+class _Gpu:
+    """What JAX shows of a GPU with 140 GiB, of which it may use three quarters."""
+
+    platform, device_kind, compute_capability = "gpu", "NVIDIA H200", "9.0"
+
+    def __init__(self, fraction: float) -> None:
+        self._fraction = fraction
+
+    def memory_stats(self) -> dict[str, int]:
+        return {"bytes_limit": int(self._fraction * 140 * 2**30)}
+
+
+@pytest.fixture
+def no_compilation_cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """JAX as without JAX_COMPILATION_CACHE_DIR."""
+    jax = pytest.importorskip("jax")
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.parametrize(("name", "fraction"), [("", 0.75), ("XLA_CLIENT_MEM_FRACTION", 0.5)])
+@pytest.mark.usefixtures("no_compilation_cache")
+def test_the_memory_of_a_gpu_is_all_of_it(name: str, fraction: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import jax
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if name:
+        monkeypatch.setenv(name, str(fraction))
+    monkeypatch.setattr(jax, "local_devices", lambda: [_Gpu(fraction)])
+    hardware = find_hardware()
+    assert hardware.memory / 2**30 == pytest.approx(140)
+    assert (hardware.gpus, hardware.capability) == (("NVIDIA H200",), (9, 0))
+
+
+@pytest.mark.usefixtures("no_compilation_cache")
+def test_compiled_programs_are_kept_in_the_users_cache_on_gpus_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import jax
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    find_hardware()
+    assert not list(tmp_path.iterdir()) or jax.local_devices()[0].platform == "gpu"
+    monkeypatch.setattr(jax, "local_devices", lambda: [_Gpu(0.75)])
+    find_hardware()
+    ours = tmp_path / "galaxy-zoo-vgg16" / "jax"
+    assert jax.config.jax_compilation_cache_dir == str(ours) and ours.is_dir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    find_hardware()  # a folder that was chosen before, here by the line above, is kept
+    assert jax.config.jax_compilation_cache_dir == str(ours)
+
+
+@pytest.mark.usefixtures("no_compilation_cache")
+def test_a_home_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import jax
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(jax, "local_devices", lambda: [_Gpu(0.75)])
+    find_hardware()
+    assert jax.config.jax_compilation_cache_dir is None
