@@ -32,6 +32,8 @@ BEHIND = {
     "trainer evaluate": "evaluate_run",
     "trainer explore": "explore_dataset",
     "trainer predict": "predict_split",
+    "trainer embed": "embed_galaxies",
+    "trainer similar": "find_similar",
     "trainer export": "export_model",
     "trainer benchmark": "measure_speed",
 }
@@ -45,10 +47,11 @@ def test_each_command_has_its_function() -> None:
         assert {f"{program}.{function}", f"tfrecords.{function}"} & FUNCTIONS.keys()
         calls = {
             node.func.id
-            for node in ast.walk(ast.parse((ROOT / program / "cli.py").read_text("utf-8")))
+            for path in (ROOT / program).glob("cli*.py")
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         }
-        assert function in calls, f"{program}/cli.py does not call {function}"
+        assert function in calls, f"the command line of {program} does not call {function}"
 
 
 def test_importing_the_packages_loads_nothing_of_them_nor_any_large_library() -> None:

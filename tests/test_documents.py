@@ -182,6 +182,7 @@ ELSEWHERE = {
     ("README.md", "600"): "preprocess demo --galaxies",
     ("docs/images.md", "79,975"): "images of Kaggle's images_test_rev1",
     ("docs/images.md", "0.5"): "preprocess --crop_fraction",
+    ("docs/results.md", "1,024"): "trainer/network/model.py, units of fc2",
     ("docs/gpu-server.md", "140,000"): "Kaggle's images, rounded",
     ("docs/recipes.md", "0.0736"): "Ng 2024",
 }

@@ -121,7 +121,7 @@ def test_the_sources_have_one_door() -> None:
 
 
 def test_wings_import_no_command_and_backends_nothing_else_of_trainer() -> None:
-    commands = tuple(f"trainer.{command}" for command in (*COMMANDS, "cli"))
+    commands = tuple(f"trainer.{command}" for command in (*COMMANDS, "cli", "cli_galaxies"))
     assert {*commands} <= rooms().keys()
     wings = tuple(f"trainer.{wing}" for wing in WINGS)
     assert {room.split(".")[1] for room in rooms() if room.count(".") > 1 and room.startswith("trainer.")} == {*WINGS}

@@ -28,7 +28,12 @@ _MARKER = "marker.json"
 # Our files in the private folder: the marker, unfinished files, and the private files of a run.
 _KNOWN = re.compile(r"marker\.json|shards\.json|features-.*|\..*\.partial")
 _UNKNOWN, NEVER = "", "-"
-_KINDS = {"run": "a training run", "page": "a page of explore", "export": "an exported model"}
+_KINDS = {
+    "run": "a training run",
+    "page": "a page of explore",
+    "similar": "a page of similar galaxies",
+    "export": "an exported model",
+}
 
 
 def listed_files(folder: Path) -> set[str]:
@@ -39,8 +44,16 @@ def listed_files(folder: Path) -> set[str]:
         return set()
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Raise ConfigError if nothing can be written at `path`, before an hour of work is lost."""
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        what = "is not writable" if above.is_dir() else "is a file"
+        raise ConfigError(f"{above}: {what}: choose another folder for --out")
+
+
 class Output:
-    """The files of one kind of output ("run", "page", "export") in a folder, by their path relative to it.
+    """The files of one kind of output ("run", "page", "similar", "export") in a folder, by their path relative to it.
 
     Write only within `locked`.
     """

@@ -6,7 +6,7 @@ answers to each question after these (`Dataset.votes_width`). Datasets whose gal
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -150,14 +150,21 @@ def votes_of(dataset: Dataset, split: str, limit: int = 0) -> SplitVotes:
     columns = ("galaxy_id", "votes", *(["name"] if dataset.named else []))
     examples = in_order(dataset, split, limit).map(lambda example: tuple(example[column] for column in columns))
     ids, votes, *names = map(np.concatenate, zip(*examples.batch(1024).as_numpy_iterator(), strict=True))
-    return SplitVotes(ids, *apart(votes, dataset), _names(dataset, ids, *names))
+    return SplitVotes(ids, *apart(votes, dataset), _names(dataset.names(), ids, *names))
 
 
-def _names(dataset: Dataset, galaxy_ids: np.ndarray, names: np.ndarray | None = None) -> np.ndarray | None:
-    """The names of galaxies, str (galaxies,): from their records, UTF-8, or from the table of an earlier dataset."""
+def labels_of(dataset: Dataset, split: str, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """The ids and names of a split's galaxies, as in `SplitVotes`, in stored order and `batch_size` at a time."""
+    table, columns = dataset.names(), ("galaxy_id", *(["name"] if dataset.named else []))
+    examples = in_order(dataset, split).map(lambda example: tuple(example[column] for column in columns))
+    for ids, *names in examples.batch(batch_size).as_numpy_iterator():
+        yield ids, _names(table, ids, *names)
+
+
+def _names(table: Mapping[int, str], galaxy_ids: np.ndarray, names: np.ndarray | None = None) -> np.ndarray | None:
+    """The names of galaxies, str (galaxies,): from their records, UTF-8, or from the `table` of an earlier dataset."""
     if names is not None:
         return np.array([name.decode("utf-8", "backslashreplace") for name in names], object)
-    table = dataset.names()
     return np.array([table.get(galaxy_id, str(galaxy_id)) for galaxy_id in galaxy_ids.tolist()], object) if table else None
 
 
@@ -169,3 +176,13 @@ def cutouts(dataset: Dataset, split: str, galaxy_ids: Sequence[int]) -> dict[int
         int(example["galaxy_id"]): decode_example(example, dataset.encoding, dataset.size).numpy()
         for example in examples.take(len(galaxy_ids))
     }
+
+
+def stored_pictures(dataset: Dataset, splits: Sequence[str], galaxy_ids: Iterable[int]) -> dict[int, np.ndarray]:
+    """The crops of some galaxies of several splits, as `cutouts` returns them; shards are read until all are there."""
+    wanted = set(galaxy_ids)
+    pictures: dict[int, np.ndarray] = {}
+    for split in splits:
+        if missing := sorted(wanted - pictures.keys()):
+            pictures |= cutouts(dataset, split, missing)
+    return pictures

@@ -2,8 +2,11 @@ from .benchmark import Speed as Speed
 from .benchmark import measure_speed as measure_speed
 from .config import RECIPES as RECIPES
 from .config import TrainConfig as TrainConfig
+from .embed import Embedding as Embedding
+from .embed import embed_galaxies as embed_galaxies
 from .evaluate import evaluate_run as evaluate_run
 from .explore import explore_dataset as explore_dataset
+from .explore import explore_predictions as explore_predictions
 from .export import export_model as export_model
 from .predict import ImagePredictions as ImagePredictions
 from .predict import Stretch as Stretch
@@ -12,6 +15,8 @@ from .predict import predict_split as predict_split
 from .run import Record as Record
 from .run import Run as Run
 from .run import open_run as open_run
+from .similar import Neighbour as Neighbour
+from .similar import find_similar as find_similar
 from .tables import ExtraColumns as ExtraColumns
 from .tables import Predictions as Predictions
 from .tables import write_csv as write_csv

@@ -1,19 +1,27 @@
-"""The command line of `trainer`: train (the default command), explore, evaluate, predict, export, benchmark."""
+"""The command line of `trainer`: its commands, and the flags of train (the default), explore, evaluate, export, benchmark."""
 
 import os
 import sys
 from dataclasses import MISSING
-from pathlib import Path
 from typing import Any, NoReturn
 
 from tfrecords.commandline import Command, at_least, between, run_program, say
 from tfrecords.errors import ConfigError, SettingError, install_extra
 from tfrecords.files import local_path
+from tfrecords.outputs import refuse_unwritable
+from trainer.cli_galaxies import (
+    DEFAULT,
+    RUN_FOLDER,
+    embed_flags,
+    predict_flags,
+    run_embed,
+    run_predict,
+    run_similar,
+    similar_flags,
+)
 from trainer.config import DEFAULTS, GROUPS, RECIPES, SETTINGS, TrainConfig
 
 _DATASET = "data/galaxy_zoo/1.0.0"
-_DEFAULT = "(default: %(default)s)"
-_RUN = "run folder, the --out of a training run"
 
 
 def _add_setting(group: Any, name: str) -> None:
@@ -51,7 +59,7 @@ def _add_settings(parser: Any, timed: bool = False) -> dict[str, Any]:
                 choices=tuple(RECIPES),
                 default="best",
                 help="defaults of the flags below; best: the most accurate in our measurements; article: as in the article "
-                f"{_DEFAULT}",
+                f"{DEFAULT}",
             )
         for name in names:
             _add_setting(groups[title], name)
@@ -84,8 +92,8 @@ def _benchmark_flags(parser: Any) -> None:
 
     _add_settings(parser, timed=True)
     add = parser.add_argument_group("measuring").add_argument
-    add("--steps", type=at_least(1), default=STEPS, metavar="N", help=f"batches in each measurement {_DEFAULT}")
-    add("--rounds", type=at_least(1), default=ROUNDS, metavar="N", help=f"measurements of each kind {_DEFAULT}")
+    add("--steps", type=at_least(1), default=STEPS, metavar="N", help=f"batches in each measurement {DEFAULT}")
+    add("--rounds", type=at_least(1), default=ROUNDS, metavar="N", help=f"measurements of each kind {DEFAULT}")
     add("--json", type=local_path, default=None, metavar="FILE", help="also write the figures to this file, as JSON")
 
 
@@ -125,29 +133,44 @@ def _explore_flags(parser: Any) -> None:
         metavar="PATH",
         help="source of the dataset, a folder or zip; adds how much of each galaxy's light the crop keeps",
     )
+    data.add_argument(
+        "--predictions",
+        type=local_path,
+        default=None,
+        metavar="FILE.csv",
+        help="table that trainer predict wrote: the page is about these predictions, also for galaxies without votes "
+        "(default: about votes)",
+    )
     parser.add_argument_group("page").add_argument(
         "--where",
         default=None,
         metavar="EXPR",
-        help='add a gallery of the galaxies that match this expression, such as "Class4.1 > 0.8 and not Class3.1 > 0.5" for '
-        "Kaggle's tree",
+        help="add a gallery of the galaxies whose votes, or --predictions, match this expression, such as "
+        '"Class4.1 > 0.8 and not Class3.1 > 0.5" for Kaggle\'s tree',
     )
 
 
 def _explore(args: Any) -> None:
     from tfrecords.dataset import open_dataset
-    from trainer.explore import explore_dataset
+    from trainer.explore import explore_dataset, explore_predictions
 
-    _check_above(args.out)
-    say(f"page: {explore_dataset(open_dataset(args.tfrecords), args.out, args.src, args.where)}")
+    if args.predictions is not None and args.src is not None:
+        raise SettingError("--src: a page about --predictions does not use the source: omit one of the two flags")
+    refuse_unwritable(args.out)
+    dataset = open_dataset(args.tfrecords)
+    if args.predictions is None:
+        page = explore_dataset(dataset, args.out, args.src, args.where)
+    else:
+        page = explore_predictions(dataset, args.predictions, args.out, args.where)
+    say(f"page: {page}")
 
 
 def _evaluate_flags(parser: Any) -> None:
     data = parser.add_argument_group("data")
-    data.add_argument("--run", type=local_path, required=True, metavar="RUN", help=f"{_RUN} (required)")
+    data.add_argument("--run", type=local_path, required=True, metavar="RUN", help=f"{RUN_FOLDER} (required)")
     _dataset_flag(data)
     splits = ("train", "validation", "test")
-    data.add_argument("--split", choices=splits, default="test", help=f"split to evaluate on {_DEFAULT}")
+    data.add_argument("--split", choices=splits, default="test", help=f"split to evaluate on {DEFAULT}")
 
 
 def _evaluate(args: Any) -> None:
@@ -160,152 +183,11 @@ def _evaluate(args: Any) -> None:
     say(summary(run, record))
 
 
-def _predict_flags(parser: Any) -> None:
-    from tfrecords.fits.flags import add_fits_flags
-    from trainer.tables import DEFAULT_THRESHOLD
-
-    add = parser.add_argument_group("data").add_argument
-    add(
-        "--run",
-        type=local_path,
-        action="append",
-        required=True,
-        metavar="RUN",
-        help=f"{_RUN} (required); repeat the flag to predict the mean of several runs",
-    )
-    add("--tfrecords", type=local_path, default=None, metavar="DIR", help="dataset folder with the split to predict")
-    add(
-        "--images",
-        type=local_path,
-        default=None,
-        metavar="PATH",
-        help="file, folder or zip of images to predict instead: JPEG, PNG, TIFF, WebP, BMP, or FITS, which needs "
-        f"{install_extra('fits')}",
-    )
-    splits = ("train", "validation", "test", "unlabelled")
-    add("--split", choices=splits, default=None, help="split of --tfrecords (default: unlabelled)")
-    add("--out", type=local_path, required=True, metavar="FILE.csv", help="table of predictions to write (required)")
-    add = parser.add_argument_group("predictions").add_argument
-    add(
-        "--tta",
-        type=between(1, 8),
-        default=1,
-        metavar="N",
-        help=f"average the predictions over N views of each galaxy, the first N of the 8 symmetries of the square {_DEFAULT}",
-    )
-    add(
-        "--hubble",
-        action="store_true",
-        help="add the columns hubble (elliptical, spiral, barred spiral, or uncertain) and hubble_detail (roundness, or "
-        "winding and number of arms), for trees with classes; by convention elliptical means smooth, and includes S0; "
-        "a table with these columns is not a valid submission",
-    )
-    add(
-        "--threshold",
-        type=float,
-        default=None,
-        metavar="FRACTION",
-        help="smallest value that all columns of a --hubble class must reach; above 0.5 and at most 1 "
-        f"(default: {DEFAULT_THRESHOLD})",
-    )
-    add(
-        "--intervals",
-        action="store_true",
-        help="add the columns COLUMN_low and COLUMN_high: the interval that holds the fraction of each answer with a "
-        "probability of 90%%, for runs with --head dirichlet; likewise not a valid submission; of several runs the "
-        "concentrations are averaged, so intervals do not widen if the runs disagree",
-    )
-    add(
-        "--conditional",
-        action="store_true",
-        help="add the columns Conditional1.1 ... (for other trees than Kaggle's COLUMN_conditional): the fraction of those "
-        "asked who give each answer, after projection onto the decision tree; empty if fewer than 5%% are asked; likewise not "
-        "a valid submission",
-    )
-    add_fits_flags(parser, "the training images")
-
-
-def _check_predict(args: Any) -> None:
-    """Raise SettingError for flags that cannot be combined."""
-    if (args.tfrecords is None) == (args.images is None):
-        raise SettingError("give either --tfrecords DIR (a dataset) or --images PATH (image files)")
-    of_images = [(name, "images") for name in ("bands", "fits_stretch", "fits_q")]
-    for name, other in (("split", "tfrecords"), *of_images, ("threshold", "hubble")):
-        if getattr(args, name) is not None and getattr(args, other) in (None, False):
-            raise SettingError(f"--{name} {getattr(args, name)}: needs --{other}: add it, or omit --{name}")
-
-
-def _check_above(path: Path) -> None:
-    """Raise ConfigError if nothing can be written at `path`, before an hour of work is lost."""
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        what = "is not writable" if above.is_dir() else "is a file"
-        raise ConfigError(f"{above}: {what}: choose another folder for --out")
-
-
-def _predict(args: Any) -> None:
-    from tfrecords.fits.flags import look_of
-    from trainer.analysis.intervals import intervals
-    from trainer.images.ranges import summary_of
-    from trainer.predict import predict_images, predict_split
-    from trainer.run import open_run
-    from trainer.tables import (
-        DEFAULT_THRESHOLD,
-        Predictions,
-        check_classes,
-        check_threshold,
-        extra_columns,
-        refuse_other_table,
-        rejected_path,
-        write_csv,
-        write_rejected,
-    )
-
-    _check_predict(args)
-    threshold = (DEFAULT_THRESHOLD if args.threshold is None else args.threshold) if args.hubble else None
-    if threshold is not None:
-        check_threshold(threshold)
-    look = look_of(args)
-    several = [open_run(folder) for folder in args.run]
-    tree = several[0].tree
-    refuse_other_table(args.out, tree)
-    _check_above(args.out)
-    if threshold is not None:
-        check_classes(tree)
-    for run in several:
-        if args.intervals and run.settings["head"] != "dirichlet":
-            raise SettingError(
-                f"--intervals: {run.folder} was trained with --head {run.settings['head']}, which predicts none: train with "
-                "--head dirichlet"
-            )
-    predictions: Predictions
-    rejected: tuple[Any, ...] = ()
-    outside, unlike = None, ""
-    if args.images is None:
-        from tfrecords.dataset import open_dataset
-
-        dataset, split = open_dataset(args.tfrecords), args.split or "unlabelled"
-        predictions, what = predict_split(several, dataset, split, tta=args.tta), f"of split '{split}'"
-    else:
-        of_images = predict_images(several, args.images, args.tta, look.stretch, args.bands or "")
-        predictions, rejected, what = of_images, of_images.rejected, f"of {args.images}"
-        outside, unlike = of_images.outside, summary_of(of_images.outside, of_images.stretch)
-    write_rejected(rejected, args.out)
-    ends = None
-    if args.intervals and predictions.concentrations is not None:
-        ends = intervals(tree, predictions.predicted, predictions.concentrations)
-    extra = extra_columns(predictions.predicted, threshold, args.conditional, tree, ends, outside)
-    write_csv(predictions, args.out, extra)
-    left_out = f"; {len(rejected):,} that cannot be used are listed in {rejected_path(args.out)}" if rejected else ""
-    galaxies = len(predictions.galaxy_ids)
-    say(f"{args.out}: predictions for {galaxies:,} {'galaxy' if galaxies == 1 else 'galaxies'} {what}{left_out}{unlike}")
-
-
 def _export_flags(parser: Any) -> None:
     from trainer.export import FORMATS
 
     add = parser.add_argument_group("data").add_argument
-    add("--run", type=local_path, required=True, metavar="RUN", help=f"{_RUN} (required)")
+    add("--run", type=local_path, required=True, metavar="RUN", help=f"{RUN_FOLDER} (required)")
     add(
         "--out",
         type=local_path,
@@ -318,7 +200,7 @@ def _export_flags(parser: Any) -> None:
         choices=FORMATS,
         default="savedmodel",
         help="savedmodel: for TensorFlow, accepts JPEG files too; onnx: for ONNX Runtime and others, needs "
-        f"{install_extra('export')}; litert: for phones and small devices {_DEFAULT}",
+        f"{install_extra('export')}; litert: for phones and small devices {DEFAULT}",
     )
 
 
@@ -350,16 +232,28 @@ COMMANDS = {
         f"trainer evaluate --run runs/vgg16 --tfrecords {_DATASET} --split validation",
     ),
     "explore": Command(
-        "Make a page about a dataset: votes, classes, splits and images.",
+        "Make a page about a dataset: votes, classes, splits and images; or about predictions of its galaxies.",
         _explore_flags,
         _explore,
         f"trainer explore --tfrecords {_DATASET} --out explore --src kaggle",
     ),
     "predict": Command(
         "Write a table of predictions, for Kaggle's tree in its submission format.",
-        _predict_flags,
-        _predict,
+        predict_flags,
+        run_predict,
         f"trainer predict --run runs/vgg16 --tfrecords {_DATASET} --out submission.csv",
+    ),
+    "embed": Command(
+        "Write the features of galaxies before the model's head, as a Parquet file.",
+        embed_flags,
+        run_embed,
+        f"trainer embed --run runs/vgg16 --tfrecords {_DATASET} --out features.parquet",
+    ),
+    "similar": Command(
+        "Make a page of the galaxies most like some others, and a table of their distances.",
+        similar_flags,
+        run_similar,
+        f"trainer similar --run runs/vgg16 --tfrecords {_DATASET} --to 100008 --out similar",
     ),
     "export": Command(
         "Export the best model of a run as SavedModel, ONNX or LiteRT.",

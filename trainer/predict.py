@@ -4,35 +4,29 @@ Several runs, and several views of each galaxy, act as one model: their predicti
 """
 
 import functools
-import logging
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from preprocess.sources import Listing, chosen_look, sample_of_fits
 from tfrecords import symmetries
 from tfrecords.dataset import Dataset
-from tfrecords.errors import ConfigError, SettingError, SourceError
+from tfrecords.errors import SettingError
 from tfrecords.files import local_path
 from tfrecords.fits.bands import given_bands
-from tfrecords.fits.look import DEFAULT_STRETCH, SDSS, Look
+from tfrecords.fits.look import Look
 from tfrecords.fits.look import Stretch as Stretch
 from tfrecords.integrity import check_shards, read_shards
 from tfrecords.progress import progress_bar
 from trainer.backends.base import WHOLE, Devices
 from trainer.backends.choose import choose
 from trainer.backends.startup import explained
-from trainer.images.cutouts import Crop, UnreadableImage, listed, stream
-from trainer.images.ranges import Trained, outside, warnings_of
+from trainer.images.cutouts import UnreadableImage
+from trainer.inference import BATCH_SIZE, crop_of, crops_of, image_files
 from trainer.run import Run
 from trainer.tables import Predictions, table_order
 
-log = logging.getLogger("trainer")
-BATCH_SIZE = 64
-_NAMED_UNREADABLE = 3
 _STRETCH = Stretch()
 
 
@@ -58,11 +52,11 @@ class _Ensemble:
             self.tree.refuse_other(run.tree, runs[0].folder, run.folder)
         self._sure = all(run.settings["head"] == "dirichlet" for run in runs)
         self._views = [functools.partial(symmetries.transformed, number=number) for number in range(views)]
-        self.crops = tuple(dict.fromkeys(map(_crop, runs)))
+        self.crops = crops_of(runs)
         with devices.scope():
             models = [run.load_model() for run in runs]
         self._models = [
-            (self.crops.index(_crop(run)), devices.predictor(model)) for run, model in zip(runs, models, strict=True)
+            (self.crops.index(crop_of(run)), devices.predictor(model)) for run, model in zip(runs, models, strict=True)
         ]
 
     def __call__(self, crops: Sequence[np.ndarray]) -> np.ndarray:
@@ -82,10 +76,6 @@ class _Ensemble:
         """Outputs (rows, outputs) as fractions (rows, n) and concentrations (rows, questions), None if a model has none."""
         answers = len(self.tree.columns)
         return outputs[:, :answers], outputs[:, answers:] if self._sure else None
-
-
-def _crop(run: Run) -> Crop:
-    return Crop(run.config["dataset"]["crop_fraction"], run.config["dataset"]["size"])
 
 
 def _several(runs: Run | Sequence[Run], tta: int) -> tuple[Run, ...]:
@@ -167,34 +157,6 @@ def predict_split(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit
     return Predictions(ids[order], predicted, targets, asked, concentrations, dataset.tree, names)
 
 
-def _look(runs: Sequence[Run], path: Path, images: Listing, asked: Look) -> Look:
-    """How the FITS images of a listing are drawn: as those of training, or as bright as them. Logs what was chosen."""
-    sample = sample_of_fits(images)
-    if not len(sample):
-        asked.refuse_without_fits(path)
-        return asked
-    looks = {run.look: run for run in runs if run.look is not None}
-    if trained := next(iter(looks), None):
-        asked = replace(asked, otherwise=trained.bands)
-        if trained.bands and not asked.bands:
-            log.info("FITS images: bands %s, as for the training images, unless a header names others", ",".join(trained.bands))
-        if asked.stretch == _STRETCH:
-            if len({look.stretch for look in looks}) > 1:
-                both = " and ".join(f"{run.folder} ({look.stretch.stretch:g})" for look, run in [*looks.items()][:2])
-                raise ConfigError(f"{both} were trained on FITS images of different stretches: predict with each alone")
-            log.info("FITS images: --fits_stretch %g, as for the training images", trained.stretch.stretch)
-            return replace(asked, stretch=trained.stretch)
-    measured = next((run for run in runs if run.ranges.bright is not None), None)
-    if measured is None and asked.stretch.stretch is None:
-        log.info("FITS images: --fits_stretch %g, as the run has no record of the brightness of its galaxies", DEFAULT_STRETCH)
-        return replace(asked, stretch=Stretch(DEFAULT_STRETCH, asked.stretch.q))
-    wanted = SDSS if measured is None or measured.ranges.bright is None else measured.ranges.bright
-    look, choice = chosen_look(sample, _crop(measured or runs[0]).crop_fraction, wanted, asked)
-    if choice.reason:
-        log.info("FITS images: --fits_stretch %g chosen, as %s", look.stretch.stretch, choice.reason)
-    return look
-
-
 @explained
 def predict_images(
     runs: Run | Sequence[Run], path: str | Path, tta: int = 1, stretch: Stretch = _STRETCH, bands: str = ""
@@ -242,66 +204,17 @@ def predict_images(
     >>> len(predictions.galaxy_ids), predictions.rejected
     (6, ())
     """
-    path = local_path(path)
     several, asked = _several(runs, tta), Look(given_bands(bands), stretch)
-    with listed(path) as images:
-        look = _look(several, path, images, asked)
+    with image_files(several, local_path(path), asked) as images:
         devices = choose("float32", require_gpu=False)
-        from trainer.input.evaluation import padded
-
         ensemble = _Ensemble(several, tta, devices)
-        trained = [Trained(ensemble.crops.index(_crop(run)), run.ranges) for run in several]
-        for run in several:
-            lacking = [("scale", run.ranges.radius), ("brightness", run.ranges.bright)]
-            if words := " and ".join(word for word, ends in lacking if ends is None):
-                log.info(
-                    "%s: has no record of the %s of its galaxies: no warning about images of another one", run.folder, words
-                )
-        is_outside = functools.partial(outside, trained=trained)
-        rows = devices.rounded(min(BATCH_SIZE, len(images)))
-        parts: list[tuple[np.ndarray, np.ndarray]] = []
-        rejected: list[UnreadableImage] = []
-        marks: list[np.ndarray] = []
-        notes: Counter[str] = Counter()
-        enlarged = 0
-        with progress_bar(len(images), "predicting", "images") as bar:
-            for batch in stream(images, ensemble.crops, rows, look, is_outside):
-                rejected += batch.rejected
-                if count := len(batch.galaxy_ids):
-                    filled = [padded(crops, rows) for crops in batch.crops]
-                    parts.append((batch.galaxy_ids, ensemble(filled)[:count].astype(np.float32)))
-                    marks.append(batch.outside)
-                    notes += batch.notes
-                    enlarged += int(batch.enlarged.sum())
-                bar.update(count + len(batch.rejected))
-        known_names = {int(images.galaxy_id[row]): images.name(row) for row in range(len(images))} if images.parts else {}
-    if not parts:
-        raise SourceError(f"{path}: none of its {len(rejected):,} images can be used; the first is {_reason(rejected[0])}")
-    ids, outputs = (np.concatenate(column) for column in zip(*parts, strict=True))
-    names = np.array([known_names[galaxy_id] for galaxy_id in ids.tolist()], object) if known_names else None
+        ids, outputs = (np.concatenate(part) for part in zip(*images.through(ensemble, devices, "predicting"), strict=True))
+        names = images.names(ids)
     order = table_order(ids, names)
-    ids, outputs, names = ids[order], outputs[order], None if names is None else names[order]
-    unlike = np.concatenate(marks)[order]
-    predicted, concentrations = ensemble.apart(outputs)
-    if rejected:
-        first = ", ".join(map(_reason, rejected[:_NAMED_UNREADABLE])) + (", ..." if len(rejected) > _NAMED_UNREADABLE else "")
-        log.warning(f"{len(rejected):,} of {len(images):,} images cannot be used and are skipped: {first}")
-    share = f"of {len(ids):,} images"
-    for note, number in notes.most_common():
-        log.warning("%s of %s images, FITS: %s", f"{number:,}", f"{len(ids):,}", note)
-    if enlarged:
-        log.warning(
-            f"{enlarged:,} {share} have fewer pixels in the crop than the model expects and were enlarged: "
-            "use larger images if possible"
-        )
-    for line in warnings_of(unlike, [one.ranges for one in trained]):
-        log.warning(line)
+    predicted, concentrations = ensemble.apart(outputs[order])
+    names = None if names is None else names[order]
     without = np.full_like(predicted, np.nan)
     return ImagePredictions(
-        ids, predicted, without, None, concentrations, ensemble.tree, names, outside=unlike, rejected=tuple(rejected),
-        stretch=look.stretch.stretch if notes else None,
+        ids[order], predicted, without, None, concentrations, ensemble.tree, names, outside=images.outside[order],
+        rejected=tuple(images.rejected), stretch=images.stretch,
     )  # fmt: skip
-
-
-def _reason(image: UnreadableImage) -> str:
-    return f"{image.path} ({image.reason})"

@@ -6,6 +6,7 @@ Smooth galaxies are called elliptical by convention: volunteers cannot tell an S
 import csv
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,7 @@ import numpy as np
 
 from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.dataset import csv_line
-from tfrecords.errors import ConfigError, RunError, SettingError
+from tfrecords.errors import ConfigError, RunError, SettingError, squeezed
 from tfrecords.files import atomic_file, local_path
 from tfrecords.outputs import listed_files
 from tfrecords.text import cell
@@ -29,6 +30,9 @@ UNCERTAIN = "uncertain"
 DEFAULT_THRESHOLD = 0.6
 # Below this share of volunteers who were asked, the predicted fractions among them are meaningless.
 MINIMUM_ASKED = 0.05
+# How far rounding may take a predicted fraction beyond 0 and 1.
+_ROUNDING = 1e-6
+_PREDICT = "give a table that trainer predict wrote for this dataset"
 _CONCENTRATION = "_concentration"
 # The table of `preprocess demo` for a survey whose own is no CSV file.
 _DEMO = "votes.csv"
@@ -75,7 +79,7 @@ def _header(tree: Tree) -> tuple[str, ...]:
     return (tree.files.file if tree.files else tree.id or "GalaxyID", *tree.columns)
 
 
-def _first_column(galaxy_ids: np.ndarray, names: np.ndarray | None) -> list[str]:
+def first_column(galaxy_ids: np.ndarray, names: np.ndarray | None) -> list[str]:
     """The galaxies as the first column shows them: by name if they have names, else by number."""
     return [*map(str, galaxy_ids.tolist())] if names is None else [*map(cell, names)]
 
@@ -190,11 +194,9 @@ def _is_table(path: Path, tree: Tree) -> bool:
     return (head == start or head.startswith(start + b",")) and (not first or bool(predicted.search(first)))
 
 
-def refuse_other_table(path: Path, tree: Tree | None = None) -> None:
-    """Raise ConfigError if `path` exists and is not a table of predictions, for `tree` or one of ours.
-
-    A table of votes may have the same columns, but predictions have nine decimals, and never a name under which votes are
-    found.
+def refuse_reserved(path: Path, example: str) -> None:
+    """Raise ConfigError if `path` is listed by an output folder of ours, is a folder, or has another file beside it where the
+    list of unreadable images would be written. example: a name for a file in that folder.
     """
     for folder in local_path(path).absolute().parents:
         if path.absolute().relative_to(folder).as_posix() in listed_files(folder):
@@ -204,10 +206,19 @@ def refuse_other_table(path: Path, tree: Tree | None = None) -> None:
         raise ConfigError(
             f"{listing}: exists and is not a list of unreadable images: move it elsewhere, or choose another --out"
         )
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder: set --out to a file, such as {path / example}")
+
+
+def refuse_other_table(path: Path, tree: Tree | None = None) -> None:
+    """Raise ConfigError if `path` exists and is not a table of predictions, for `tree` or one of ours.
+
+    A table of votes may have the same columns, but predictions have nine decimals, and never a name under which votes are
+    found.
+    """
+    refuse_reserved(path, "submission.csv")
     if not os.path.lexists(path):
         return
-    if path.is_dir():
-        raise ConfigError(f"{path}: is a folder: set --out to a file, such as {path / 'submission.csv'}")
     trees = [*map(builtin_tree, builtin_names()), *([] if tree is None else [tree])]
     votes = {_DEMO, *(PurePosixPath(name).name for one in trees for name in one.tables)}
     if not path.is_file() or path.name in votes or not any(_is_table(path, one) for one in trees):
@@ -249,7 +260,7 @@ def write_csv(
     with atomic_file(path, beside) as file:
         file.write(csv_line((*_header(tree), *extra.names)))
         more = extra.rows or ((),) * len(predictions.galaxy_ids)
-        galaxies = _first_column(predictions.galaxy_ids, predictions.names)
+        galaxies = first_column(predictions.galaxy_ids, predictions.names)
         for galaxy, row, added in zip(galaxies, predictions.predicted, more, strict=True):
             file.write(csv_line((galaxy, *(f"{value:.9f}" for value in row), *added)))
 
@@ -274,6 +285,61 @@ def write_rejected(rejected: Sequence[UnreadableImage], path: Path) -> None:
             file.write(csv_line((galaxy, cell(image.path), cell(image.reason))))
 
 
+@dataclass(frozen=True)
+class PredictedTable:
+    """A table of predictions of any galaxies: their names as its first column shows them, and `predicted` float64 (rows, n).
+
+    others: the columns that are not of the tree.
+    """
+
+    galaxies: list[str]
+    predicted: np.ndarray
+    others: tuple[str, ...]
+
+
+def read_predicted(path: Path, tree: Tree) -> PredictedTable:
+    """Read a table that `trainer predict` wrote, with any added columns. The first column names the galaxies.
+
+    Raises ConfigError unless it has all columns of the tree, one row for each galaxy, and values from 0 to 1.
+    """
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader(file), [])
+    except (ValueError, csv.Error) as error:
+        raise ConfigError(f"{path}: is not a table in CSV ({squeezed(error)}): {_PREDICT}") from error
+    if missing := [column for column in tree.columns if column not in header]:
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ConfigError(f"{path}: lacks the column {missing[0]}{others} of the decision tree {tree.name}: {_PREDICT}")
+    if repeated := [column for column in tree.columns if header.count(column) > 1]:
+        raise ConfigError(f"{path}: has more than one column {repeated[0]}: {_PREDICT}")
+    if header[0] in tree.index:
+        raise ConfigError(f"{path}: its first column, {header[0]}, does not name the galaxies: {_PREDICT}")
+    names = [f"f{place}" for place in (0, *map(header.index, tree.columns))]  # as Arrow calls columns without a header
+    try:
+        table = arrow_csv.read_csv(
+            path,
+            arrow_csv.ReadOptions(skip_rows=1, autogenerate_column_names=True, use_threads=False),  # so that errors name a row
+            convert_options=arrow_csv.ConvertOptions(
+                column_types={name: pa.float64() if place else pa.string() for place, name in enumerate(names)},
+                include_columns=names,
+                null_values=[""],
+            ),
+        )
+    except (pa.ArrowException, KeyError) as error:
+        raise ConfigError(f"{path}: has no rows, or is damaged ({squeezed(error)}): {_PREDICT}") from error
+    galaxies = table.column(0).to_pylist()
+    predicted = np.stack([table.column(place).to_numpy() for place in range(1, len(names))], axis=1)
+    if repeated := [name for name, count in Counter(galaxies).items() if count > 1][:1]:
+        raise ConfigError(f"{path}: has several rows for galaxy {repeated[0]}: {_PREDICT}")
+    for row, column in np.argwhere(~((predicted >= -_ROUNDING) & (predicted <= 1 + _ROUNDING)))[:1].tolist():
+        value = "no value" if np.isnan(predicted[row, column]) else f"{predicted[row, column]:g}, which is not from 0 to 1,"
+        raise ConfigError(f"{path}: galaxy {galaxies[row]} has {value} in column {tree.columns[column]}: {_PREDICT}")
+    return PredictedTable(galaxies, predicted, tuple(name for name in header[1:] if name not in tree.index))
+
+
 def read_csv(path: Path, tree: Tree, galaxies: "SplitVotes") -> Predictions:
     """Read a table that `write_csv` wrote, with `concentration_columns` or none, and add the votes of its galaxies.
 
@@ -289,7 +355,7 @@ def read_csv(path: Path, tree: Tree, galaxies: "SplitVotes") -> Predictions:
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise RunError(f"{path}: damaged ({error}): remove it, and run the same command again") from error
     columns = [*_header(tree)]
-    place = {name: row for row, name in enumerate(_first_column(galaxies.galaxy_ids, galaxies.names))}
+    place = {name: row for row, name in enumerate(first_column(galaxies.galaxy_ids, galaxies.names))}
     if header not in (columns, columns + extra) or len(listed) != len(place) or {*listed} != {*place}:
         raise RunError(f"{path}: lists other galaxies: remove it, and run the same command again")
     concentrations = values[:, number:] if len(header) > len(columns) else None

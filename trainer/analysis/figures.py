@@ -230,18 +230,18 @@ def draw_intervals(tree: Tree, width: float, held: np.ndarray, expected: np.ndar
     return figure
 
 
-def draw_boxes(tree: Tree, width: float, galaxies: int, quantiles: np.ndarray) -> Figure:
-    """Box plots of all columns: quantiles (5, n) at 5, 25, 50, 75 and 95 %."""
+def draw_boxes(tree: Tree, width: float, label: str, quantiles: np.ndarray, colour: str = VOTED) -> Figure:
+    """Box plots of all columns: quantiles (5, n) at 5, 25, 50, 75 and 95 %, in `colour`, over an axis with this label."""
 
     def draw(axes: Axes, question: Question) -> None:
         low, first, median, third, high = quantiles[:, question.columns]
         places = np.arange(len(question.answers))
         axes.hlines(places, low, high, color=QUIET, linewidth=1)
-        axes.barh(places, third - first, 0.5, left=first, color=VOTED, alpha=0.75)
+        axes.barh(places, third - first, 0.5, left=first, color=colour, alpha=0.75)
         axes.vlines(median, places - 0.32, places + 0.32, color=INK, linewidth=1.6)
         axes.set_xlim(-0.02, 1.02)
 
-    return style.by_answer(tree, width, draw, f"vote fraction ({galaxies:,} galaxies)")
+    return style.by_answer(tree, width, draw, label)
 
 
 def draw_split_differences(tree: Tree, width: float, differences: Mapping[str, np.ndarray], limit: float) -> Figure:

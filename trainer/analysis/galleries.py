@@ -10,8 +10,11 @@ from tfrecords.dataset import Dataset
 from tfrecords.tree import Tree
 from trainer.analysis import votes, wording
 from trainer.analysis.page import Bar, Card, Gallery, safe_names
+from trainer.analysis.selection import Selection
 
 CARDS = 12
+# The cards in one row on a screen.
+ROW = 6
 
 
 def _label(tree: Tree, column: int) -> str:
@@ -26,6 +29,8 @@ def _label(tree: Tree, column: int) -> str:
 @dataclass(frozen=True)
 class Candidates:
     """The galaxies of some splits to choose from: GalaxyIDs (galaxies,), votes (galaxies, n), and predictions or None.
+
+    If there are predictions, galaxies are chosen by them.
 
     counted: which votes count, bool (galaxies, n); None: all. names: str (galaxies,); None if they are numbers.
     """
@@ -42,16 +47,16 @@ class Candidates:
     def tree(self) -> Tree:
         return self.dataset.tree
 
+    @property
+    def fractions(self) -> np.ndarray:
+        """What galaxies are chosen by, (galaxies, n): the predictions or, without predictions, the votes."""
+        return self.voted if self.predicted is None else self.predicted
+
     def pictures(self, rows: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
         """The stored crops of some rows by GalaxyID, from any of the splits."""
-        from tfrecords import reader
+        from tfrecords.reader import stored_pictures
 
-        wanted = {int(galaxy_id) for part in rows for galaxy_id in self.galaxy_ids[part]}
-        pictures: dict[int, np.ndarray] = {}
-        for split in self.splits:
-            if missing := sorted(wanted - pictures.keys()):
-                pictures |= reader.cutouts(self.dataset, split, missing)
-        return pictures
+        return stored_pictures(self.dataset, self.splits, (int(one) for part in rows for one in self.galaxy_ids[part]))
 
     def card(self, row: int, columns: Sequence[int], note: str, pictures: dict[int, np.ndarray], name: str) -> Card:
         """The card of a row, with bars for some columns. name: empty if it is a number."""
@@ -101,6 +106,44 @@ def galleries(galaxies: Candidates, choices: Sequence[Choice]) -> tuple[Gallery,
     )
 
 
+def selected_choice(galaxies: Candidates, selection: Selection) -> Choice:
+    """The first galaxies that match a selection, with the columns that it names."""
+    by_votes = galaxies.predicted is None
+    rows = np.flatnonzero(selection.matches(galaxies.fractions, galaxies.counted if by_votes else None))
+    columns = [galaxies.tree.index[name] for name in selection.columns]
+    number = f"{len(rows):,} of {len(galaxies.galaxy_ids):,} galaxies"
+    return Choice(
+        "where",
+        number if by_votes else f"{number} by their predictions",
+        f"The first galaxies by {wording.id_name(galaxies.tree)}." if len(rows) else "No galaxy matches: relax the expression.",
+        "selected" if by_votes else "selected by its predictions",
+        rows[:CARDS],
+        _always(columns),
+        _always(""),
+    )
+
+
+def highest_choices(galaxies: Candidates) -> list[Choice]:
+    """For each column, in the order of the tree, the galaxies with its highest values."""
+    tree, choices = galaxies.tree, []
+    what = "votes" if galaxies.predicted is None else "predictions"
+    for column, safe in enumerate(safe_names([f"highest-{name}" for name in tree.columns])):
+        values = galaxies.fractions[:, column]
+        rows = np.lexsort((galaxies.galaxy_ids, -values))[:ROW]
+        choices.append(
+            Choice(
+                safe,
+                f"Highest {what} of {tree.columns[column]} ({tree.describe(column)})",
+                f"From {values[rows[0]]:.2f} down to {values[rows[-1]]:.2f}.",
+                f"highest {what} of {tree.describe(column)}",
+                rows,
+                _always([column]),
+                _always(""),
+            )
+        )
+    return choices
+
+
 def _always(value: Any) -> Callable[[int], Any]:
     return lambda _: value
 
@@ -110,12 +153,11 @@ def _score_of(scores: np.ndarray) -> Callable[[int], str]:
 
 
 def class_choices(galaxies: Candidates) -> list[Choice]:
-    """Each class of the tree at each of its thresholds, by the predictions or, without predictions, by the votes.
+    """Each class of the tree at each of its thresholds.
 
     The first 12 galaxies that pass, by GalaxyID; if fewer than 4 pass, the 12 with the highest scores, as the title states.
     """
-    chosen = galaxies.voted if galaxies.predicted is None else galaxies.predicted
-    said = "voted" if galaxies.predicted is None else "predicted"
+    chosen, said = galaxies.fractions, "voted" if galaxies.predicted is None else "predicted"
     choices = []
     tree = galaxies.tree
     for member, safe in zip(tree.classes, safe_names([member.name for member in tree.classes]), strict=True):
@@ -124,7 +166,8 @@ def class_choices(galaxies: Candidates) -> list[Choice]:
         for threshold in tree.thresholds:
             pick = votes.class_pick(galaxies.galaxy_ids, chosen, tree, member, threshold, CARDS)
             rule = " and ".join(f"{tree.columns[column]} ≥ {threshold}" for column in columns)
-            plural = member.plural[:1].upper() + member.plural[1:]
+            plural = member.plural if galaxies.predicted is None else f"predicted {member.plural}"
+            plural = plural[:1].upper() + plural[1:]
             if pick.fallback:
                 least = "smaller of the two" if len(columns) == 2 else f"smallest of the {len(columns)}"
                 score = "value" if len(columns) == 1 else f"score (the {least} columns)"

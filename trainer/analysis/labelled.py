@@ -7,6 +7,7 @@ import numpy as np
 from tfrecords.dataset import SPLITS, Dataset
 from tfrecords.errors import DatasetError
 from tfrecords.tree import Tree
+from trainer.analysis.columns import ColumnValues
 from trainer.analysis.galleries import Candidates
 
 
@@ -35,6 +36,10 @@ class LabelledGalaxies:
         """Which values count: bool (galaxies, n); None: all."""
         return self.tree.counted(self.asked)
 
+    @property
+    def fractions(self) -> ColumnValues:
+        return ColumnValues(self.tree, self.voted, self.asked)
+
     def voted_in(self, split: str) -> np.ndarray:
         """The votes of a split."""
         return self.voted[self.split == self.splits.index(split)]
@@ -55,7 +60,10 @@ def labelled_galaxies(dataset: Dataset) -> LabelledGalaxies:
 
     splits = tuple(split for split in SPLITS if split != "unlabelled" and dataset.galaxies(split))
     if not splits:
-        raise DatasetError(f"{dataset.folder}: has no galaxies with votes: preprocess images together with their votes")
+        raise DatasetError(
+            f"{dataset.folder}: has no galaxies with votes: preprocess images together with their votes, or give a table of "
+            "predictions with --predictions"
+        )
     parts = [votes_of(dataset, split) for split in splits]
     split = np.repeat(np.arange(len(splits)), [len(part.galaxy_ids) for part in parts])
     ids, voted = (np.concatenate(column) for column in zip(*((part.galaxy_ids, part.targets) for part in parts), strict=True))

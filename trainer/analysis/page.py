@@ -109,7 +109,7 @@ class Card:
 class Gallery:
     """Cards under a title. alt: the start of the alternative text, one for each image of a card.
 
-    id: header of the column that names the galaxies, in `data`.
+    id: header of the column that names the galaxies, in `data`. table: `data` of a gallery without votes.
     """
 
     name: str
@@ -118,7 +118,12 @@ class Gallery:
     alt: tuple[str, ...]
     cards: tuple[Card, ...]
     id: str = "GalaxyID"
+    table: Table | None = None
     kind: ClassVar[str] = "gallery"
+
+    @property
+    def has_votes(self) -> bool:
+        return any(bar.voted is not None for card in self.cards for bar in card.bars)
 
     @property
     def has_predictions(self) -> bool:
@@ -126,7 +131,9 @@ class Gallery:
 
     @property
     def data(self) -> Table:
-        """One row for each galaxy and bar."""
+        """One row for each galaxy and bar, unless it has a table."""
+        if self.table is not None:
+            return self.table
         rows = [
             (
                 cell(card.name) if card.name else card.galaxy_id,

@@ -45,6 +45,12 @@ def quantiles(votes: np.ndarray, percents: Sequence[float], counted: np.ndarray 
     )
 
 
+def means(votes: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+    """The mean of each column, float64 (n,); NaN for a column of which no value counts."""
+    counts = np.ones(np.shape(votes), bool) if counted is None else counted
+    return np.where(counts.any(axis=0), column_means(votes, counted), np.nan)
+
+
 def agreement(votes: np.ndarray, tree: Tree, answered: np.ndarray | None = None) -> np.ndarray:
     """Agreement of the volunteers on each question, (galaxies, questions): 1 unanimous, 0 evenly divided.
 

@@ -115,3 +115,14 @@ def for_inference(design: Design, weights: Sequence[np.ndarray]) -> Any:
     copy = architecture(design, "float32")
     copy.set_weights(weights)
     return copy
+
+
+def before_head(model: Any) -> tuple[Any, str]:
+    """The part of a model before its head: a keras.Model with output (batch, features), and the name of its last layer.
+
+    Its output is what `heads.vote_fractions` gets: that of the last hidden layer, 1,024 values for every backbone and size.
+    """
+    import keras
+
+    part = keras.Model(model.input, model.get_layer("vote_fractions").input)
+    return part, str(part.output_names[0])
