@@ -2,10 +2,10 @@
 
     .venv/bin/python -m benchmarks.warm_start --src ../shared/kaggle --weights FILE
 
-Half of the galaxies of --src train the first run, on Kaggle's tree. The other half is a survey of its own, with another tree of
-seven columns: 50, 200 or 1,000 of its galaxies train, and the same others are the test. The recipe is `best` with as many epochs
-as below, the model that of the last epoch. Finished runs in --work are kept. Prints a table with differences on the same test
-galaxies and paired bootstrap intervals.
+Half of the galaxies of --src train the first run, on Kaggle's tree. The other half is a survey of its own, with another tree
+of seven columns: 50, 200 or 1,000 of its galaxies train, and the same others are the test. The recipe is `best` with the
+epochs below, the model that of the last epoch. Finished runs in --work are kept. Prints a table with differences on the same
+test galaxies and paired bootstrap intervals.
 """
 
 import argparse
@@ -30,12 +30,12 @@ answers = { smooth = "shape_smooth", disk = "shape_disk", star = "shape_star" }
 
 [[question]]
 key = "edge"
-parents = ["shape_disk"]
+after = ["shape_disk"]
 answers = { yes = "edge_yes", no = "edge_no" }
 
 [[question]]
 key = "spiral"
-parents = ["edge_no"]
+after = ["edge_no"]
 answers = { yes = "spiral_yes", no = "spiral_no" }
 """
 _FROM_KAGGLE = {
