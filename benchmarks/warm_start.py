@@ -24,6 +24,10 @@ from benchmarks.galaxies import IMAGES, SEED, TABLE
 
 _TREE = """id = "GalaxyID"
 
+[[votes]]
+kind = "cumulative"
+error = 1e-3
+
 [[question]]
 key = "shape"
 answers = { smooth = "shape_smooth", disk = "shape_disk", star = "shape_star" }
