@@ -26,7 +26,8 @@ _TREE = """id = "GalaxyID"
 
 [[votes]]
 kind = "cumulative"
-error = 1e-3
+warning = 1e-3
+error = 2e-3
 
 [[question]]
 key = "shape"

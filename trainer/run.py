@@ -39,6 +39,7 @@ from tfrecords.tree import Tree
 from trainer.config import DEFAULTS
 from trainer.history import HISTORY, Epoch, read_history, write_history
 from trainer.images.ranges import Ranges, ranges_of
+from trainer.metadata import KEY, model_metadata
 from trainer.network.archive import write_portable
 from trainer.network.backbones import BACKBONES, Backbone
 from trainer.origin import dataset_summary, tree_of
@@ -170,6 +171,11 @@ class Run:
             reason = squeezed(error)
             raise RunError(f"{self.model_path}: cannot be loaded ({reason}): train again in another --out") from error
 
+    def metadata(self) -> dict[str, Any]:
+        """What its model needs to be used elsewhere, see `trainer.metadata`."""
+        folder = os.fsencode(self.folder).decode("utf-8", "backslashreplace")
+        return model_metadata(folder, self.config, self.tree)
+
     def check_model(self) -> None:
         """Raise RunError if the best model of the finished epochs is missing or has changed: no checkpoint holds it."""
         if not (self.model_path.is_file() and self.output.is_intact(MODEL)):
@@ -204,7 +210,7 @@ class Run:
         saved, unfinished = partial / f"saved-{MODEL}", partial / MODEL  # Keras requires the suffix .keras
         try:
             model.save(saved)
-            write_portable(saved, unfinished)
+            write_portable(saved, unfinished, {KEY: self.metadata()})
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(unfinished, self.model_path)
