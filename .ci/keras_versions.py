@@ -22,7 +22,9 @@ for name in json.loads(sys.argv[1]):
     begin = time.monotonic()
     model = keras.saving.load_model(f"{name}.keras", compile=False)
     seconds = time.monotonic() - begin
-    difference = np.abs(model.predict(np.load("images.npy"), verbose=0) - np.load(f"{name}.npy")).max()
+    images, expected = np.load("images.npy"), np.load(f"{name}.npy")
+    ranges = (images, images.astype("float32"), images / np.float32(255))
+    difference = max(np.abs(model.predict(each, verbose=0) - expected).max() for each in ranges)
     rows[name] = (float(difference), seconds)
 print(json.dumps(rows))
 """
@@ -35,7 +37,7 @@ def make_models(folder: Path) -> list[str]:
     from trainer.network.archive import write_portable
     from trainer.network.backbones import BACKBONES
     from trainer.network.heads import HEADS
-    from trainer.network.model import Design, build_model
+    from trainer.network.model import Design, build_model, for_inference
 
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
     np.save(folder / "images.npy", images)
@@ -43,10 +45,11 @@ def make_models(folder: Path) -> list[str]:
     for backbone in BACKBONES:
         for head in HEADS:
             design = Design(64, backbone=backbone, pooling="average", head=head, scaling="random")
-            model = build_model(design, "none", np.full(37, 0.3), "float32", 0)
+            weights = build_model(design, "none", np.full(37, 0.3), "float32", 0).get_weights()
+            model = for_inference(design, weights)
             name = f"{backbone}-{head}"
             model.save(folder / "saved.keras")
-            write_portable(folder / "saved.keras", folder / f"{name}.keras")
+            write_portable(folder / "saved.keras", folder / f"{name}.keras", {"galaxy_zoo": {"size": 64}})
             np.save(folder / f"{name}.npy", model.predict(images, verbose=0))
             names.append(name)
     return names

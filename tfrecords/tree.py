@@ -140,6 +140,11 @@ class Tree:
         return {name: place for place, name in enumerate(self.columns)}
 
     @property
+    def table_id(self) -> str:
+        """The first column of a table of predictions: as in the survey's own table, or in that which maps images to its ids."""
+        return self.files.file if self.files else self.id or "GalaxyID"
+
+    @property
     def structure(self) -> tuple[tuple[object, ...], ...]:
         """What two trees must have in common so that a model of one fits votes of the other."""
         return tuple((q.key, q.answers, self.columns[q.columns], q.parents) for q in self.questions)

@@ -79,12 +79,26 @@ def _config(args: Any) -> TrainConfig:
 def _train_flags(parser: Any) -> None:
     groups = _add_settings(parser)
     groups["data"].add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    groups["data"].add_argument(
+        "--submission",
+        type=local_path,
+        default=None,
+        metavar="FILE.csv",
+        help="finally, write the predictions for the galaxies without votes to this table, as trainer predict does",
+    )
 
 
 def _train(args: Any) -> None:
+    from trainer.submission import check_submission, write_submission
     from trainer.train import train_model
 
-    train_model(_config(args), args.overwrite)
+    config = _config(args)
+    if args.submission is not None:
+        refuse_unwritable(args.submission)
+        check_submission(config, args.submission)
+    run = train_model(config, args.overwrite)
+    if args.submission is not None:
+        write_submission(run, config, args.submission)
 
 
 def _benchmark_flags(parser: Any) -> None:
@@ -210,7 +224,7 @@ def _export(args: Any) -> None:
 
     run = open_run(args.run)
     export_model(run, args.out, args.format)
-    takes = "uint8 images or JPEG files" if args.format == "savedmodel" else "uint8 images"
+    takes = "images (0..255 or 0..1) or JPEG files" if args.format == "savedmodel" else "images (0..255 or 0..1)"
     gives = f"{len(run.tree.columns)} vote fractions"
     if run.settings["head"] == "dirichlet":
         gives += f" and a concentration for each of its {len(run.tree.questions)} questions"

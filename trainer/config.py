@@ -12,7 +12,7 @@ from tfrecords.errors import SettingError
 from tfrecords.files import local_path
 from tfrecords.tree import Tree
 from trainer.input.augmentation import AUGMENTATIONS
-from trainer.network.backbones import BACKBONES
+from trainer.network.backbones import BACKBONES, MAX_BLOCKS
 from trainer.network.heads import HEADS
 from trainer.network.losses import LOSSES
 from trainer.network.model import INITIALISATIONS, INPUT_SCALINGS, POOLINGS, Design
@@ -119,8 +119,20 @@ class TrainConfig:
         default="imagenet",
         metadata=_setting(
             "model",
-            "initial weights of the backbone; imagenet: downloaded; none: random; FILE: read from this file",
-            unit="imagenet|none|FILE",
+            "initial weights of the backbone; imagenet: downloaded; none: random; FILE: read from this file; RUN: from the "
+            "best model of this run folder, with its hidden and output layers where they fit",
+            unit="imagenet|none|FILE|RUN",
+        ),
+    )
+    freeze: int = field(
+        default=0,
+        metadata=_setting(
+            "model",
+            "number of blocks of the backbone, from the input on, that keep their initial weights",
+            unit="BLOCKS",
+            kind=int,
+            minimum=0,
+            maximum=MAX_BLOCKS,
         ),
     )
     input_scaling: str = field(
@@ -321,6 +333,10 @@ class TrainConfig:
                 setting.check(described.name, value)
         if self.weights not in ("imagenet", "none"):
             local_path(self.weights)
+        if self.freeze and self.weights == "none":
+            raise SettingError(f"--freeze {self.freeze}: random weights would stay random: give --weights, or omit the flag")
+        if self.freeze > (blocks := len(BACKBONES[self.backbone].blocks)):
+            raise SettingError(f"--freeze {self.freeze}: {self.backbone} has {blocks} blocks: give at most that number")
         if self.head == "dirichlet" and self.loss != "dirichlet_multinomial":
             raise SettingError(
                 f"--head dirichlet: --loss {self.loss} ignores its concentrations: add --loss dirichlet_multinomial"
@@ -335,14 +351,22 @@ class TrainConfig:
         of_run = {described.name for described in fields(self) if _setting_of(described).of_run}
         return {name: value for name, value in asdict(self).items() if name in of_run}
 
-    def design(self, size: int, tree: Tree) -> Design:
-        """The design of the run's model, for images of `size` x `size` pixels and votes on this tree."""
-        scaling = "unit" if self.input_scaling == "unit" else ("random" if self.weights == "none" else "imagenet")
-        return Design(size, self.backbone, scaling, self.pooling, self.head, tree)
+    def design(self, size: int, tree: Tree, scaling: str = "") -> Design:
+        """The design of the run's model, for images of `size` x `size` pixels and votes on this tree.
+
+        scaling: that of the run whose weights it starts with, if any; see `backbones.scaling`.
+        """
+        chosen = scaling or scaling_of(self.input_scaling, self.weights)
+        return Design(size, self.backbone, chosen, self.pooling, self.head, tree)
 
     def rate(self, steps: int) -> Rate:
         """The learning rate over the run, for `steps` steps per epoch."""
         return Rate(self.learning_rate, self.warmup_steps, self.epochs * steps if self.schedule == "cosine" else 0)
+
+
+def scaling_of(input_scaling: str, weights: str) -> str:
+    """The input scaling that these settings of a run mean, see `backbones.scaling`."""
+    return "unit" if input_scaling == "unit" else ("random" if weights == "none" else "imagenet")
 
 
 SETTINGS: Mapping[str, Setting] = {described.name: _setting_of(described) for described in fields(TrainConfig)}

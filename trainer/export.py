@@ -3,27 +3,33 @@
 All three are made with Keras' TensorFlow backend, in a separate process, whichever backend trained the model: `model.keras`
 is the same float32 network on both. The separate process also releases the memory that the conversion needs.
 
-In every format the input `image` is uint8 (any batch, size, size, 3), and the output `vote_fractions` is float32
-(batch, outputs). A SavedModel also accepts whole JPEG files.
+In every format the input `image` is float32 (any batch, size, size, 3), levels in 0..255 or 0..1 (see `network.levels`), and
+the output `vote_fractions` is float32 (batch, outputs). A SavedModel also accepts uint8 images and whole JPEG files.
+
+`trainer.metadata` is the asset `recipe.json` of a SavedModel, the property `recipe` in ONNX, and for LiteRT the file MODEL.json
+beside it. A script that predicts a folder of images (see `beside`) is in the folder of a SavedModel, or beside the file.
 """
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tfrecords.errors import ConfigError, GalaxyZooError, RunError, install_extra, one_line
 from tfrecords.files import local_path, partial_path, sync_folder
 from tfrecords.outputs import Output
+from trainer.beside import predicting_script, recipe_name, script_names
+from trainer.network.levels import as_levels
 from trainer.run import Run, open_run
 
 # The values of --format, and the official names.
 FORMATS = {"savedmodel": "SavedModel", "onnx": "ONNX", "litert": "LiteRT"}
-_IMAGE, _VOTES = "image", "vote_fractions"
+_IMAGE, _VOTES, _RECIPE = "image", "vote_fractions", "recipe.json"
 _SAID = 3  # exit status of the process if its stdout is the message for the user
 
 
@@ -35,14 +41,16 @@ def export_model(run: Run, out: str | Path, kind: str = "savedmodel") -> None:
     run : Run
         A run, from `open_run` or `train_model`.
     out : str or Path
-        New folder (SavedModel) or file (ONNX; LiteRT: FILE.tflite). It appears when it is complete.
+        New folder (SavedModel) or file (ONNX; LiteRT: FILE.tflite). It appears when it is complete, with `predict.py` in the
+        folder or beside the file; if that name is taken, `predict-FILE.py`.
     kind : str
         savedmodel, onnx or litert.
 
     Raises
     ------
     ConfigError
-        If `out` exists, does not end in .tflite for LiteRT, or the package for ONNX is missing.
+        If `out` or a file that belongs beside it exists, `out` does not end in .tflite for LiteRT, or the package for ONNX is
+        missing.
     RunError
         If the run has no model, it is damaged, or the conversion fails.
 
@@ -61,12 +69,19 @@ def export_model(run: Run, out: str | Path, kind: str = "savedmodel") -> None:
         raise ConfigError(f"--format onnx needs the package tf2onnx, which is not installed: {install_extra('export')}")
     if not run.model_path.is_file():
         raise RunError(f"{run.folder}: has no {run.model_path.name} yet: resume its training first")
+    metadata = json.dumps(run.metadata(), indent=1)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(out)
     partial.mkdir()
+    placed: list[Path] = []
     try:
         target = partial / out.name
+        if kind != "savedmodel":
+            placed += _place(out, kind, metadata)
         _run_process(run, target, kind, scratch=partial)
+        if kind == "savedmodel":
+            script = script_names(out.name)[0]
+            (target / script).write_text(predicting_script(kind, out.name, script), "utf-8")
         files = [path for path in (target, *target.rglob("*")) if path.is_file()]
         for path in files:
             with path.open("rb") as file:
@@ -79,8 +94,41 @@ def export_model(run: Run, out: str | Path, kind: str = "savedmodel") -> None:
             raise ConfigError(f"{out}: already exists: choose another --out")
         target.rename(out)
         sync_folder(out.parent)
+        placed = []
     finally:
+        for path in placed:
+            path.unlink(missing_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _place(out: Path, kind: str, metadata: str) -> list[Path]:
+    """Write the files beside a model's file; return those that are new. Raises ConfigError if no name is free."""
+    choices = [{name: predicting_script(kind, out.name, name) for name in script_names(out.name)}]
+    if kind == "litert":
+        choices.append({recipe_name(out.name): metadata})
+    placed: list[Path] = []
+    try:
+        for texts in choices:
+            placed += _place_one(out, texts)
+    except BaseException:
+        for path in placed:
+            path.unlink()
+        raise
+    return placed
+
+
+def _place_one(out: Path, texts: Mapping[str, str]) -> list[Path]:
+    """Write a text beside `out` under the first name that is free; nothing if one of them holds it already."""
+    for name, text in texts.items():
+        path = out.parent / name
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+            return [path]
+        except FileExistsError:
+            if path.is_file() and path.read_bytes() == text.encode("utf-8"):
+                return []
+    raise ConfigError(f"{path}: already exists, and belongs beside {out.name}: choose another folder for --out")
 
 
 def _run_process(run: Run, target: Path, kind: str, scratch: Path) -> None:
@@ -103,14 +151,26 @@ def _run_process(run: Run, target: Path, kind: str, scratch: Path) -> None:
         raise error
 
 
-def _served(model: Any) -> Any:
-    """The model as a tf.function of uint8 images, with named input and output."""
+def _served(model: Any, dtype: str) -> Any:
+    """The model as a tf.function of images of a dtype, with named input and output."""
     import tensorflow as tf
 
     def serve(image: Any) -> dict[str, Any]:
-        return {_VOTES: model(image, training=False)}
+        return {_VOTES: model(tf.cast(image, tf.float32), training=False)}
 
-    return tf.function(serve, input_signature=[tf.TensorSpec(model.input_shape, tf.uint8, name=_IMAGE)])
+    return tf.function(serve, input_signature=[tf.TensorSpec(model.input_shape, dtype, name=_IMAGE)])
+
+
+def _for_any_range(model: Any) -> Any:
+    """The model for images of any range, as runs of earlier versions were saved for uint8 images alone."""
+    import keras
+
+    if model.inputs[0].dtype != "uint8":
+        return model
+    images = keras.Input(model.input_shape[1:], dtype="float32", name=_IMAGE)
+    # The cast to uint8 cuts fractions off.
+    rounded = keras.layers.Rescaling(1.0, 0.5, dtype="float32", name="rounded")(as_levels(images))
+    return keras.Model(images, model(rounded))
 
 
 def _resized(pixels: Any, height: Any, width: int) -> Any:
@@ -141,7 +201,7 @@ def stored_image(jpeg: Any, crop_fraction: float, size: int) -> Any:
 
 
 def _savedmodel(model: Any, run: Run, target: Path) -> None:
-    """Signatures: serving_default, for uint8 images; serve_jpeg, for a vector of whole JPEG files, cropped as in training."""
+    """Signatures: serving_default and serve_uint8 for images; serve_jpeg for a vector of whole JPEG files, cropped as ours."""
     import tensorflow as tf
 
     crop_fraction, size = run.config["dataset"]["crop_fraction"], model.input_shape[1]
@@ -152,15 +212,19 @@ def _savedmodel(model: Any, run: Run, target: Path) -> None:
             jpegs,
             fn_output_signature=tf.TensorSpec((size, size, 3), tf.uint8),
         )
-        return {_VOTES: model(images, training=False)}
+        return {_VOTES: model(tf.cast(images, tf.float32), training=False)}
 
     signatures = {
-        "serving_default": _served(model),
+        "serving_default": _served(model, "float32"),
+        "serve_uint8": _served(model, "uint8"),
         "serve_jpeg": tf.function(serve_jpeg, input_signature=[tf.TensorSpec((None,), tf.string, name="jpegs")]),
     }
     # Keras' own export stores every weight twice.
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
+    recipe = target.with_name(_RECIPE)
+    recipe.write_text(json.dumps(run.metadata(), indent=1), "utf-8")
+    module.recipe = tf.saved_model.Asset(str(recipe))
     tf.saved_model.save(module, str(target), signatures=signatures)
 
 
@@ -182,7 +246,7 @@ def _onnx(model: Any, run: Run, target: Path) -> None:
         return {_VOTES: votes}
 
     signature = [
-        tf.TensorSpec(model.input_shape, tf.uint8, name=_IMAGE),
+        tf.TensorSpec(model.input_shape, tf.float32, name=_IMAGE),
         *(tf.TensorSpec(array.shape, tf.float32, name=name) for name, array in weights.items()),
     ]
     converted, _ = tf2onnx.convert.from_function(tf.function(network, input_signature=signature), signature)
@@ -195,6 +259,7 @@ def _onnx(model: Any, run: Run, target: Path) -> None:
     graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
     for tensor in (*graph.input, *graph.output):
         tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.helper.set_model_props(converted, {"recipe": json.dumps(run.metadata())})
     onnx.checker.check_model(converted)
     onnx.save(converted, str(target))
 
@@ -214,7 +279,7 @@ def _litert(model: Any, run: Run, target: Path) -> None:
 def _export_here(folder: str, target: str, kind: str) -> None:
     run = open_run(Path(folder))
     writers: dict[str, Callable[[Any, Run, Path], None]] = {"savedmodel": _savedmodel, "onnx": _onnx, "litert": _litert}
-    writers[kind](run.load_model(), run, Path(target))
+    writers[kind](_for_any_range(run.load_model()), run, Path(target))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The run folder: its files, and the settings, history, checkpoint and best model of a run.
 
-config.json     settings; the dataset's fingerprint, crop and size; half_light_radius, the range of 98 % of its galaxies
+config.json     settings; the dataset's fingerprint, crop and size; half_light_radius, the range of 98 % of its galaxies;
+                start, the run whose weights it started with
 tree.toml       the decision tree of the dataset, whose SHA-256 is in config.json
 history.csv     one row per epoch
 checkpoint/     epoch-00007/{arrays.npz, progress.json}: all that training needs to resume exactly after 7 epochs;
@@ -35,8 +36,10 @@ from tfrecords.fits.look import Look, from_settings
 from tfrecords.integrity import Stamp
 from tfrecords.outputs import NEVER, PRIVATE, Output
 from tfrecords.tree import Tree
+from trainer.config import DEFAULTS
 from trainer.history import HISTORY, Epoch, read_history, write_history
 from trainer.images.ranges import Ranges, ranges_of
+from trainer.metadata import KEY, model_metadata
 from trainer.network.archive import write_portable
 from trainer.network.backbones import BACKBONES, Backbone
 from trainer.origin import dataset_summary, tree_of
@@ -49,6 +52,7 @@ CHECKPOINT = "checkpoint"
 EVALUATIONS = "evaluations"
 _ARRAYS, _PROGRESS = "arrays.npz", "progress.json"
 _SHARDS = "shards.json"
+_LATER = ("freeze",)  # settings that runs of earlier versions lack; their defaults change nothing
 _BUSY = "another trainer command is writing here: wait for it, or choose another folder"
 _START_AGAIN = "start again with --overwrite, or choose another --out"
 
@@ -167,6 +171,11 @@ class Run:
             reason = squeezed(error)
             raise RunError(f"{self.model_path}: cannot be loaded ({reason}): train again in another --out") from error
 
+    def metadata(self) -> dict[str, Any]:
+        """What its model needs to be used elsewhere, see `trainer.metadata`."""
+        folder = os.fsencode(self.folder).decode("utf-8", "backslashreplace")
+        return model_metadata(folder, self.config, self.tree)
+
     def check_model(self) -> None:
         """Raise RunError if the best model of the finished epochs is missing or has changed: no checkpoint holds it."""
         if not (self.model_path.is_file() and self.output.is_intact(MODEL)):
@@ -201,7 +210,7 @@ class Run:
         saved, unfinished = partial / f"saved-{MODEL}", partial / MODEL  # Keras requires the suffix .keras
         try:
             model.save(saved)
-            write_portable(saved, unfinished)
+            write_portable(saved, unfinished, {KEY: self.metadata()})
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(unfinished, self.model_path)
@@ -338,10 +347,11 @@ def open_run(folder: str | Path) -> Run:
 def _differences(run: Run, new: Run) -> list[str]:
     if head_epochs := run.settings.get("head_epochs"):
         return [f"it was started with --head_epochs {head_epochs}, which this version no longer has"]
+    old = {**{name: DEFAULTS[name] for name in new.settings if name in _LATER}, **run.settings}
     changed = [
-        f"{name} was {run.settings.get(name)}, now {new.settings.get(name)}"
-        for name in sorted({*run.settings, *new.settings} - {"head_epochs"})
-        if run.settings.get(name) != new.settings.get(name)
+        f"{name} was {old.get(name)}, now {new.settings.get(name)}"
+        for name in sorted({*old, *new.settings} - {"head_epochs"})
+        if old.get(name) != new.settings.get(name)
     ]
     if run.config["dataset"]["fingerprint"] != new.config["dataset"]["fingerprint"]:
         changed.append("the dataset is a different one")

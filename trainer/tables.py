@@ -75,8 +75,8 @@ _NO_COLUMNS = ExtraColumns()
 
 
 def _header(tree: Tree) -> tuple[str, ...]:
-    """The names of the columns. Images that a second table of the survey maps to its ids are named as they are there."""
-    return (tree.files.file if tree.files else tree.id or "GalaxyID", *tree.columns)
+    """The names of the columns."""
+    return (tree.table_id, *tree.columns)
 
 
 def first_column(galaxy_ids: np.ndarray, names: np.ndarray | None) -> list[str]:
@@ -194,35 +194,35 @@ def _is_table(path: Path, tree: Tree) -> bool:
     return (head == start or head.startswith(start + b",")) and (not first or bool(predicted.search(first)))
 
 
-def refuse_reserved(path: Path, example: str) -> None:
+def refuse_reserved(path: Path, example: str, flag: str = "--out") -> None:
     """Raise ConfigError if `path` is listed by an output folder of ours, is a folder, or has another file beside it where the
     list of unreadable images would be written. example: a name for a file in that folder.
     """
     for folder in local_path(path).absolute().parents:
         if path.absolute().relative_to(folder).as_posix() in listed_files(folder):
-            raise ConfigError(f"{path}: belongs to {folder}: choose another --out")
+            raise ConfigError(f"{path}: belongs to {folder}: choose another {flag}")
     listing = rejected_path(path)
     if os.path.lexists(listing) and not _is_rejected_list(listing):
         raise ConfigError(
-            f"{listing}: exists and is not a list of unreadable images: move it elsewhere, or choose another --out"
+            f"{listing}: exists and is not a list of unreadable images: move it elsewhere, or choose another {flag}"
         )
     if path.is_dir():
-        raise ConfigError(f"{path}: is a folder: set --out to a file, such as {path / example}")
+        raise ConfigError(f"{path}: is a folder: set {flag} to a file, such as {path / example}")
 
 
-def refuse_other_table(path: Path, tree: Tree | None = None) -> None:
+def refuse_other_table(path: Path, tree: Tree | None = None, flag: str = "--out") -> None:
     """Raise ConfigError if `path` exists and is not a table of predictions, for `tree` or one of ours.
 
     A table of votes may have the same columns, but predictions have nine decimals, and never a name under which votes are
     found.
     """
-    refuse_reserved(path, "submission.csv")
+    refuse_reserved(path, "submission.csv", flag)
     if not os.path.lexists(path):
         return
     trees = [*map(builtin_tree, builtin_names()), *([] if tree is None else [tree])]
     votes = {_DEMO, *(PurePosixPath(name).name for one in trees for name in one.tables)}
     if not path.is_file() or path.name in votes or not any(_is_table(path, one) for one in trees):
-        raise ConfigError(f"{path}: exists and is not a table of predictions: choose another --out, or move it elsewhere")
+        raise ConfigError(f"{path}: exists and is not a table of predictions: choose another {flag}, or move it elsewhere")
 
 
 def write_csv(

@@ -37,11 +37,13 @@ from trainer.config import TrainConfig
 from trainer.history import HISTORY, Curves, Epoch, best_epoch, stops_early
 from trainer.input.augmentation import augment
 from trainer.input.scale import training_ranges
+from trainer.network.backbones import freeze_blocks
 from trainer.network.losses import error_function, loss_function
 from trainer.network.model import architecture, build_model, for_inference
 from trainer.network.optimizer import Rate, build_optimizer
 from trainer.run import NOTHING_YET, OWN, Progress, Run
 from trainer.saving import Saver, Unsaved
+from trainer.warm import open_source, transfer
 
 log = logging.getLogger("trainer")
 # Number of galaxies of `train` whose predictions are checked for variation once the warm-up is over.
@@ -99,6 +101,8 @@ def train_model(config: TrainConfig, overwrite: bool = False) -> Run:
                 runs.refuse_lost_marker(Run(config.out, {}).output)
                 held.enter_context(Run(config.out, {}).locked())
             run, is_new = runs.start(config.out, config.settings(), dataset, overwrite)
+            if is_new and (source := open_source(config)):
+                run = replace(run, config={**run.config, **source.config()})
             _check_shards(run, config, dataset, share)
             progress = NOTHING_YET if is_new else run.progress()
             if first and progress.finished:
@@ -192,15 +196,19 @@ class _Training:
         resumes = self.progress != NOTHING_YET
         self.rate = config.rate(self.steps_per_epoch)
         self.cached = self._plan_cache()
-        self.design = config.design(dataset.size, dataset.tree)
+        self.design = config.design(dataset.size, dataset.tree, (run.config.get("start") or {}).get("scaling", ""))
         with devices.scope():
             if resumes:  # all weights come from the checkpoint: the file of initial weights may be gone
                 model = architecture(self.design, devices.precision, config.seed, devices.splits_batches)
             else:
                 votes = votes_of(dataset, "train", config.limit)
                 means = column_means(votes.targets, dataset.tree.counted(votes.asked))
-                start = (config.weights, means, devices.precision, config.seed, config.initialisation)
+                source = open_source(config)
+                start = ("none" if source else config.weights, means, devices.precision, config.seed, config.initialisation)
                 model = build_model(self.design, *start, devices.splits_batches)
+                if source:
+                    self.say(transfer(source, model, self.design))
+            freeze_blocks(config.backbone, model, config.freeze)
             self.steps = build_steps(model, config, devices, self.rate, dataset)
         if resumes:
             try:

@@ -1,23 +1,27 @@
 """An exported model predicts like the original, in every format, whichever backend and precision trained it."""
 
 import io
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from preprocess.job import BuildSettings, build_dataset
 from tests.trainer import small
+from tfrecords.builtin import builtin_tree
 from tfrecords.errors import ConfigError, RunError
 from tfrecords.images import crop, decode
 from trainer.export import FORMATS, export_model, stored_image
@@ -71,9 +75,9 @@ def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
     with ThreadPoolExecutor(2) as pool:
         said = list(pool.map(command, NAMES))
     assert said == [
-        f"{folder / 'model'}: SavedModel, uint8 images or JPEG files in, 37 vote fractions out\n",
-        f"{folder / 'model.onnx'}: ONNX, uint8 images in, 37 vote fractions out\n",
-        f"{folder / 'model.tflite'}: LiteRT, uint8 images in, 37 vote fractions out\n",
+        f"{folder / 'model'}: SavedModel, images (0..255 or 0..1) or JPEG files in, 37 vote fractions out\n",
+        f"{folder / 'model.onnx'}: ONNX, images (0..255 or 0..1) in, 37 vote fractions out\n",
+        f"{folder / 'model.tflite'}: LiteRT, images (0..255 or 0..1) in, 37 vote fractions out\n",
     ]
     yield folder
     shutil.rmtree(folder)
@@ -125,10 +129,10 @@ def _run_savedmodel(path: Path, images: np.ndarray) -> np.ndarray:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
-    assert set(loaded.signatures) == {"serving_default", "serve_jpeg"}
-    serve = loaded.signatures["serving_default"]
+    assert set(loaded.signatures) == {"serving_default", "serve_uint8", "serve_jpeg"}
+    serve = loaded.signatures["serve_uint8" if images.dtype == np.uint8 else "serving_default"]
     (signature,) = serve.structured_input_signature[1].values()
-    assert signature.dtype == tf.uint8 and signature.shape.as_list() == [None, SIZE, SIZE, 3]
+    assert signature.dtype == images.dtype and signature.shape.as_list() == [None, SIZE, SIZE, 3]
     return np.asarray(serve(image=tf.constant(images))["vote_fractions"])
 
 
@@ -137,8 +141,8 @@ def _run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (taken,) = session.get_inputs()
-    assert (taken.type, taken.shape) == ("tensor(uint8)", ["batch", SIZE, SIZE, 3])
-    return np.asarray(session.run(["vote_fractions"], {"image": images})[0])
+    assert (taken.type, taken.shape) == ("tensor(float)", ["batch", SIZE, SIZE, 3])
+    return np.asarray(session.run(["vote_fractions"], {"image": images.astype(np.float32)})[0])
 
 
 def _run_litert(path: Path, images: np.ndarray) -> np.ndarray:
@@ -147,7 +151,8 @@ def _run_litert(path: Path, images: np.ndarray) -> np.ndarray:
     interpreter = Interpreter(str(path))
     assert not [op for op in interpreter._get_ops_details() if op["op_name"].startswith(("Flex", "CUSTOM"))]
     (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
-    assert taken["dtype"] == np.uint8 and taken["shape_signature"].tolist() == [-1, SIZE, SIZE, 3]
+    images = images.astype(np.float32)
+    assert taken["dtype"] == np.float32 and taken["shape_signature"].tolist() == [-1, SIZE, SIZE, 3]
     interpreter.resize_tensor_input(taken["index"], images.shape)
     interpreter.allocate_tensors()
     interpreter.set_tensor(taken["index"], images)
@@ -158,6 +163,9 @@ def _run_litert(path: Path, images: np.ndarray) -> np.ndarray:
     return np.asarray(by_index)
 
 
+_RUNTIMES = {"savedmodel": _run_savedmodel, "onnx": _run_onnx, "litert": _run_litert}
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_each_format_gives_in_its_own_runtime_the_votes_of_keras_for_any_batch(
     kind: str, exported: Path, keras_model: Any
@@ -165,13 +173,137 @@ def test_each_format_gives_in_its_own_runtime_the_votes_of_keras_for_any_batch(
     images = _images(5)
     expected = keras_model.predict_on_batch(images)
     for batch in (images, images[:1]):
-        votes = {"savedmodel": _run_savedmodel, "onnx": _run_onnx, "litert": _run_litert}[kind](exported / NAMES[kind], batch)
+        votes = _RUNTIMES[kind](exported / NAMES[kind], batch)
         assert len(votes) == len(batch)
         _assert_same_votes(votes, expected, 1e-5)
 
 
-def test_an_export_holds_every_weight_once_and_nothing_lies_beside_it(exported: Path, run: Run) -> None:
-    assert sorted(path.name for path in exported.iterdir()) == sorted(NAMES.values())
+@pytest.mark.parametrize("kind", ["keras", *FORMATS])
+def test_no_range_of_the_input_is_misread(kind: str, exported: Path, keras_model: Any) -> None:
+    images = np.concatenate([_images(5), np.zeros((1, SIZE, SIZE, 3), np.uint8), _images(1) % 2])  # black, nearly black
+    expected = keras_model.predict_on_batch(images)
+    for same in (images, images.astype(np.float32), images / np.float32(255)):
+        votes = keras_model.predict_on_batch(same) if kind == "keras" else _RUNTIMES[kind](exported / NAMES[kind], same)
+        _assert_same_votes(votes, expected, 1e-5)
+    one_by_one = np.concatenate([keras_model.predict_on_batch(images[place : place + 1] / 255) for place in range(len(images))])
+    _assert_same_votes(one_by_one, expected, 1e-5)
+
+
+def _metadata(kind: str, exported: Path, run: Run) -> dict[str, Any]:
+    path = exported / NAMES.get(kind, "")
+    if kind == "keras":
+        with zipfile.ZipFile(run.model_path) as archive:
+            text = json.dumps(json.loads(archive.read("metadata.json"))["galaxy_zoo"])
+    elif kind == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        text = session.get_modelmeta().custom_metadata_map["recipe"]
+    else:
+        text = (path / "assets" / "recipe.json" if kind == "savedmodel" else path.with_name("model.tflite.json")).read_text()
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
+@pytest.mark.parametrize("kind", ["keras", *FORMATS])
+def test_every_format_holds_the_recipe_of_its_images_and_what_its_outputs_are(kind: str, exported: Path, run: Run) -> None:
+    content = _metadata(kind, exported, run)
+    assert content["columns"] == list(builtin_tree().columns) and content["id"] == "GalaxyID"
+    assert (content["crop_fraction"], content["size"]) == (run.config["dataset"]["crop_fraction"], SIZE)
+    assert (content["resize_filter"], content["channels"]) == ("Lanczos", "RGB")
+    assert content["tree"] == builtin_tree().text and "Willett et al. 2013" in content["citation"]
+    assert content["run"]["settings"] == run.settings and content["run"]["folder"] == str(run.folder)
+    assert content["run"]["dataset"] == run.config["dataset"]["fingerprint"]
+    card = (run.folder / "README.md").read_text()
+    assert "Lanczos" in card and "0..255 or 0..1" in card
+
+
+@pytest.fixture(scope="module")
+def pictures(kaggle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real galaxies as JPEG and PNG, one of them with transparent pixels. Read-only."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for path in sorted((kaggle / "images_test_rev1").iterdir())[:70]:  # more than one batch of the script
+        shutil.copy(path, folder)
+    with Image.open(path) as image:
+        image.save(folder / "7.png")
+        image.putalpha(Image.fromarray(np.where(np.arange(424) < 20, 0, 255).astype(np.uint8)[None].repeat(424, 0)))
+        image.save(folder / "8.png")
+    return folder
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_script_beside_a_model_predicts_as_trainer_does_without_this_package(
+    kind: str, run: Run, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "away" / NAMES[kind]
+    export_model(run, out, kind)
+    script = (out if kind == "savedmodel" else out.parent) / "predict.py"
+    moved = tmp_path / "moved"
+    out.parent.rename(moved)
+    script = moved / script.relative_to(out.parent)
+    assert len(script.read_text().splitlines()) <= 40
+    blocked = "import runpy, sys; sys.modules.update(trainer=None, tfrecords=None, preprocess=None); "
+    arguments = [str(script), str(pictures), str(tmp_path / "theirs.csv")]
+    code = f"{blocked}sys.argv = {arguments!r}; runpy.run_path(sys.argv[0])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    _trainer("predict", f"--run={run.folder}", f"--images={pictures}", f"--out={tmp_path / 'ours.csv'}")
+    ours, theirs = (pd.read_csv(tmp_path / name) for name in ("ours.csv", "theirs.csv"))
+    assert list(ours.columns[: len(theirs.columns)]) == list(theirs.columns)
+    assert ours.iloc[:, 0].tolist() == theirs.iloc[:, 0].tolist()
+    difference = abs(ours.iloc[:, 1:38].to_numpy() - theirs.iloc[:, 1:].to_numpy())
+    assert difference.max() <= 1e-4
+    assert theirs.iloc[:, 1:].std().max() > 1e-3  # else every image gets the same votes
+
+
+def test_a_script_of_someone_else_is_left_as_it_is(tiny_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "predict.py").write_text("print('mine')\n")
+    export_model(tiny_run, tmp_path / "model.onnx", "onnx")
+    assert (tmp_path / "predict.py").read_text() == "print('mine')\n"
+    assert "predict-model.onnx.py FOLDER" in (tmp_path / "predict-model.onnx.py").read_text()
+    (tmp_path / "model.onnx").unlink()
+    export_model(tiny_run, tmp_path / "model.onnx", "onnx")  # our own script may stay
+    (tmp_path / "model.onnx").unlink()
+    (tmp_path / "predict-model.onnx.py").write_text("print('mine too')\n")
+    before = {path: path.read_text() for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigError, match=r"predict-model\.onnx\.py: already exists, and belongs beside model\.onnx"):
+        export_model(tiny_run, tmp_path / "model.onnx", "onnx")
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+def test_a_litert_recipe_of_someone_else_is_left_and_nothing_is_half_written(tiny_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "model.tflite.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"model\.tflite\.json: already exists"):
+        export_model(tiny_run, tmp_path / "model.tflite", "litert")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.tflite.json"]
+
+
+def test_models_of_earlier_versions_for_uint8_alone_are_exported_for_any_range(tiny_run: Run, tmp_path: Path) -> None:
+    import keras
+
+    from trainer.network.model import Design, architecture
+
+    folder = tmp_path / "old"
+    shutil.copytree(tiny_run.folder, folder)
+    old = architecture(Design(SIZE, small.SMALL, "random", head="sigmoid"), "float32")
+    old.set_weights(tiny_run.load_model().get_weights())
+    assert old.inputs[0].dtype == "uint8"
+    run = open_run(folder)
+    (folder / "model.keras").unlink()
+    old.save(folder / "model.keras")
+    run.output.settle("model.keras")
+    export_model(run, tmp_path / "model.onnx", "onnx")
+    images = _images(4)
+    expected = keras.saving.load_model(folder / "model.keras", compile=False).predict_on_batch(images)
+    for same in (images, images / np.float32(255)):
+        _assert_same_votes(_run_onnx(tmp_path / "model.onnx", same), expected, 1e-5)
+
+
+def test_an_export_holds_every_weight_once_and_only_its_script_and_recipe_lie_beside_it(exported: Path, run: Run) -> None:
+    scripts = {"predict.py", "predict-model.onnx.py", "predict-model.tflite.py"}
+    there = {path.name for path in exported.iterdir()}
+    assert there - scripts == {*NAMES.values(), "model.tflite.json"}
+    assert len(there & scripts) == 2 and "predict.py" in there and (exported / "model" / "predict.py").is_file()
     for name in NAMES.values():
         made = exported / name
         total = sum(path.stat().st_size for path in (made, *made.rglob("*")) if path.is_file())

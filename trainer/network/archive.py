@@ -7,10 +7,11 @@ None by default; without these and the others below, the archive opens in Keras 
 
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-CONFIG = "config.json"
+CONFIG, METADATA = "config.json", "metadata.json"
 # Entries of Keras' own around each configuration, which it looks up by name.
 _ENVELOPE = ("module", "class_name", "registered_name", "build_config")
 # Other arguments that Keras 3.6 does not know, with their defaults: those of batch normalisation.
@@ -30,12 +31,18 @@ def _is_default(key: str, value: Any) -> bool:
     return value is None or (key in _YOUNG and value == _YOUNG[key])
 
 
-def write_portable(saved: Path, target: Path) -> None:
-    """Copy a model as Keras saved it to a new file, with a configuration that older versions accept too."""
+def write_portable(saved: Path, target: Path, metadata: Mapping[str, Any]) -> None:
+    """Copy a model as Keras saved it to a new file, with a configuration that older versions accept too.
+
+    metadata: entries to add to those of Keras in metadata.json.
+    """
     with zipfile.ZipFile(saved) as source, zipfile.ZipFile(target, "x") as out:
         for entry in source.infolist():
             if entry.filename == CONFIG:
                 out.writestr(entry, json.dumps(without_defaults(json.loads(source.read(entry)))))
+                continue
+            if entry.filename == METADATA:
+                out.writestr(entry, json.dumps({**json.loads(source.read(entry)), **metadata}))
                 continue
             with source.open(entry) as content, out.open(entry, "w") as copy:
                 while block := content.read(1 << 20):

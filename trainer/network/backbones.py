@@ -9,6 +9,7 @@ reversed. ConvNeXt's layer scale is a depthwise 1 x 1 convolution here, because 
 """
 
 import functools
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ class Backbone:
 
     name: in keras.applications; source: its paper. scale, offset: from RGB levels 0..255 to that input; bgr: whether its
     channels are in the order blue, green, red. plain: whether its layers can be used unchanged, see `_stock`. build: returns
-    the keras.Model without its top, and accepts the options of keras.applications.
+    the keras.Model without its top, and accepts the options of keras.applications. blocks: for each block, from the input on, a
+    regular expression with which the names of its layers begin.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Backbone:
     bgr: bool
     plain: bool
     build: Callable[..., Any]
+    blocks: tuple[str, ...] = ()
 
 
 def _vgg16(**options: Any) -> Any:
@@ -70,12 +73,23 @@ _TORCH = (
     tuple(-mean / spread for mean, spread in zip(_TORCH_MEAN, _TORCH_SPREAD, strict=True)),
 )
 BACKBONES = {
-    "vgg16": Backbone("VGG16", "Simonyan & Zisserman 2015 (arXiv:1409.1556)", *_CAFFE, bgr=True, plain=True, build=_vgg16),
-    "resnet50": Backbone("ResNet50", "He et al. 2016 (arXiv:1512.03385)", *_CAFFE, bgr=True, plain=False, build=_resnet50),
-    "convnext_tiny": Backbone(
-        "ConvNeXtTiny", "Liu et al. 2022 (arXiv:2201.03545)", *_TORCH, bgr=False, plain=False, build=_convnext_tiny
+    "vgg16": Backbone(
+        "VGG16", "Simonyan & Zisserman 2015 (arXiv:1409.1556)", *_CAFFE, bgr=True, plain=True, build=_vgg16,
+        blocks=tuple(f"block{number}_" for number in range(1, 6)),
     ),
-}
+    "resnet50": Backbone(
+        "ResNet50", "He et al. 2016 (arXiv:1512.03385)", *_CAFFE, bgr=True, plain=False, build=_resnet50,
+        blocks=tuple(f"conv{number}_" for number in range(1, 6)),
+    ),
+    "convnext_tiny": Backbone(
+        "ConvNeXtTiny", "Liu et al. 2022 (arXiv:2201.03545)", *_TORCH, bgr=False, plain=False, build=_convnext_tiny,
+        blocks=(
+            r"convnext_tiny_(stem|stage_0_)",
+            *(rf"convnext_tiny_(downsampling_[a-z]+_{number}|stage_{number + 1}_)" for number in range(3)),
+        ),
+    ),
+}  # fmt: skip
+MAX_BLOCKS = max(len(backbone.blocks) for backbone in BACKBONES.values())
 
 
 def scaling(backbone: str, kind: str) -> tuple[list[float], list[float]]:
@@ -119,13 +133,25 @@ def build_maps(backbone: str, images: Any, synchronized: bool = False) -> Any:
     return keras.models.clone_model(model, clone_function=functools.partial(_stock, synchronized=synchronized))(images)
 
 
+def freeze_blocks(backbone: str, model: Any, count: int) -> None:
+    """Exclude the first blocks of a backbone in this keras.Model from training, with the statistics of their normalisation."""
+    beginning = re.compile("|".join(BACKBONES[backbone].blocks[:count]) if count else r"(?!)")
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            freeze_blocks(backbone, layer, count)
+        elif beginning.match(layer.name):
+            layer.trainable = False
+
+
 def pretrained(backbone: str, weights: str, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
     """The weights of a backbone for RGB input, in these shapes. Raises RunError if they cannot be loaded or do not fit."""
     of_backbone = f"keras.applications.{BACKBONES[backbone].name}(include_top=False)"
     if weights != "imagenet" and not Path(weights).is_file():
         raise RunError(f"{weights}: no such file: give --weights imagenet, none, or a file with the weights of {of_backbone}")
     if Path(weights).suffix == ".keras":  # Keras would load its layers, but their first kernel is in RGB order already
-        raise RunError(f"{weights}: is a whole model: give --weights a file with the weights of {of_backbone}")
+        raise RunError(
+            f"{weights}: is a whole model: give --weights its run folder, or a file with the weights of {of_backbone}"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a dozen, one per layer that does not fit, before the error that matters

@@ -18,6 +18,7 @@ from tfrecords.builtin import builtin_tree
 from tfrecords.errors import RunError
 from tfrecords.tree import Tree
 from trainer.network import backbones, heads
+from trainer.network.levels import as_levels
 
 INITIALISATIONS = ("means", "he", "keras")
 INPUT_SCALINGS = ("auto", "unit")
@@ -40,22 +41,24 @@ class Design:
     tree: Tree = field(default_factory=builtin_tree)
 
 
-def architecture(design: Design, precision: str, seed: int = 0, synchronized: bool = False) -> Any:
+def architecture(design: Design, precision: str, seed: int = 0, synchronized: bool = False, any_range: bool = False) -> Any:
     """The keras.Model, its weights not yet set: uint8 (batch, size, size, 3) -> float32 (batch, outputs).
 
     outputs: the fractions of `design.tree.columns`, for head dirichlet followed by concentrations, see `heads.vote_fractions`.
     `precision`: a Keras dtype policy; the output stays float32 under all of them. `seed`: of the dropout. `synchronized`:
-    batch normalisation uses the whole batch, although each device gets only a part of it, see `Devices.splits_batches`. The
-    layer named after the pooling outputs the features; the layers before it are the backbone.
+    batch normalisation uses the whole batch, although each device gets only a part of it, see `Devices.splits_batches`.
+    `any_range`: images may also be floats, in 0..255 or 0..1, see `levels`. The layer named after the pooling outputs the
+    features; the layers before it are the backbone.
     """
     import keras
 
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)  # keras.applications has no option for it; restored below
     try:
-        images = keras.Input((design.size, design.size, 3), dtype="uint8", name="image")
+        images = keras.Input((design.size, design.size, 3), dtype="float32" if any_range else "uint8", name="image")
+        levels = as_levels(images) if any_range else images
         scale, offset = backbones.scaling(design.backbone, design.scaling)
-        scaled = keras.layers.Rescaling(scale, offset, dtype="float32", name="scaling")(images)
+        scaled = keras.layers.Rescaling(scale, offset, dtype="float32", name="scaling")(levels)
         maps = backbones.build_maps(design.backbone, scaled, synchronized)
         if design.pooling == "average":
             x = keras.layers.GlobalAveragePooling2D(name="average")(maps)
@@ -111,8 +114,8 @@ def build_model(
 
 
 def for_inference(design: Design, weights: Sequence[np.ndarray]) -> Any:
-    """The model in float32 with these weights and without optimizer, as saved in `model.keras`."""
-    copy = architecture(design, "float32")
+    """The model in float32 with these weights and without optimizer, as saved in `model.keras`: for images of any range."""
+    copy = architecture(design, "float32", any_range=True)
     copy.set_weights(weights)
     return copy
 

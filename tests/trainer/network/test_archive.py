@@ -16,7 +16,7 @@ from tfrecords.builtin import builtin_tree
 from trainer.network.archive import CONFIG, without_defaults, write_portable
 from trainer.network.backbones import BACKBONES
 from trainer.network.heads import HEADS
-from trainer.network.model import Design, build_model
+from trainer.network.model import Design, build_model, for_inference
 from trainer.run import Run, open_run
 
 # The arguments of each class in the configurations of our models, as Keras 3.6.0 writes them.
@@ -47,6 +47,8 @@ KNOWN = {
     "Flatten": "data_format",
     "Functional": "input_layers layers output_layers",
     "GlobalAveragePooling2D": "data_format keepdims",
+    "GlobalMaxPooling1D": "data_format keepdims",
+    "GlobalMaxPooling2D": "data_format keepdims",
     "GlorotUniform": "seed",
     "InputLayer": "batch_shape sparse optional ragged",
     "LayerNormalization":
@@ -55,6 +57,7 @@ KNOWN = {
     "MaxPooling2D": "data_format padding pool_size strides",
     "Multiply": "",
     "Ones": "",
+    "ReLU": "max_value negative_slope threshold",
     "Rescaling": "offset scale",
     "Reshape": "target_shape",
     "Sequential": "build_input_shape layers",
@@ -95,10 +98,11 @@ def _unknown(config: Any) -> set[str]:
 
 def _saved(design: Design, folder: Path) -> tuple[Any, Path, Path]:
     """A model, as Keras saves it, and as we do."""
-    model = build_model(design, "none", np.full(len(design.tree.columns), 0.3), "float32", 0)
+    start = build_model(design, "none", np.full(len(design.tree.columns), 0.3), "float32", 0)
+    model = for_inference(design, start.get_weights())
     saved, portable = folder / "saved.keras", folder / "portable.keras"
     model.save(saved)
-    write_portable(saved, portable)
+    write_portable(saved, portable, {"galaxy_zoo": {"size": 32}})
     return model, saved, portable
 
 
@@ -120,6 +124,8 @@ def test_a_copy_opens_with_the_same_weights_and_predictions(head: str, tmp_path:
     np.testing.assert_array_equal(opened.predict(images, verbose=0), model.predict(images, verbose=0))
     with zipfile.ZipFile(saved) as before, zipfile.ZipFile(portable) as after:
         assert after.testzip() is None
+        of_keras, ours = (json.loads(archive.read("metadata.json")) for archive in (before, after))
+        assert ours == {**of_keras, "galaxy_zoo": {"size": 32}}
         assert [entry.filename for entry in after.infolist()] == [entry.filename for entry in before.infolist()]
     assert [layer.get_config() for layer in opened.layers] == [layer.get_config() for layer in model.layers]
 

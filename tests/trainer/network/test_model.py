@@ -134,13 +134,13 @@ def test_a_file_without_the_weights_of_the_base_is_refused_in_one_line(kind: str
     assert not warned  # warnings would bury the line
     message = str(caught.value)
     assert message.startswith(f"{path}: ") and "\n" not in message and len(message) < 500
-    assert message.endswith("give --weights a file with the weights of keras.applications.VGG16(include_top=False)")
+    assert message.endswith("a file with the weights of keras.applications.VGG16(include_top=False)")
 
 
 def test_a_model_of_our_own_is_no_file_of_weights_for_its_first_kernel_takes_the_colours_in_another_order(
     tiny_run: Run,
 ) -> None:
-    with pytest.raises(RunError, match=r"model\.keras: .*give --weights a file with the weights of keras\.applications"):
+    with pytest.raises(RunError, match=r"model\.keras: .*give --weights its run folder, or a file with the weights"):
         model.build_model(Design(32), str(tiny_run.model_path), MEANS, "float32", seed=0)
 
 

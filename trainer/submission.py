@@ -1,0 +1,37 @@
+"""The table that ends a training: predictions for split `unlabelled`, for Kaggle's tree a submission."""
+
+from pathlib import Path
+
+from tfrecords.commandline import say
+from tfrecords.dataset import open_dataset
+from tfrecords.errors import DatasetError, SettingError
+from trainer.config import TrainConfig
+from trainer.predict import predict_split
+from trainer.run import Run
+from trainer.tables import refuse_other_table, write_csv
+
+_SPLIT = "unlabelled"
+
+
+def check_submission(config: TrainConfig, path: Path) -> None:
+    """Raise an error now, not after the training, if this table cannot be written then.
+
+    DatasetError: the dataset has no galaxies without votes. ConfigError: `path` is something else. SettingError: several
+    machines train, each of which would write it.
+    """
+    if config.hosts:
+        raise SettingError(f"--submission {path}: not with --hosts: run trainer predict after the training")
+    dataset = open_dataset(config.tfrecords)
+    if not dataset.galaxies(_SPLIT):
+        raise DatasetError(
+            f"{dataset.folder}: has no galaxies without votes (split {_SPLIT}) for --submission: omit the flag, or preprocess "
+            "images without votes too"
+        )
+    refuse_other_table(path, dataset.tree, "--submission")
+
+
+def write_submission(run: Run, config: TrainConfig, path: Path) -> None:
+    """Predict the galaxies without votes of a run's dataset, and write the table."""
+    predictions = predict_split(run, open_dataset(config.tfrecords), _SPLIT)
+    write_csv(predictions, path)
+    say(f"{path}: predictions for {len(predictions.galaxy_ids):,} galaxies of split '{_SPLIT}'")
