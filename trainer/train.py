@@ -43,7 +43,7 @@ from trainer.network.model import architecture, build_model, for_inference
 from trainer.network.optimizer import Rate, build_optimizer
 from trainer.run import NOTHING_YET, OWN, Progress, Run
 from trainer.saving import Saver, Unsaved
-from trainer.warm import open_source, transfer
+from trainer.warm import open_start, transfer
 
 log = logging.getLogger("trainer")
 # Number of galaxies of `train` whose predictions are checked for variation once the warm-up is over.
@@ -101,8 +101,8 @@ def train_model(config: TrainConfig, overwrite: bool = False) -> Run:
                 runs.refuse_lost_marker(Run(config.out, {}).output)
                 held.enter_context(Run(config.out, {}).locked())
             run, is_new = runs.start(config.out, config.settings(), dataset, overwrite)
-            if is_new and (source := open_source(config)):
-                run = replace(run, config={**run.config, **source.config()})
+            if is_new and (start := open_start(config)):
+                run = replace(run, config={**run.config, **start.config()})
             _check_shards(run, config, dataset, share)
             progress = NOTHING_YET if is_new else run.progress()
             if first and progress.finished:
@@ -203,7 +203,7 @@ class _Training:
             else:
                 votes = votes_of(dataset, "train", config.limit)
                 means = column_means(votes.targets, dataset.tree.counted(votes.asked))
-                source = open_source(config)
+                source = open_start(config)
                 start = ("none" if source else config.weights, means, devices.precision, config.seed, config.initialisation)
                 model = build_model(self.design, *start, devices.splits_batches)
                 if source:

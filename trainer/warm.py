@@ -16,7 +16,7 @@ from trainer.run import CONFIG, Run, open_run
 
 
 @dataclass(frozen=True)
-class Source:
+class Start:
     """The run whose best model another one starts with. scaling: of its input, see `backbones.scaling`."""
 
     run: Run
@@ -28,7 +28,7 @@ class Source:
         return {"start": start}
 
 
-def open_source(config: TrainConfig) -> Source | None:
+def open_start(config: TrainConfig) -> Start | None:
     """The run that --weights names, None if it names none.
 
     Raises RunError if it is a folder but not a run, or has no model; ConfigError if it is the run to be trained, or has another
@@ -51,7 +51,7 @@ def open_source(config: TrainConfig) -> Source | None:
         raise ConfigError(f"{folder}: was trained with another input scaling: omit --input_scaling unit")
     if not run.model_path.is_file():
         raise RunError(f"{folder}: has no {run.model_path.name} yet: resume its training first")
-    return Source(run, scaling)
+    return Start(run, scaling)
 
 
 def trained_scaling(run: Run) -> str:
@@ -60,7 +60,7 @@ def trained_scaling(run: Run) -> str:
     return start.get("scaling") or scaling_of(run.settings["input_scaling"], run.settings["weights"])
 
 
-def transfer(source: Source, model: Any, design: Design) -> str:
+def transfer(source: Start, model: Any, design: Design) -> str:
     """Copy the weights that fit into a new model; return a sentence about what was copied and what was not.
 
     A layer fits if all layers before it do and its weights have the same shapes; the output layer, if head and tree are too.

@@ -36,6 +36,7 @@ def test_the_defaults_are_those_of_the_best_recipe_and_every_recipe_makes_the_sa
         "tfrecords",
         "out",
         "weights",
+        "freeze",
         "precision",
         "seed",
         "limit",
@@ -101,7 +102,7 @@ def test_concentrations_and_the_loss_that_needs_them_go_together(loss: str) -> N
         {
             "epochs": st.integers(9), "batch_size": st.integers(1), "warmup_steps": st.integers(0), "patience": st.integers(1),
             "seed": st.integers(0, MAX_SEED), "limit": st.integers(0), "learning_rate": st.floats(0, 1, exclude_min=True),
-            "weights": st.sampled_from(("imagenet", "none", "base.weights.h5")), "loss": st.just("mse"),
+            "weights": st.sampled_from(("imagenet", "none", "base.weights.h5")), "loss": st.just("mse"), "freeze": st.just(0),
             "weight_decay": st.floats(0, 1, exclude_max=True), "ema": st.floats(0, 1, exclude_max=True),
             **{name: st.sampled_from(choices) for name, choices in CHOICES.items() if name not in ("loss", "cache")},
         }

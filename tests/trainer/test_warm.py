@@ -20,7 +20,7 @@ from trainer.network import backbones
 from trainer.network.model import Design, build_model
 from trainer.run import Run, open_run
 from trainer.train import train_model
-from trainer.warm import open_source, trained_scaling, transfer
+from trainer.warm import open_start, trained_scaling, transfer
 
 MakeDataset = Callable[..., Dataset]
 
@@ -165,7 +165,7 @@ def test_what_is_no_run_to_start_with_is_named(
     with pytest.raises(RunError, match=r"without: has no model\.keras yet: resume its training first"):
         train_model(config(tmp_path / "without"))
     assert not (tmp_path / "run").exists()
-    assert open_source(config(Path("none"))) is None
+    assert open_start(config(Path("none"))) is None
     assert tiny_run.model_path.is_file()
 
 
@@ -215,7 +215,7 @@ def test_frozen_blocks_keep_their_weights_and_the_others_learn(plain_dataset: Da
 
 def test_transfer_is_exact(tiny_run: Run, plain_dataset: Dataset, tiny_settings: dict[str, Any], tmp_path: Path) -> None:
     config = _warm(tiny_settings, plain_dataset, tiny_run, tmp_path / "run")
-    source = open_source(config)
+    source = open_start(config)
     assert source is not None
     design = config.design(32, plain_dataset.tree, source.scaling)
     model = build_model(design, "none", np.full(37, 0.3), "float32", 0)
