@@ -104,6 +104,8 @@ def train(work: Path, weights: Path, seeds: Sequence[int]) -> None:
                 flags = ("--weights", weights if start == "ImageNet" else first, "--freeze", 3 if "frozen" in start else 0)
                 learning = ("--batch_size", batch_size, "--epochs", epochs, "--warmup_steps", warmup, "--seed", seed)
                 out = work / "runs" / _name(count, start, seed)
+                if (out / "model.keras").exists() and not (out / "checkpoint").exists():  # finished
+                    continue
                 _run(work, out.name, "trainer", "--tfrecords", work / f"train-{count}", "--out", out, *flags, *learning)
                 shutil.rmtree(out / "checkpoint", ignore_errors=True)
 

@@ -44,12 +44,12 @@ def listed_files(folder: Path) -> set[str]:
         return set()
 
 
-def refuse_unwritable(path: Path) -> None:
-    """Raise ConfigError if nothing can be written at `path`, before an hour of work is lost."""
+def refuse_unwritable(path: Path, flag: str = "--out") -> None:
+    """Raise ConfigError if nothing can be written at `path`, the value of a flag, before an hour of work is lost."""
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         what = "is not writable" if above.is_dir() else "is a file"
-        raise ConfigError(f"{above}: {what}: choose another folder for --out")
+        raise ConfigError(f"{above}: {what}: choose another folder for {flag}")
 
 
 class Output:

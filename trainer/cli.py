@@ -94,7 +94,7 @@ def _train(args: Any) -> None:
 
     config = _config(args)
     if args.submission is not None:
-        refuse_unwritable(args.submission)
+        refuse_unwritable(args.submission, "--submission")
         check_submission(config, args.submission)
     run = train_model(config, args.overwrite)
     if args.submission is not None:

@@ -4,6 +4,7 @@ config.json of the new run holds, as `start`, the other run's folder, the SHA-25
 the new run resumes without the other.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ class Start:
 
     def config(self) -> dict[str, Any]:
         """The entry `start` of config.json."""
-        start = {"run": str(self.run.folder), "model": sha256_file(self.run.model_path), "scaling": self.scaling}
+        folder = os.fsencode(self.run.folder).decode("utf-8", "backslashreplace")
+        start = {"run": folder, "model": sha256_file(self.run.model_path), "scaling": self.scaling}
         return {"start": start}
 
 
