@@ -126,21 +126,21 @@ def verdict(speed: Speed) -> str:
     if speed.lost <= NEGLIGIBLE:
         spare = f"{times} times as many images as the step needs"
         return f"the step is the limit: the pipeline can supply {spare}; only a faster device or smaller images would help"
-    if speed.pipeline < 1.2 * speed.step:
-        return (
-            "the pipeline is the limit: keep the galaxies in memory with --cache memory, preprocess with --encoding raw, or "
-            "use a machine with more CPU cores"
-        )
     if speed.lost_range[0] <= NEGLIGIBLE:
         low, high = speed.lost_range
         return (
             f"whether the input costs time is not clear, as the rounds give {low:.0%} to {high:.0%}: repeat with more --rounds "
             "or when nothing else runs"
         )
+    if speed.pipeline < 1.2 * speed.step:
+        return (
+            "the pipeline is the limit: keep the galaxies in memory with --cache memory, preprocess with --encoding raw, or "
+            "use a machine with more CPU cores"
+        )
     if not speed.on_cpu:
         return (
             f"sending batches and starting steps takes {speed.lost:.0%} of the time, although the pipeline alone is {times} "
-            "times as fast as the step: larger batches need less of it, but change the result"
+            "times as fast as the step: larger batches reduce this share, but change the result"
         )
     return (
         f"the input takes {speed.lost:.0%} of the time although the pipeline alone is {times} times "

@@ -4,7 +4,7 @@ It reads the image recipe from the model, so it depends only on the format and o
 """
 
 _SCRIPT = '''"""Predict a folder of galaxy images: python {script} FOLDER OUT.csv (needs numpy, Pillow and {package})."""
-import csv, json, sys
+import csv, json, re, sys
 from pathlib import Path
 import numpy as np
 {imports}
@@ -15,25 +15,36 @@ here = Path(__file__).resolve().parent
 
 def crop(path):  # the centred square of the training images, resized as they were; transparent pixels are black
     image = Image.open(path)
-    image = (image.convert("RGB") if image.mode == "CMYK" else image).convert("RGBA")
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
+        raise ValueError(f"its pixels are of type {{image.mode}}: save it with 8 bits")
+    image = (image.convert("RGB") if image.mode in ("CMYK", "YCbCr") else image).convert("RGBA")
     image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
     side, size = int(recipe["crop_fraction"] * min(image.size) + 0.5), recipe["size"]
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.crop((left, top, left + side, top + side))
     return np.asarray(image if side == size else image.resize((size, size), Image.LANCZOS), np.float32)
 
-folder = Path(sys.argv[1])
-suffixes = {{".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"}}
-paths = {{path.relative_to(folder).with_suffix(""): path for path in folder.rglob("*") if path.suffix.lower() in suffixes}}
-numbered = all(name.name.isdecimal() for name in paths)
-names = sorted(paths, key=lambda name: int(name.name) if numbered else name.as_posix())
-with open(sys.argv[2], "w", newline="") as file:
-    table = csv.writer(file)
-    table.writerow([recipe["id"], *recipe["columns"]])
-    for start in range(0, len(names), 64):
-        batch = names[start : start + 64]
-        votes = predict(np.stack([crop(paths[name]) for name in batch]))[:, : len(recipe["columns"])]
-        table.writerows([name.name if numbered else name.as_posix(), *row] for name, row in zip(batch, votes.tolist()))
+folder, suffixes = Path(sys.argv[1]), (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp")
+paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix.lower() in suffixes]
+paths = [path for path in paths if not any(part.startswith((".", "__")) for part in path.relative_to(folder).parts)]
+named = {{path.stem: path for path in paths}}
+if len(named) < len(paths):
+    sys.exit(f"{{folder}}: two images have the same name: predict their folders one by one")
+numbered = all(re.fullmatch(r"0|[1-9][0-9]{{0,18}}", name) for name in named)
+rows, names = [], sorted(named, key=int if numbered else str)
+for start in range(0, len(names), 64):
+    batch = {{}}
+    for name in names[start : start + 64]:
+        try:
+            batch[name] = crop(named[name])
+        except (OSError, ValueError) as error:
+            print(f"{{named[name]}} is left out: {{error}}", file=sys.stderr)
+    if batch:
+        votes = predict(np.stack([*batch.values()]))
+        rows += [[name, *(f"{{value:.9f}}" for value in row)] for name, row in zip(batch, votes)]
+with open(sys.argv[2], "w", newline="", encoding="utf-8") as file:
+    width = 1 + len(recipe["columns"])
+    csv.writer(file, lineterminator="\\n").writerows([[recipe["id"], *recipe["columns"]], *(row[:width] for row in rows)])
 '''
 _RUNTIMES = {
     "savedmodel": (

@@ -1,6 +1,7 @@
 """The command line of `trainer`: its commands, and the flags of train (the default), explore, evaluate, export, benchmark."""
 
 import os
+import shlex
 import sys
 from dataclasses import MISSING
 from typing import Any, NoReturn
@@ -223,12 +224,13 @@ def _export(args: Any) -> None:
     from trainer.run import open_run
 
     run = open_run(args.run)
-    export_model(run, args.out, args.format)
+    script = export_model(run, args.out, args.format)
     takes = "images (0..255 or 0..1) or JPEG files" if args.format == "savedmodel" else "images (0..255 or 0..1)"
     gives = f"{len(run.tree.columns)} vote fractions"
     if run.settings["head"] == "dirichlet":
         gives += f" and a concentration for each of its {len(run.tree.questions)} questions"
     say(f"{args.out}: {FORMATS[args.format]}, {takes} in, {gives} out")
+    say(f"next: python {shlex.quote(str(script))} FOLDER predictions.csv")
 
 
 COMMANDS = {

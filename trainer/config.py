@@ -334,7 +334,7 @@ class TrainConfig:
         if self.weights not in ("imagenet", "none"):
             local_path(self.weights)
         if self.freeze and self.weights == "none":
-            raise SettingError(f"--freeze {self.freeze}: random weights would stay random: give --weights, or omit the flag")
+            raise SettingError(f"--freeze {self.freeze}: random weights would stay random: choose other --weights, or omit it")
         if self.freeze > (blocks := len(BACKBONES[self.backbone].blocks)):
             raise SettingError(f"--freeze {self.freeze}: {self.backbone} has {blocks} blocks: give at most that number")
         if self.head == "dirichlet" and self.loss != "dirichlet_multinomial":

@@ -103,7 +103,7 @@ def embed_galaxies(
     with galaxies_of(run, source, split, Look(given_bands(bands), stretch)) as galaxies:
         model = FeatureModel(run)
         trained = {name: run.config["dataset"][name] for name in ("crop_fraction", "size")}
-        ours = {"run": str(run.folder), "model": sha256_file(run.model_path), "layer": model.layer}
+        ours = {"run": run.metadata()["run"]["folder"], "model": sha256_file(run.model_path), "layer": model.layer}
         number = 0
         with feature_file(path, model.dimension, dtype, {**ours, **trained, **galaxies.origin}) as add:
             for block in galaxies.blocks(model):

@@ -33,7 +33,7 @@ _IMAGE, _VOTES, _RECIPE = "image", "vote_fractions", "recipe.json"
 _SAID = 3  # exit status of the process if its stdout is the message for the user
 
 
-def export_model(run: Run, out: str | Path, kind: str = "savedmodel") -> None:
+def export_model(run: Run, out: str | Path, kind: str = "savedmodel") -> Path:
     """Convert the best model of a run for other programs.
 
     Parameters
@@ -46,10 +46,15 @@ def export_model(run: Run, out: str | Path, kind: str = "savedmodel") -> None:
     kind : str
         savedmodel, onnx or litert.
 
+    Returns
+    -------
+    Path
+        The script that predicts a folder of images with this export.
+
     Raises
     ------
     ConfigError
-        If `out` or a file that belongs beside it exists, `out` does not end in .tflite for LiteRT, or the package for ONNX is
+        If `out` or a file to be written beside it exists, `out` does not end in .tflite for LiteRT, or the package for ONNX is
         missing.
     RunError
         If the run has no model, it is damaged, or the conversion fails.
@@ -57,7 +62,8 @@ def export_model(run: Run, out: str | Path, kind: str = "savedmodel") -> None:
     Examples
     --------
     >>> from trainer import export_model, open_run
-    >>> export_model(open_run("runs/demo"), "saved")
+    >>> print(export_model(open_run("runs/demo"), "saved").as_posix())
+    saved/predict.py
     """
     out = local_path(out)
     if os.path.lexists(out):
@@ -73,15 +79,14 @@ def export_model(run: Run, out: str | Path, kind: str = "savedmodel") -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(out)
     partial.mkdir()
-    placed: list[Path] = []
+    script, placed = out / script_names(out.name)[0], list[Path]()
     try:
         target = partial / out.name
         if kind != "savedmodel":
-            placed += _place(out, kind, metadata)
+            script, placed = _place(out, kind, metadata)
         _run_process(run, target, kind, scratch=partial)
         if kind == "savedmodel":
-            script = script_names(out.name)[0]
-            (target / script).write_text(predicting_script(kind, out.name, script), "utf-8")
+            (target / script.name).write_text(predicting_script(kind, out.name, script.name), "utf-8")
         files = [path for path in (target, *target.rglob("*")) if path.is_file()]
         for path in files:
             with path.open("rb") as file:
@@ -99,36 +104,52 @@ def export_model(run: Run, out: str | Path, kind: str = "savedmodel") -> None:
         for path in placed:
             path.unlink(missing_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
+    return script
 
 
-def _place(out: Path, kind: str, metadata: str) -> list[Path]:
-    """Write the files beside a model's file; return those that are new. Raises ConfigError if no name is free."""
+def _place(out: Path, kind: str, metadata: str) -> tuple[Path, list[Path]]:
+    """Write the files beside a model's file; return the script, and those that are new.
+
+    Raises ConfigError if no name is free.
+    """
     choices = [{name: predicting_script(kind, out.name, name) for name in script_names(out.name)}]
     if kind == "litert":
         choices.append({recipe_name(out.name): metadata})
+    paths: list[Path] = []
     placed: list[Path] = []
     try:
         for texts in choices:
-            placed += _place_one(out, texts)
+            path, is_new = _place_one(out, texts)
+            paths.append(path)
+            if is_new:
+                placed.append(path)
     except BaseException:
         for path in placed:
             path.unlink()
         raise
-    return placed
+    return paths[0], placed
 
 
-def _place_one(out: Path, texts: Mapping[str, str]) -> list[Path]:
-    """Write a text beside `out` under the first name that is free; nothing if one of them holds it already."""
+def _place_one(out: Path, texts: Mapping[str, str]) -> tuple[Path, bool]:
+    """Write a text beside `out` under the first name that is free, unless one of them holds it already.
+
+    Returns its path, and whether it is new.
+    """
     for name, text in texts.items():
         path = out.parent / name
         try:
             with path.open("x", encoding="utf-8") as file:
-                file.write(text)
-            return [path]
+                try:
+                    file.write(text)
+                    file.flush()
+                except BaseException:
+                    path.unlink()
+                    raise
+            return path, True
         except FileExistsError:
             if path.is_file() and path.read_bytes() == text.encode("utf-8"):
-                return []
-    raise ConfigError(f"{path}: already exists, and belongs beside {out.name}: choose another folder for --out")
+                return path, False
+    raise ConfigError(f"{path}: already exists, and would be written beside {out.name}: choose another --out")
 
 
 def _run_process(run: Run, target: Path, kind: str, scratch: Path) -> None:
@@ -168,8 +189,9 @@ def _for_any_range(model: Any) -> Any:
     if model.inputs[0].dtype != "uint8":
         return model
     images = keras.Input(model.input_shape[1:], dtype="float32", name=_IMAGE)
-    # The cast to uint8 cuts fractions off.
-    rounded = keras.layers.Rescaling(1.0, 0.5, dtype="float32", name="rounded")(as_levels(images))
+    # The cast to uint8 cuts fractions off, and what overshoots would wrap around.
+    cut = keras.layers.ReLU(max_value=255.0, dtype="float32", name="cut_off")(as_levels(images))
+    rounded = keras.layers.Rescaling(1.0, 0.5, dtype="float32", name="rounded")(cut)
     return keras.Model(images, model(rounded))
 
 

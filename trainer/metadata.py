@@ -14,7 +14,6 @@ run              folder, fingerprint of the dataset, settings and version of the
 
 from typing import Any
 
-from tfrecords import __version__
 from tfrecords.tree import Tree
 
 KEY = "galaxy_zoo"
@@ -39,6 +38,6 @@ def model_metadata(folder: str, config: dict[str, Any], tree: Tree) -> dict[str,
             "folder": folder,
             "dataset": dataset.get("fingerprint"),
             "settings": settings,
-            "version": config.get("tool", {}).get("galaxy-zoo-vgg16", __version__),
+            "version": config.get("tool", {}).get("galaxy-zoo-vgg16"),
         },
     }

@@ -2,7 +2,7 @@
 
 With VGG16 at 212 x 212, checkpoint and model have 0.56 GB and take two to three seconds, in which an H200 trains on more than
 10,000 galaxies (benchmarks/README.md, "On a GPU"). So an epoch that ends while an earlier one is being saved is saved together
-with the next one. After a kill, the epochs that were not saved are repeated.
+with the next one. After a kill or an error, the epochs that were not saved are repeated.
 """
 
 from collections.abc import Callable, Sequence

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tfrecords.commandline import say
 from tfrecords.dataset import open_dataset
-from tfrecords.errors import DatasetError, SettingError
+from tfrecords.errors import ConfigError, DatasetError, SettingError
 from trainer.config import TrainConfig
 from trainer.predict import predict_split
 from trainer.run import Run
@@ -27,11 +27,14 @@ def check_submission(config: TrainConfig, path: Path) -> None:
             f"{dataset.folder}: has no galaxies without votes (split {_SPLIT}) for --submission: omit the flag, or preprocess "
             "images without votes too"
         )
+    if config.out.resolve() in path.resolve().parents:
+        raise ConfigError(f"{path}: is in the run folder: choose another --submission")
     refuse_other_table(path, dataset.tree, "--submission")
 
 
 def write_submission(run: Run, config: TrainConfig, path: Path) -> None:
     """Predict the galaxies without votes of a run's dataset, and write the table."""
+    refuse_other_table(path, run.tree, "--submission")  # hours may have passed
     predictions = predict_split(run, open_dataset(config.tfrecords), _SPLIT)
     write_csv(predictions, path)
     say(f"{path}: predictions for {len(predictions.galaxy_ids):,} galaxies of split '{_SPLIT}'")

@@ -1,9 +1,9 @@
 """Train a run from its first epoch or its checkpoint to its last epoch, then evaluate it on `test`.
 
 In order: dataset, run folder, devices, column means, model, resuming, epochs, evaluation. Each epoch ends by committing the
-best model, history.csv and the checkpoint, in this order. If the process is killed between them, the epoch is repeated, which
-on a CPU gives the same model again. Ctrl-C and SIGTERM save a checkpoint after the current step, and the same command resumes
-with the next step.
+best model, history.csv and the checkpoint, in this order; on a GPU beside the next epochs (see `saving`). If the process is
+killed between them, the epoch is repeated, which on a CPU gives the same model again. Ctrl-C and SIGTERM save a checkpoint
+after the current step, and the same command resumes with the next step.
 """
 
 import contextlib
@@ -170,11 +170,15 @@ def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices:
     notice = "saving a checkpoint after this step; interrupt again to stop at once"
     with deferred_interrupts(notice) as interruption, training.saver:
         training.open_batches()
-        while training.progress.finished < config.epochs:
-            training.epoch(interruption)
-            if stops_early(training.progress.history, config.patience):
-                training.say(f"stopped early: no better validation MSE for {config.patience} epochs")
-                break
+        try:
+            while training.progress.finished < config.epochs:
+                training.epoch(interruption)
+                if stops_early(training.progress.history, config.patience):
+                    training.say(f"stopped early: no better validation MSE for {config.patience} epochs")
+                    break
+        except Exception:
+            training.say_saved(wait=True)
+            raise
     return interruption
 
 
@@ -204,6 +208,10 @@ class _Training:
                 votes = votes_of(dataset, "train", config.limit)
                 means = column_means(votes.targets, dataset.tree.counted(votes.asked))
                 source = open_start(config)
+                if source and source.config()["start"] != run.config["start"]:
+                    raise ConfigError(
+                        f"{source.run.folder}: has changed since {run.folder} began: start again with --overwrite"
+                    )
                 start = ("none" if source else config.weights, means, devices.precision, config.seed, config.initialisation)
                 model = build_model(self.design, *start, devices.splits_batches)
                 if source:
@@ -309,7 +317,7 @@ class _Training:
     def _stop(self, interruption: Interruption, done: int) -> NoReturn:
         self.progress = replace(self.progress, steps=done)
         self._save()
-        self._say_saved(wait=True)
+        self.say_saved(wait=True)
         hosts.leave(self.devices.share)
         interruption.raise_now()
 
@@ -317,7 +325,7 @@ class _Training:
         """Save the epochs that are not saved yet, the model first if one of them is the best, and a checkpoint."""
         if not self.writes:
             return
-        self._say_saved(wait=True)
+        self.say_saved(wait=True)
         unsaved, self._unsaved = self._unsaved, Unsaved()
         model = None if unsaved.weights is None else for_inference(self.design, unsaved.weights)
         state, progress = self.steps.state(), self.progress
@@ -338,7 +346,7 @@ class _Training:
 
         self.saver.start(save, unsaved.lines)
 
-    def _say_saved(self, wait: bool = False) -> None:
+    def say_saved(self, wait: bool = False) -> None:
         """Print the lines of epochs that are saved by now, or with `wait` of all whose save has begun."""
         for line in self.saver.saved_lines(wait):
             self.say(line)
@@ -393,7 +401,7 @@ class _Training:
         is_last = row.epoch == self.config.epochs or stops_early(history, self.config.patience)
         if is_last or not self.saver.is_busy():
             self._save()
-        self._say_saved(wait=is_last)
+        self.say_saved(wait=is_last)
 
 
 def build_steps(model: Any, config: TrainConfig, devices: Devices, rate: Rate, dataset: Dataset) -> Steps:

@@ -1,7 +1,7 @@
 """Initial weights from another run: its backbone, and its hidden and output layers where they fit.
 
-config.json of the new run holds, as `start`, the other run's folder, the SHA-256 of its model and its input scaling, so that
-the new run resumes without the other.
+config.json of the new run holds, as `start`, the other run's folder, the SHA-256 of its model and its input scaling. Once it
+has a checkpoint, the new run resumes without the other.
 """
 
 import os
@@ -74,18 +74,23 @@ def transfer(source: Start, model: Any, design: Design) -> str:
     fits, reason = ["the backbone"], ""
     for name, title in (("fc1", "hidden layer fc1"), ("fc2", "hidden layer fc2"), ("vote_fractions", "the output layer")):
         values, weights = other.get_layer(name).get_weights(), model.get_layer(name).weights
-        if name == "vote_fractions" and (old["head"], source.run.tree.text) != (design.head, design.tree.text):
-            reason = "the head is another" if old["head"] != design.head else "the decision tree is another"
+        if name == "vote_fractions" and (old["head"], source.run.tree.structure) != (
+            design.head,
+            design.tree.structure,
+        ):
+            reason = "the head differs" if old["head"] != design.head else "the decision tree differs"
         elif [value.shape for value in values] != [tuple(weight.shape) for weight in weights]:
             size = source.run.config["dataset"]["size"]
-            reason = f"its images have {size} x {size} pixels" if old["pooling"] == design.pooling else "its pooling is another"
+            of_size = f"that run's images have {size} x {size} pixels"
+            reason = of_size if old["pooling"] == design.pooling else "the pooling differs"
         if reason:
             break
         for weight, value in zip(weights, values, strict=True):
             weight.assign(value)
         fits.append(title)
     sentence = f"{source.run.folder}: initial weights of {_listed(fits)}"
-    return f"{sentence}; {title} and later layers are new, as {reason}" if reason else sentence
+    rest = title if name == "vote_fractions" else f"{title} and later layers"
+    return f"{sentence}; new: {rest}, because {reason}" if reason else sentence
 
 
 def _backbone(model: Any, pooling: str) -> list[Any]:

@@ -74,11 +74,13 @@ def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
 
     with ThreadPoolExecutor(2) as pool:
         said = list(pool.map(command, NAMES))
-    assert said == [
+    assert [lines.splitlines()[0] + "\n" for lines in said] == [
         f"{folder / 'model'}: SavedModel, images (0..255 or 0..1) or JPEG files in, 37 vote fractions out\n",
         f"{folder / 'model.onnx'}: ONNX, images (0..255 or 0..1) in, 37 vote fractions out\n",
         f"{folder / 'model.tflite'}: LiteRT, images (0..255 or 0..1) in, 37 vote fractions out\n",
     ]
+    scripts = [lines.splitlines()[1].removeprefix("next: python ").removesuffix(" FOLDER predictions.csv") for lines in said]
+    assert all(Path(script).is_file() for script in scripts) and len(set(scripts)) == 3
     yield folder
     shutil.rmtree(folder)
 
@@ -241,7 +243,7 @@ def test_the_script_beside_a_model_predicts_as_trainer_does_without_this_package
     moved = tmp_path / "moved"
     out.parent.rename(moved)
     script = moved / script.relative_to(out.parent)
-    assert len(script.read_text().splitlines()) <= 40
+    assert len(script.read_text().splitlines()) <= 50
     blocked = "import runpy, sys; sys.modules.update(trainer=None, tfrecords=None, preprocess=None); "
     arguments = [str(script), str(pictures), str(tmp_path / "theirs.csv")]
     code = f"{blocked}sys.argv = {arguments!r}; runpy.run_path(sys.argv[0])"
@@ -266,7 +268,7 @@ def test_a_script_of_someone_else_is_left_as_it_is(tiny_run: Run, tmp_path: Path
     (tmp_path / "model.onnx").unlink()
     (tmp_path / "predict-model.onnx.py").write_text("print('mine too')\n")
     before = {path: path.read_text() for path in tmp_path.iterdir()}
-    with pytest.raises(ConfigError, match=r"predict-model\.onnx\.py: already exists, and belongs beside model\.onnx"):
+    with pytest.raises(ConfigError, match=r"predict-model\.onnx\.py: already exists, and would be written beside model\.onnx"):
         export_model(tiny_run, tmp_path / "model.onnx", "onnx")
     assert {path: path.read_text() for path in tmp_path.iterdir()} == before
 
@@ -297,6 +299,11 @@ def test_models_of_earlier_versions_for_uint8_alone_are_exported_for_any_range(t
     expected = keras.saving.load_model(folder / "model.keras", compile=False).predict_on_batch(images)
     for same in (images, images / np.float32(255)):
         _assert_same_votes(_run_onnx(tmp_path / "model.onnx", same), expected, 1e-5)
+    beyond = np.where(images == images.max(), 1.1, images / np.float32(255)).astype(np.float32)  # as after resizing
+    cut = keras.saving.load_model(folder / "model.keras", compile=False).predict_on_batch(
+        np.where(images == images.max(), 255, images).astype(np.uint8)
+    )
+    _assert_same_votes(_run_onnx(tmp_path / "model.onnx", beyond), cut, 1e-5)
 
 
 def test_an_export_holds_every_weight_once_and_only_its_script_and_recipe_lie_beside_it(exported: Path, run: Run) -> None:

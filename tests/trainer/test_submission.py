@@ -48,6 +48,7 @@ def test_what_would_fail_after_the_training_fails_before_it(
     cases = [
         (plain_dataset, mine, [], "exists and is not a table of predictions: choose another --submission"),
         (plain_dataset, tmp_path, [], "is a folder: set --submission to a file"),
+        (plain_dataset, tmp_path / "run" / "history.csv", [], "is in the run folder: choose another --submission"),
         (plain_dataset, mine / "table.csv", [], "is a file: choose another folder for --submission"),
         (plain_dataset, tmp_path / "new.csv", ["--hosts=a:1,b:2", "--host_index=0"], "not with --hosts"),
     ]

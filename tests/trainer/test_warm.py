@@ -67,7 +67,7 @@ def test_on_another_tree_the_outputs_start_at_its_column_means(
     tiny_run: Run, question: Dataset, tiny_settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train_model(_warm(tiny_settings, question, tiny_run, tmp_path / "run"))
-    assert "fc2; the output layer and later layers are new, as the decision tree is another" in capsys.readouterr().out
+    assert "fc2; new: the output layer, because the decision tree differs" in capsys.readouterr().out
     old, new = _arrays(tiny_run), _arrays(run)
     same = {path for path in old if path in new and old[path].shape == new[path].shape}
     assert {path.split("/")[0] for path in same} >= {"conv1", "conv2", "conv3", "fc1", "fc2"}
@@ -81,8 +81,8 @@ def test_on_another_tree_the_outputs_start_at_its_column_means(
 @pytest.mark.parametrize(
     ("changes", "words", "copied"),
     [
-        ({"pooling": "average"}, "hidden layer fc1 and later layers are new, as its pooling is another", {"fc2": False}),
-        ({"head": "tree", "loss": "mse"}, "the output layer and later layers are new, as the head is another", {"fc2": True}),
+        ({"pooling": "average"}, "new: hidden layer fc1 and later layers, because the pooling differs", {"fc2": False}),
+        ({"head": "tree", "loss": "mse"}, "new: the output layer, because the head differs", {"fc2": True}),
     ],
 )
 def test_layers_that_do_not_fit_are_new_and_named(
@@ -103,7 +103,7 @@ def test_images_of_another_size_take_the_backbone(
 ) -> None:  # fmt: skip
     dataset = make_dataset(size=48)
     run = train_model(_warm(tiny_settings, dataset, tiny_run, tmp_path / "run"))
-    assert "fc1 and later layers are new, as its images have 32 x 32 pixels" in capsys.readouterr().out
+    assert "new: hidden layer fc1 and later layers, because that run's images have 32 x 32 pixels" in capsys.readouterr().out
     np.testing.assert_allclose(_arrays(run)["conv3/kernel"], _arrays(tiny_run)["conv3/kernel"], atol=1e-6)
 
 

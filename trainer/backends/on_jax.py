@@ -27,10 +27,10 @@ def _keep_compiled() -> None:
     """
     import jax
 
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "galaxy-zoo-vgg16" / "jax"
     if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
-    with contextlib.suppress(OSError):  # a home that cannot be written: compile again next time
+    with contextlib.suppress(OSError, RuntimeError):  # no home, or one that cannot be written: compile again next time
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "galaxy-zoo-vgg16" / "jax"
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             jax.config.update("jax_compilation_cache_dir", str(folder))

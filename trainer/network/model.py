@@ -4,8 +4,9 @@ A backbone (VGG16 by default) -> Flatten or the mean of each map -> Dense 1024 r
 fractions, Kaggle's 37 or those of another tree: 34,677,605 parameters for VGG16, Flatten, 212 x 212 and 37. Source of the head:
 "Using a Convoluted Neural Network to Classify Galaxy Images" (William Miller).
 
-The model accepts uint8 images and scales them itself. By default its output starts at the column means of `train` (zero kernel,
-their logits as bias): from any other start VGG16 easily collapses to a constant.
+The model scales its images itself: uint8 ones, and as a saved model those of any range (see `levels`). By default its output
+starts at the column means of `train` (zero kernel, their logits as bias): from any other start VGG16 easily collapses to a
+constant.
 """
 
 from collections.abc import Sequence
