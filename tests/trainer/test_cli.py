@@ -174,8 +174,8 @@ def test_every_flag_reaches_the_run(
     values = {
         "epochs": 2, "batch_size": 3, "learning_rate": 0.002, "schedule": "constant", "warmup_steps": 5,
         "loss": "cross_entropy", "weight_decay": 0.125, "ema": 0.5, "augment": "full", "backbone": "resnet50",
-        "weights": "none", "input_scaling": "unit", "pooling": "average", "head": "tree", "initialisation": "keras",
-        "precision": "mixed_bfloat16", "patience": 4, "seed": 2**31, "limit": 6,
+        "weights": "base.weights.h5", "freeze": 2, "input_scaling": "unit", "pooling": "average", "head": "tree",
+        "initialisation": "keras", "precision": "mixed_bfloat16", "patience": 4, "seed": 2**31, "limit": 6,
     }  # fmt: skip
     elsewhere = {"cache": "none", "hosts": "a:1,b:1", "host_index": 1}
     flags = [f"--{name}={value}" for name, value in {**values, **elsewhere}.items()]

@@ -191,7 +191,7 @@ def test_the_kept_model_loads_in_safe_mode_where_this_package_is_not_installed(
         "net = keras.saving.load_model(sys.argv[1], safe_mode=True)\n"
         "assert keras.backend.backend() == sys.argv[2]\n"
         "assert getattr(net, 'build_optimizer', None) is None\n"
-        "assert net.input.dtype == 'uint8', net.input.dtype\n"
+        "assert net.input.dtype == 'float32', net.input.dtype\n"
         "np.save('votes.npy', net.predict_on_batch(np.load('images.npy')))\n"
         "for ours in ('trainer', 'tfrecords', 'preprocess'):\n"
         "    assert ours not in sys.modules\n"
