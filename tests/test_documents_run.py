@@ -37,7 +37,7 @@ _SHORTER = {
     "preprocess demo": ("--galaxies=60",),
     "trainer benchmark": (f"--backbone={small.SMALL}", "--batch_size=8", "--steps=1", "--rounds=1"),
     "trainer similar": ("--to=112026",),  # a galaxy of the demo; the pages have one of Kaggle's
-    "trainer train": (f"--backbone={small.SMALL}", "--weights=none", "--epochs=1"),
+    "trainer train": (f"--backbone={small.SMALL}", "--weights=none", "--freeze=0", "--epochs=1"),
 }
 
 
