@@ -1,15 +1,23 @@
-"""The model card, README.md of a run folder: what a recipient of the model needs to know."""
+"""The model card, README.md of a run folder: what a recipient of the model needs to know.
 
+It begins with metadata in YAML, which the Hugging Face Hub reads: https://huggingface.co/docs/hub/model-cards. It names no
+licence, which is for the publisher to choose. Its dataset is `galaxy_zoo`, as preprocess calls what it builds, and no dataset
+of the Hub: nothing shows where a folder of images came from.
+"""
+
+import json
 import shlex
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tfrecords import __version__
-from tfrecords.builtin import is_kaggle
+from tfrecords.builtin import builtin_names, is_kaggle
 from tfrecords.dataset import SPLITS
 from tfrecords.text import markdown, markdown_code, printable
 from trainer.analysis.metrics import RESAMPLES
-from trainer.analysis.wording import assumption, is_assumed, sentences, survey
+from trainer.analysis.wording import assumption, duration, is_assumed, sentences, some_galaxies, survey
 from trainer.config import DEFAULTS, SETTINGS
 from trainer.run import CARD, Record, Run
 
@@ -29,6 +37,10 @@ _ASSUMED = {
     "cross_entropy": f"{_WEIGHTED}the assumed number of volunteers who answered it",
     "dirichlet_multinomial": _LOSSES["dirichlet_multinomial", False],
 }
+# Models of the Hub with the ImageNet weights of Keras Applications, by backbone. ConvNeXt: both are Meta's
+# convnext_tiny_1k_224_ema. VGG16: none, keras/vgg_16_imagenet has torchvision's weights. ResNet50: none is known. These go by
+# the names of their backbones, which are no addresses on the Hub.
+_ON_HUB = {"convnext_tiny": "facebook/convnext-tiny-224"}
 
 
 def command(run: Run) -> str:
@@ -52,8 +64,38 @@ def _loss(run: Run, asked: object) -> str:
     return (_ASSUMED.get(loss) if is_assumed(asked) else None) or _LOSSES[loss, bool(asked)]
 
 
+def _initial_weights(run: Run) -> str:
+    """Where the weights of a run come from, in words."""
+    if "start" in run.config:
+        return "those of the run named above"
+    known = {"imagenet": "ImageNet, from Keras Applications", "none": "random"}
+    return known.get(run.settings["weights"], "from the file named above")
+
+
+def _base_model(run: Run) -> str | None:
+    """What the model was fine-tuned from, for the metadata; None for random weights, and for those of another run."""
+    backbone, weights = run.settings["backbone"], run.settings["weights"]
+    if weights == "none" or "start" in run.config:
+        return None
+    return str(_ON_HUB.get(backbone, backbone) if weights == "imagenet" else backbone)
+
+
+def _yaml(text: str) -> str:
+    """`text` as a quoted string in YAML, on one line: a string of JSON without its escapes of Unicode.
+
+    JSON escapes a character beyond U+FFFF as two, which YAML reads as two characters. So letters and signs of any script are
+    written as they are. Control characters and invisible ones become Python escapes first.
+    """
+    return json.dumps(printable(text), ensure_ascii=False)
+
+
+def _number(value: float) -> str:
+    """A number in YAML, with all its digits and without an exponent: YAML 1.1 reads 1e-05 as a text."""
+    return np.format_float_positional(value, trim="0")
+
+
 def write_card(run: Run, metrics: dict[str, Any] | None, evaluations: Sequence[tuple[Record, dict[str, Any]]]) -> None:
-    """Write README.md into the run folder: data, recipe, metrics of the test split, limits, credits.
+    """Write README.md into the run folder: metadata, data, recipe, metrics of the test split, limits, credits.
 
     metrics: the run's own, as in metrics.json; None without a test split. evaluations: later ones, of other splits or datasets.
     """
@@ -68,7 +110,8 @@ def write_card(run: Run, metrics: dict[str, Any] | None, evaluations: Sequence[t
         keep_trailing_newline=True,
     )
     environment.filters |= {"code": lambda value: markdown_code(str(value)), "words": lambda value: markdown(str(value))}
-    tree = run.tree
+    environment.filters |= {"yaml": _yaml, "number": _number, "galaxies": some_galaxies}
+    tree, settings = run.tree, run.settings
     measured = {} if metrics is None else metrics["per_question"]
     questions = [(question, measured[question.key]) for question in tree.questions if question.key in measured]
     asked = run.config["dataset"].get("asked")
@@ -78,18 +121,21 @@ def write_card(run: Run, metrics: dict[str, Any] | None, evaluations: Sequence[t
         evaluations=evaluations,
         dataset=run.config["dataset"],
         run=run,
-        settings={name: _shown(name, value) for name, value in run.settings.items()},
+        settings={name: _shown(name, value) for name, value in settings.items()},
+        base_model=_base_model(run),
+        origin=_initial_weights(run),
         splits=SPLITS,
         questions=questions,
         tree=tree,
         kaggle=is_kaggle(tree),
+        galaxy_zoo=is_kaggle(tree) or tree.name in builtin_names(),
         survey=survey(tree),
-        outputs=len(tree.columns) + (len(tree.questions) if run.settings["head"] == "dirichlet" else 0),
+        outputs=len(tree.columns) + (len(tree.questions) if settings["head"] == "dirichlet" else 0),
         loss=_loss(run, asked),
         counting=f" {counting}" if counting else "",
         resamples=f"{RESAMPLES:,}",
         epochs=len(history),
-        minutes=sum(row.seconds for row in history) / 60,
+        time=duration(seconds) if (seconds := sum(row.seconds for row in history)) else "",
         command=command(run),
         predict=printable(shlex.join(["trainer", "predict", "--run", str(run.folder), "--images", "FOLDER_OR_ZIP"])),
         version=__version__,
