@@ -193,14 +193,20 @@ class Tree:
         (galaxies, n) -> float64 (galaxies, n); valid votes are unchanged. If a question's columns are all 0, its answers share
         equally. Source: Dieleman, Willett & Dambre 2015 (MNRAS 450, 1441).
         """
-        votes = np.maximum(np.asarray(votes, np.float64), 0)
-        projected = np.empty_like(votes)
+        projected = np.empty(np.shape(votes))
         for q in self.questions:
-            group = votes[:, q.columns]
-            total = group.sum(axis=1, keepdims=True)
-            shares = np.divide(group, total, out=np.full_like(group, 1 / group.shape[1]), where=total > 0)
+            shares = self.shares(votes, q)
             projected[:, q.columns] = shares * self.reached(projected, q)[:, None] if q.parents else shares
         return projected
+
+    def shares(self, votes: np.ndarray, question: Question) -> np.ndarray:
+        """A question's columns scaled to add up to 1, negative values as 0: (galaxies, n) -> float64 (galaxies, answers).
+
+        If the columns are all 0, the answers share equally.
+        """
+        group = np.maximum(np.asarray(votes)[:, question.columns].astype(np.float64), 0)
+        total = group.sum(axis=1, keepdims=True)
+        return np.divide(group, total, out=np.full_like(group, 1 / group.shape[1]), where=total > 0)
 
     def conditional(self, votes: np.ndarray, minimum: float) -> np.ndarray:
         """The fraction of those asked who gave each answer, after projection: (galaxies, n) -> float64 (galaxies, n).

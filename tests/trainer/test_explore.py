@@ -21,7 +21,8 @@ Main = Callable[..., tuple[int, str, str]]
 TREE = builtin_tree()
 COLUMNS = TREE.columns
 CHARTS = {"tree", "vote-fractions", "maximum-agreement", "light", "splits"}
-HUBBLE = {f"{name}-{percent}" for name in ("elliptical", "spiral", "barred-spiral") for percent in (90, 60)}
+# Too few of these galaxies are spirals at either threshold: one gallery shows the highest scores.
+HUBBLE = {"elliptical-90", "elliptical-60", "spiral-90", "barred-spiral-90"}
 WHERE = "Class1.1 > 0.3 and not Class6.1 >= 0.9"
 
 
@@ -95,14 +96,22 @@ def test_the_galleries_are_those_of_the_votes_over_all_splits(
     explored: Path, labelled: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> None:
     ids, votes = _all(labelled)
+    merged = 0
     for member in TREE.classes:
+        fallen_back = False
         for threshold in (0.9, 0.6):
             name = f"{member.name.replace(' ', '-')}-{round(100 * threshold)}"
-            shown = [int(row["GalaxyID"]) for row in _rows(explored, name)]
             score = TREE.class_score(votes, member)
             passing = ids[score >= threshold]
+            if fallen_back and len(passing) < 4:  # the same galaxies again
+                assert not (explored / "data" / f"{name}.csv").exists()
+                merged += 1
+                continue
+            shown = [int(row["GalaxyID"]) for row in _rows(explored, name)]
             expected = passing[:12] if len(passing) >= 4 else ids[np.argsort(-score, kind="stable")[:12]]
             assert list(dict.fromkeys(shown)) == expected.tolist()
+            fallen_back = len(passing) < 4
+    assert merged == 2
     selected = ids[(votes[:, 0] > 0.3) & ~(votes[:, 13] >= 0.9)]
     assert list(dict.fromkeys(int(row["GalaxyID"]) for row in _rows(explored, "where"))) == selected[:12].tolist()
     assert f"{len(selected)} of 80 galaxies" in Read((explored / "index.html").read_text("utf-8")).text
@@ -271,7 +280,8 @@ def test_a_page_about_another_survey_has_its_questions_and_nothing_of_kaggles(
     assert (tree.name, dataset.asked) == ("decals5", True)
     page = Read((explored_decals / "index.html").read_text("utf-8"))
     assert page.ids >= CHARTS | {"crop", "where"} | {f"question-{question.key}" for question in tree.questions}
-    assert {link["href"] for link in page.links} == {f"#question-{question.key}" for question in tree.questions}
+    inside = {link["href"] for link in page.links if link["href"].startswith("#")}
+    assert inside >= {f"#question-{question.key}" for question in tree.questions} and {href[1:] for href in inside} <= page.ids
     everything = " ".join([page.text, *(image["alt"] for image in page.images)])
     for of_kaggle in ("Class1", "Hubble", "elliptical", "spirals", "Kaggle", "37 columns", "of 37", "challenge", "bar: yes"):
         assert of_kaggle not in everything, of_kaggle
@@ -283,7 +293,9 @@ def test_a_page_about_another_survey_has_its_questions_and_nothing_of_kaggles(
     measured = {row["id"] for row in _rows(explored_decals, "light")}
     images = {path.stem for path in decals[1].rglob("*.png")} | {path.stem for path in decals[1].rglob("*.jpg")}
     assert len(measured) == 120 and shown < measured < images
-    assert "GalaxyID" not in everything and "The first galaxies by id." in everything and "first galaxies by id." in everything
+    assert (
+        "GalaxyID" not in everything and "The first galaxies by name." in everything and "first galaxies by id." in everything
+    )
 
 
 def test_numbers_of_a_survey_with_counts_are_those_of_the_galaxies_that_were_asked(

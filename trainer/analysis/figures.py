@@ -1,5 +1,6 @@
 """The charts: numbers in, matplotlib figures of a given width in inches out. No files, no state."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,14 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tfrecords.tree import Question, Tree
-from trainer.analysis import style
+from trainer.analysis import style, wording
 from trainer.analysis.style import INK, PREDICTED, QUIET, VOTED
 from trainer.history import Epoch, best_epoch
 
 # Shares of fewer galaxies than this are mostly chance.
 FEW = 20
 # Names of columns of so many letters are written beside points; else the answer in words, with the width of a letter in inches.
-_SHORT, _LONG = 6, 0.062
+_SHORT, _LONG = 6, 0.0725
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,23 @@ def draw_ladder(width: float, rungs: Sequence[Rung], ours: str, interval: tuple[
         figure = style.figure(width, 0.36 * len(rungs) + 0.6)
         axes = figure.subplots()
         rows = sorted(rungs, key=lambda rung: -rung.rmse)
+        other = "  other set" if style.is_narrow(width) else "  other test set"
         for place, rung in enumerate(rows):
             mine = rung.label == ours
             colour = PREDICTED if mine else QUIET
             axes.barh(place, rung.rmse, 0.62, color="none" if rung.published else colour, edgecolor=colour, linewidth=1)
             end = max(rung.rmse, interval[1]) if mine else rung.rmse
-            text = f"{rung.rmse:.4f}" + ("  other test set" if rung.published else "")
-            axes.text(end + 0.004, place, text, va="center", fontsize=8.5, fontweight="bold" if mine else "normal", color=INK)
+            text = f"{rung.rmse:.4f}" + (other if rung.published else "")
+            weight = "bold" if mine else "normal"
+            axes.annotate(
+                text,
+                (end, place),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+                fontweight=weight,
+                fontsize=style.SMALL,
+            )
             if mine:
                 error = [[rung.rmse - interval[0]], [interval[1] - rung.rmse]]
                 axes.errorbar(rung.rmse, place, xerr=error, color=INK, capsize=3, linewidth=1.2)
@@ -49,7 +60,7 @@ def draw_ladder(width: float, rungs: Sequence[Rung], ours: str, interval: tuple[
         axes.tick_params(axis="y", length=0)
         axes.grid(False, axis="y")
         axes.invert_yaxis()
-        room = 1.65 if style.is_narrow(width) else 1.25
+        room = 1.9 if style.is_narrow(width) else 1.25
         axes.set_xlim(0, room * max(rung.rmse for rung in rows))
         axes.set_xlabel("RMSE (lower is better)")
     return figure
@@ -87,7 +98,7 @@ def draw_per_class(
         sides = np.abs(intervals[columns].T - rmse[columns])
         axes.errorbar(rmse[columns], places, xerr=sides, fmt="none", ecolor=INK, elinewidth=1)
 
-    return style.by_answer(tree, width, draw, f"RMSE ({galaxies:,} galaxies)", legend=True)
+    return style.by_answer(tree, width, draw, f"RMSE ({wording.some_galaxies(galaxies)})", legend=True)
 
 
 def draw_maximum_agreement(
@@ -105,13 +116,15 @@ def draw_maximum_agreement(
         axes.set_xlim(0, 1.02)
 
     both = predicted is not None
-    return style.by_answer(tree, width, draw, f"maximum of {galaxies:,} galaxies", row=0.24 if both else 0.2, legend=both)
+    return style.by_answer(
+        tree, width, draw, f"maximum of {wording.some_galaxies(galaxies)}", row=0.24 if both else 0.2, legend=both
+    )
 
 
 def draw_error_against_mean(tree: Tree, width: float, mse: np.ndarray, means: np.ndarray, variances: np.ndarray) -> Figure:
     """MSE (n,) of each column against its mean, with the variance of its votes.
 
-    The ten largest are labelled; of names too long for that, those that do not overlap.
+    Of the ten largest, those are labelled whose names do not overlap.
     """
     with style.used():
         figure = style.figure(width, 4.2 if not style.is_narrow(width) else 3.6)
@@ -120,30 +133,25 @@ def draw_error_against_mean(tree: Tree, width: float, mse: np.ndarray, means: np
         axes.scatter(means, variances, color=QUIET, s=26, marker="_", label="variance of the votes")
         axes.scatter(means, mse, color=PREDICTED, s=22, label="this model")
         largest = [column for column in np.argsort(np.nan_to_num(mse, nan=-1.0))[-10:] if not np.isnan(mse[column])]
-        short = all(len(tree.short(column)) <= _SHORT for column in largest)
-        if short:
-            for column in largest:
-                place = (means[column], mse[column])
-                axes.annotate(tree.short(column), place, xytext=(5, -3), textcoords="offset points", fontsize=8, color=INK)
         axes.set_xlabel("mean vote fraction of the column")
         axes.set_ylabel("mean squared error")
         axes.set_ylim(bottom=0)
         axes.set_xlim(-0.02, 1)
-        if short:
-            axes.legend(loc="upper right" if not style.is_narrow(width) else "upper center")
-        else:  # long names need all of the axes
-            _label(axes, tree, largest[::-1], np.stack([means, mse], axis=1))
-            figure.legend(loc="outside upper right", ncols=2)
+        short = all(len(tree.short(column)) <= _SHORT for column in largest)
+        names = {
+            column: tree.short(column) if short else style.shortened(tree.describe(column), 32) for column in largest[::-1]
+        }
+        _label(axes, names, np.stack([means, mse], axis=1))
+        figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 
-def _label(axes: Axes, tree: Tree, columns: Sequence[int], points: np.ndarray) -> None:
+def _label(axes: Axes, names: Mapping[int, str], points: np.ndarray) -> None:
     """Write the names of some columns beside their points (n, 2), the first first, except those that would cover another."""
     across, down = axes.get_figure().get_size_inches() - (0.8, 0.6)  # type: ignore[union-attr]
     low, high = axes.get_ylim()
     taken: list[tuple[float, float, float]] = []  # left, right and height of a label in inches
-    for column in columns:
-        text = style.shortened(tree.describe(column), 32)
+    for column, text in names.items():
         x, y = (points[column, 0] + 0.02) / 1.02 * across, (points[column, 1] - low) / (high - low) * down
         size = _LONG * len(text)
         for left, side in ((x + 0.07, "left"), (x - 0.07 - size, "right")):
@@ -152,7 +160,7 @@ def _label(axes: Axes, tree: Tree, columns: Sequence[int], points: np.ndarray) -
                 taken.append((left, left + size, y))
                 shift = (5 if side == "left" else -5, -3)
                 place = (float(points[column, 0]), float(points[column, 1]))
-                axes.annotate(text, place, xytext=shift, textcoords="offset points", ha=side, fontsize=7.5, color=INK)
+                axes.annotate(text, place, xytext=shift, textcoords="offset points", ha=side, fontsize=style.SMALL, color=INK)
                 break
 
 
@@ -162,8 +170,10 @@ def draw_calibration(tree: Tree, width: float, tables: Sequence[np.ndarray]) -> 
     def draw(axes: Axes, question: Question) -> None:
         table = tables[question.index]
         axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, label="perfectly calibrated")
-        axes.plot(table[:, 0], table[:, 1], "o-", color=PREDICTED, ms=3.5, linewidth=1, label="tenth of answers")
-        axes.text(0.97, 0.04, f"n = {int(table[:, 2].sum()):,}", ha="right", fontsize=7.5, color=INK, transform=axes.transAxes)
+        axes.plot(table[:, 0], table[:, 1], "o-", color=PREDICTED, ms=3.5, linewidth=1, label="tenth of answers, or one")
+        axes.text(
+            0.97, 0.04, f"n = {int(table[:, 2].sum()):,}", ha="right", fontsize=style.SMALL, color=INK, transform=axes.transAxes
+        )
         axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"), yticks=(0, 0.5, 1))
 
     return style.by_question(tree, width, draw, ("predicted fraction of those asked", "voted fraction"))
@@ -182,10 +192,67 @@ def draw_agreement(tree: Tree, width: float, bins: np.ndarray) -> Figure:
             axes.bar(middles, np.where(enough, np.nan_to_num(share), 0), 0.085, color=colour, label=label)
         axes.axhline(1 / len(question.answers), color=INK, linewidth=0.8, linestyle=":", label="by chance")
         for middle, number in zip(middles, count, strict=True):
-            axes.text(middle, 1.05, f"{int(number)}", fontsize=5.5, ha="center", color=INK)
-        axes.set(xlim=(0, 1), ylim=(0, 1.15), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"), yticks=(0, 0.5, 1))
+            axes.text(middle, 1.04, f"{int(number):,}", fontsize=style.SMALL, ha="center", va="bottom", rotation=90, color=INK)
+        axes.set(xlim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"), yticks=(0, 0.5, 1))
 
-    return style.by_question(tree, width, draw, ("agreement of the volunteers", "most voted answer predicted"))
+    room = 0.12 + 0.08 * len(f"{int(bins[..., 1].max(initial=0)):,}")
+    return style.by_question(tree, width, draw, ("agreement of the volunteers", "most voted answer predicted"), room)
+
+
+def draw_confusion(tree: Tree, width: float, counts: Sequence[np.ndarray]) -> Figure:
+    """A confusion matrix for each question: the percentage of each voted answer (row) that got each predicted one (column).
+
+    counts: (answers, answers) of each question, galaxies. Beside each row is its number of galaxies.
+    """
+    title, gap, letter, letters = 0.3, 0.22, 0.075, 15
+    largest = max(int(matrix.sum(axis=1).max(initial=0)) for matrix in counts)
+    numbers = 0.15 + letter * len(f"{largest:,}")  # room for galaxies on the right
+    answers = [[style.shortened(answer, letters) for answer in question.answers] for question in tree.questions]
+    names = [0.12 + letter * max(map(len, texts)) for texts in answers]  # room for the voted answers on the left
+    sides = [
+        len(matrix) * min(0.28, (width - room - numbers) / len(matrix)) for room, matrix in zip(names, counts, strict=True)
+    ]
+    titles = [min(0.15 + 0.0805 * len(question.called("{}  {}")), 2) for question in tree.questions]
+    rooms = [max(needed, room + side + numbers) for needed, room, side in zip(titles, names, sides, strict=True)]
+    rows: list[list[int]] = [[]]
+    for place, room in enumerate(rooms):
+        if rows[-1] and sum(rooms[other] for other in rows[-1]) + room > width:
+            rows.append([])
+        rows[-1].append(place)
+    heights = [title + max(sides[n] for n in row) + max(names[n] for n in row) + gap for row in rows]
+    ends = [*itertools.accumulate(heights)]
+    with style.used():
+        figure = style.Stack(width, ends[-1], ends[:-1])
+        for row, end, height in zip(rows, ends, heights, strict=True):
+            left = 0.05
+            for place in row:
+                question, side = tree.questions[place], sides[place]
+                top = end - height + title
+                axes = style.panel(figure, left + names[place], top, side, side, question, rooms[place] - 0.1, left)
+                _fill_matrix(axes, counts[place])
+                axes.set_yticks(range(len(counts[place])), answers[place])
+                axes.set_xticks(range(len(counts[place])), answers[place], rotation=90)
+                left += rooms[place]
+    return figure
+
+
+def _fill_matrix(axes: Axes, counts: np.ndarray) -> None:
+    """Fill the axes with a matrix of counts, as percentages of its rows; beside each row is its sum."""
+    from matplotlib import colormaps
+
+    of_row = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, of_row, out=np.full(counts.shape, np.nan), where=of_row > 0)
+    axes.imshow(np.ma.masked_invalid(shares), cmap=colormaps["cividis"], vmin=0, vmax=1, aspect="auto")
+    for (voted, guessed), share in np.ndenumerate(shares):
+        if not np.isnan(share):
+            ink = "#111111" if share > 0.45 else "#fefefe"
+            axes.text(guessed, voted, f"{100 * share:.0f}", ha="center", va="center", color=ink, fontsize=style.SMALL)
+    for voted, number in enumerate(of_row[:, 0]):
+        axes.text(len(counts) - 0.4, voted, f"{int(number):,}", ha="left", va="center", color=INK, fontsize=style.SMALL)
+    axes.tick_params(length=0)
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
 
 
 def draw_violation(tree: Tree, width: float, table: np.ndarray) -> Figure:
@@ -203,8 +270,8 @@ def draw_violation(tree: Tree, width: float, table: np.ndarray) -> Figure:
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         axes.set_xlim(left=0)
-        axes.set_xlabel("distance from parent column")
-        axes.legend()
+        axes.set_xlabel("distance from what leads to it")
+        figure.legend(loc="outside upper right", ncols=3)
     return figure
 
 
@@ -225,7 +292,7 @@ def draw_intervals(tree: Tree, width: float, held: np.ndarray, expected: np.ndar
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         axes.set_xlim(min(0.5, 0.95 * float(np.nanmin([*held, *expected, 1]))), 1.005)
-        axes.set_xlabel("share of intervals that hold")
+        axes.set_xlabel("share of intervals that hold", loc="right" if style.is_narrow(width) else "center")
         figure.legend(loc="outside upper right", ncols=2)
     return figure
 

@@ -1,13 +1,14 @@
 """Galleries of galaxies, as cards on a page: the classes of the tree, or any selection."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from tfrecords.dataset import Dataset
-from tfrecords.tree import Tree
+from tfrecords.tree import GalaxyClass, Tree
 from trainer.analysis import votes, wording
 from trainer.analysis.page import Bar, Card, Gallery, safe_names
 from trainer.analysis.selection import Selection
@@ -17,7 +18,7 @@ CARDS = 12
 ROW = 6
 
 
-def _label(tree: Tree, column: int) -> str:
+def label(tree: Tree, column: int) -> str:
     """The name of a column on a card: 'bar: no', or if names are numbers 'smooth (1.1)', 'bar: no (3.2)' for short answers."""
     words, question = tree.describe(column), tree.question_of(column)
     if not tree.prefix:
@@ -52,6 +53,17 @@ class Candidates:
         """What galaxies are chosen by, (galaxies, n): the predictions or, without predictions, the votes."""
         return self.voted if self.predicted is None else self.predicted
 
+    @cached_property
+    def ranks(self) -> np.ndarray:
+        """The place of each row in the order of their names, or of their ids if they have none: int (galaxies,)."""
+        order = np.argsort(self.galaxy_ids if self.names is None else self.names, kind="stable")
+        return np.argsort(order, kind="stable")
+
+    @property
+    def ordered_by(self) -> str:
+        """What `ranks` follow, in words."""
+        return wording.id_name(self.tree) if self.names is None else "name"
+
     def pictures(self, rows: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
         """The stored crops of some rows by GalaxyID, from any of the splits."""
         from tfrecords.reader import stored_pictures
@@ -63,7 +75,7 @@ class Candidates:
         galaxy_id = int(self.galaxy_ids[row])
         bars = tuple(
             Bar(
-                _label(self.tree, column),
+                label(self.tree, column),
                 float(self.voted[row, column]) if self.counted is None or self.counted[row, column] else None,
                 None if self.predicted is None else float(self.predicted[row, column]),
             )
@@ -115,9 +127,9 @@ def selected_choice(galaxies: Candidates, selection: Selection) -> Choice:
     return Choice(
         "where",
         number if by_votes else f"{number} by their predictions",
-        f"The first galaxies by {wording.id_name(galaxies.tree)}." if len(rows) else "No galaxy matches: relax the expression.",
+        f"The first galaxies by {galaxies.ordered_by}." if len(rows) else "No galaxy matches: relax the expression.",
         "selected" if by_votes else "selected by its predictions",
-        rows[:CARDS],
+        rows[np.argsort(galaxies.ranks[rows], kind="stable")][:CARDS],
         _always(columns),
         _always(""),
     )
@@ -129,7 +141,7 @@ def highest_choices(galaxies: Candidates) -> list[Choice]:
     what = "votes" if galaxies.predicted is None else "predictions"
     for column, safe in enumerate(safe_names([f"highest-{name}" for name in tree.columns])):
         values = galaxies.fractions[:, column]
-        rows = np.lexsort((galaxies.galaxy_ids, -values))[:ROW]
+        rows = np.lexsort((galaxies.ranks, -values))[:ROW]
         choices.append(
             Choice(
                 safe,
@@ -155,36 +167,66 @@ def _score_of(scores: np.ndarray) -> Callable[[int], str]:
 def class_choices(galaxies: Candidates) -> list[Choice]:
     """Each class of the tree at each of its thresholds.
 
-    The first 12 galaxies that pass, by GalaxyID; if fewer than 4 pass, the 12 with the highest scores, as the title states.
+    The first 12 galaxies that pass, by id or name. If fewer than 4 pass, the 12 with the highest scores, as the title states:
+    one gallery for all such thresholds of a class, as they would show the same galaxies.
     """
-    chosen, said = galaxies.fractions, "voted" if galaxies.predicted is None else "predicted"
-    choices = []
-    tree = galaxies.tree
+    chosen, tree, choices = galaxies.fractions, galaxies.tree, []
     for member, safe in zip(tree.classes, safe_names([member.name for member in tree.classes]), strict=True):
-        name, columns = member.name, member.columns
-        scores = tree.class_score(chosen, member)
-        for threshold in tree.thresholds:
-            pick = votes.class_pick(galaxies.galaxy_ids, chosen, tree, member, threshold, CARDS)
-            rule = " and ".join(f"{tree.columns[column]} ≥ {threshold}" for column in columns)
-            plural = member.plural if galaxies.predicted is None else f"predicted {member.plural}"
-            plural = plural[:1].upper() + plural[1:]
-            if pick.fallback:
-                least = "smaller of the two" if len(columns) == 2 else f"smallest of the {len(columns)}"
-                score = "value" if len(columns) == 1 else f"score (the {least} columns)"
-                title = f"{plural} at {threshold}: {pick.passing} pass, {len(pick.rows)} highest scores shown"
-                caption = f"Fewer than 4 galaxies have {rule} ({said}). These have the highest {score}."
-            else:
-                title = f"{plural} at {threshold}: {len(pick.rows)} of {pick.passing:,}"
-                caption = f"The first galaxies by {wording.id_name(tree)} with {rule} ({said})."
-            choices.append(
-                Choice(
-                    f"{safe}-{100 * threshold:g}",
-                    title,
-                    caption,
-                    f"among the highest scores for {name}" if pick.fallback else f"{said} {name}",
-                    pick.rows,
-                    _always(columns),
-                    _score_of(scores) if pick.fallback else _always(""),
-                )
-            )
+        picks = {
+            threshold: votes.class_pick(galaxies.ranks, chosen, tree, member, threshold, CARDS) for threshold in tree.thresholds
+        }
+        few = [threshold for threshold, pick in picks.items() if pick.fallback]
+        for threshold, pick in picks.items():
+            if not pick.fallback:
+                choices.append(_passing(galaxies, member, f"{safe}-{100 * threshold:g}", threshold, pick))
+            elif threshold == few[0]:
+                choices.append(_highest(galaxies, member, f"{safe}-{100 * threshold:g}", {at: picks[at] for at in few}))
     return choices
+
+
+def _verb(galaxies: Candidates) -> str:
+    return "voted" if galaxies.predicted is None else "predicted"
+
+
+def _plural(galaxies: Candidates, member: GalaxyClass) -> str:
+    plural = member.plural if galaxies.predicted is None else f"predicted {member.plural}"
+    return plural[:1].upper() + plural[1:]
+
+
+def _rule(galaxies: Candidates, member: GalaxyClass, threshold: float) -> str:
+    of_columns = " and ".join(f"{galaxies.tree.columns[column]} ≥ {threshold}" for column in member.columns)
+    return f"{of_columns} ({_verb(galaxies)})"
+
+
+def _passing(galaxies: Candidates, member: GalaxyClass, name: str, threshold: float, pick: votes.Pick) -> Choice:
+    """Galaxies of a class at a threshold."""
+    return Choice(
+        name,
+        f"{_plural(galaxies, member)} at {threshold}: {len(pick.rows)} of {pick.passing:,}",
+        f"The first galaxies by {galaxies.ordered_by} with {_rule(galaxies, member, threshold)}.",
+        f"{_verb(galaxies)} {member.name}",
+        pick.rows,
+        _always(member.columns),
+        _always(""),
+    )
+
+
+def _highest(galaxies: Candidates, member: GalaxyClass, name: str, few: Mapping[float, votes.Pick]) -> Choice:
+    """The highest scores for a class, in place of its galaxies at thresholds at which it has too few."""
+    rows = next(iter(few.values())).rows
+    thresholds = wording.enumerated([str(threshold) for threshold in few])
+    passing = wording.enumerated([str(pick.passing) for pick in few.values()])
+    amount = wording.amount(len(rows), "highest score")
+    passing += " passes" if passing == "1" else " pass"
+    columns = member.columns
+    least = "smaller of the two" if len(columns) == 2 else f"smallest of the {len(columns)}"
+    score = "value" if len(columns) == 1 else f"score (the {least} columns)"
+    return Choice(
+        name,
+        f"{_plural(galaxies, member)} at {thresholds}: {passing}, {amount} shown",
+        f"Fewer than 4 galaxies have {_rule(galaxies, member, min(few))}. These have the highest {score}.",
+        f"among the highest scores for {member.name}",
+        rows,
+        _always(columns),
+        _score_of(galaxies.tree.class_score(galaxies.fractions, member)),
+    )

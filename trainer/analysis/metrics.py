@@ -61,7 +61,42 @@ def bootstrap_intervals(
     """95 % percentile intervals of sqrt(mean) of each column of `errors` (rows, k), under resampling of rows: (k, 2).
 
     weights (rows, k): `errors` are then sums of so many values each, and the mean is over all values; resamples without any
-    are omitted. A resample is stored as the count of each row, so that the means of all columns are one matrix product.
+    are omitted.
+    """
+    means = _resampled_means(errors, resamples, seed, weights)
+    if weights is None:
+        return np.sqrt(np.percentile(means, (2.5, 97.5), axis=0).T)
+    return np.sqrt(_intervals(means))
+
+
+def paired_differences(
+    errors: np.ndarray,
+    base: np.ndarray,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    weights: np.ndarray | None = None,
+    root: bool = True,
+) -> np.ndarray:
+    """sqrt(mean) of each column of `errors` minus that of `base`, of the same rows, with its 95 % interval: (k, 3).
+
+    errors, base, weights: (rows, k), as in `bootstrap_intervals`. Without `root`, means are compared, not their roots. Both are
+    resampled together, so that what is hard for both does not widen the interval. NaN where there is nothing to measure.
+    """
+    both = np.concatenate([errors, base], axis=1)
+    twice = None if weights is None else np.concatenate([weights, weights], axis=1)
+    ends = _resampled_means(both, resamples, seed, twice)
+    whole = np.full(both.shape[1], len(both)) if twice is None else twice.sum(axis=0)
+    means = np.divide(both.sum(axis=0), whole, out=np.full(both.shape[1], np.nan), where=whole > 0)
+    values = np.concatenate([means[None], ends])
+    first, second = np.split(np.sqrt(values) if root else values, 2, axis=1)
+    differences = first - second
+    return np.concatenate([differences[:1].T, _intervals(differences[1:])], axis=1)
+
+
+def _resampled_means(errors: np.ndarray, resamples: int, seed: int, weights: np.ndarray | None) -> np.ndarray:
+    """The mean of each column in each resample of the rows: (resamples, k); NaN for a resample without weights.
+
+    A resample is stored as the count of each row, so that the means of all columns are one matrix product.
     """
     draws = np.random.default_rng(seed)
     rows = len(errors)
@@ -74,11 +109,13 @@ def bootstrap_intervals(
         else:
             sums, numbers = counts @ errors, counts @ weights
             means.append(np.divide(sums, numbers, out=np.full_like(sums, np.nan), where=numbers > 0))
-    if weights is None:
-        return np.sqrt(np.percentile(np.concatenate(means), (2.5, 97.5), axis=0).T)
-    measured = [column[~np.isnan(column)] for column in np.concatenate(means).T]
-    ends = [np.percentile(column, (2.5, 97.5)) if len(column) else np.full(2, np.nan) for column in measured]
-    return np.sqrt(np.stack(ends))
+    return np.concatenate(means)
+
+
+def _intervals(resampled: np.ndarray) -> np.ndarray:
+    """The 2.5 and 97.5 % percentiles of each column, without NaN: (k, 2)."""
+    measured = [column[~np.isnan(column)] for column in resampled.T]
+    return np.stack([np.percentile(column, (2.5, 97.5)) if len(column) else np.full(2, np.nan) for column in measured])
 
 
 def score(predicted: np.ndarray, targets: np.ndarray, tree: Tree, counted: np.ndarray | None = None) -> Scores:

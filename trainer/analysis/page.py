@@ -3,14 +3,13 @@
     index.html            self-contained: charts and images are embedded as data URIs, no JavaScript
     figures/NAME.svg      each chart, on white
     figures/NAME.jpg      each gallery, with the credit line in the image
-    data/NAME.csv         the numbers of each chart and gallery
+    data/NAME.csv         the numbers of each chart, gallery and named table
+    data/NAME.tex         each named table in LaTeX
 
-Every chart is embedded three times: for a screen, for a phone, and on white for paper.
+Every chart is embedded four times: for a screen and for a phone, in light and in dark. Paper gets the light one for a screen.
 """
 
 import base64
-import csv
-import io
 import itertools
 import re
 from collections.abc import Callable, Sequence
@@ -23,30 +22,20 @@ from tfrecords import __version__, images
 from tfrecords.outputs import Output
 from tfrecords.text import cell, printable
 from trainer.analysis import style
+from trainer.analysis.table import Table as Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _JPEG_QUALITY = 88
 GENERATOR = "galaxy-zoo-vgg16"
+QUESTION = "question-"
+# A page with fewer sections has no table of contents.
+_CONTENTS = 4
 CREDIT = (
     "Credit for Kaggle's galaxies: images by the Sloan Digital Sky Survey (CC BY, sdss.org), votes by the Galaxy Zoo "
     "volunteers (Willett et al. 2013, MNRAS 435, 2835; Lintott et al. 2008, 2011)."
 )
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows under a header, for a page or a CSV file; a CSV file holds floats in full precision."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[object, ...], ...]
-    kind: ClassVar[str] = "table"
-
-    def csv(self) -> str:
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerows((self.header, *self.rows))
-        return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -148,7 +137,10 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, paragraphs, and charts, galleries or tables under them. tone: of the background, 0 or 1."""
+    """A heading, paragraphs, and charts, galleries or tables under them. tone: of the background, 0 or 1.
+
+    anchor: sections whose anchors begin with `QUESTION` are one entry of the contents.
+    """
 
     anchor: str
     title: str
@@ -188,8 +180,40 @@ def _uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
+def _svg_uri(drawn: str) -> str:
+    """An SVG as data URI, escaped for an attribute in double quotes; a quarter shorter than base64."""
+    return f"data:image/svg+xml,{style.slim(drawn).replace('%', '%25').replace('#', '%23').replace('&', '&amp;')}"
+
+
 def _picture(pixels: np.ndarray) -> str:
     return _uri(images.encode(pixels, "jpeg", _JPEG_QUALITY), "jpeg")
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """A chart as embedded: CSS classes, the data URIs of its rows, and its linked areas."""
+
+    classes: str
+    rows: tuple[str, ...]
+    links: Sequence[Link]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An entry of the contents: a section, or all sections of questions."""
+
+    sections: tuple[Section, ...]
+    is_questions: bool
+
+
+def _contents(sections: Sequence[Section]) -> list[_Entry]:
+    """The entries of the contents; none for a short page."""
+    grouped = itertools.groupby(sections, lambda section: section.anchor.startswith(QUESTION))
+    entries = []
+    for is_questions, part in grouped:
+        chosen = tuple(part)
+        entries += [_Entry(chosen, True)] if is_questions else [_Entry((section,), False) for section in chosen]
+    return entries if len(sections) >= _CONTENTS else []
 
 
 class _Writer:
@@ -199,24 +223,45 @@ class _Writer:
         self._folder, self._prefix, self._credit = folder, prefix, credit
         self.files: dict[str, bytes] = {}
 
-    def _beside(self, part: Chart | Gallery, picture: bytes, ending: str) -> None:
-        self.files[f"{self._folder}figures/{self._prefix}{part.name}.{ending}"] = picture
-        self.files[f"{self._folder}data/{self._prefix}{part.name}.csv"] = part.data.csv().encode("utf-8")
+    def _add(self, folder: str, name: str, content: bytes) -> None:
+        self.files[f"{self._folder}{folder}/{self._prefix}{name}"] = content
 
-    def chart(self, chart: Chart) -> list[tuple[str, str, Sequence[Link]]]:
-        """(CSS class, data URI, links) of each drawing of a chart: for a screen, a phone, and paper."""
-        wide, narrow = (style.svg(chart.draw(width)) for width in (style.WIDE, style.NARROW))
-        self._beside(chart, wide.encode("utf-8"), "svg")
-        wide_links, narrow_links = (chart.links(width) if chart.links else () for width in (style.WIDE, style.NARROW))
-        dark_wide, dark_narrow = style.on_dark(wide), style.on_dark(narrow)
-        drawn = (("wide", dark_wide, wide_links), ("narrow", dark_narrow, narrow_links), ("paper", wide, ()))
-        return [(name, _uri(svg.encode("utf-8"), "svg+xml"), links) for name, svg, links in drawn]
+    def beside(self, part: Chart | Gallery | Table) -> list[tuple[str, str]]:
+        """(kind, address relative to the page) of the files of a part; those written so far."""
+        kinds = (("figures", "svg"), ("figures", "jpg"), ("data", "csv"), ("data", "tex"))
+        names = {"svg": "SVG", "jpg": "JPEG", "csv": "CSV", "tex": "LaTeX"}
+        addresses = [(names[ending], f"{folder}/{self._prefix}{part.name}.{ending}") for folder, ending in kinds if part.name]
+        return [(kind, address) for kind, address in addresses if f"{self._folder}{address}" in self.files]
+
+    def chart(self, chart: Chart) -> list[_Drawing]:
+        """The drawings of a chart: for a screen and a phone, in light and in dark."""
+        drawings = []
+        for name, width in (("wide", style.WIDE), ("narrow", style.NARROW)):
+            figure = chart.draw(width)
+            light = style.svg(figure)
+            if name == "wide":
+                self._add("figures", f"{chart.name}.svg", light.encode("utf-8"))
+                self._add("data", f"{chart.name}.csv", chart.data.csv().encode("utf-8"))
+            links = chart.links(width) if chart.links else ()
+            # Only the drawing for paper is in parts.
+            rows = style.parts(figure) if name == "wide" else [light]
+            for tone, toned in (("light", rows), ("dark", [style.on_dark(light)])):
+                drawings.append(_Drawing(f"{name} {tone}", tuple(map(_svg_uri, toned)), links))
+        return drawings
+
+    def table(self, table: Table) -> Table:
+        """Write the files of a table, if it has a name."""
+        if table.name:
+            for ending, text in (("csv", table.csv()), ("tex", table.latex())):
+                self._add("data", f"{table.name}.{ending}", text.encode("utf-8"))
+        return table
 
     def gallery(self, gallery: Gallery) -> list[tuple[Card, list[tuple[str, str]]]]:
         """Each card with (alternative text, data URI) of its images."""
         if gallery.cards:
             cells = [(card.pictures, style.shortened(card.title, 30)) for card in gallery.cards]
-            self._beside(gallery, style.sheet(gallery.title, cells, self._credit), "jpg")
+            self._add("figures", f"{gallery.name}.jpg", style.sheet(gallery.title, cells, self._credit))
+            self._add("data", f"{gallery.name}.csv", gallery.data.csv().encode("utf-8"))
         return [
             (card, [(alt, _picture(pixels)) for alt, pixels in zip(gallery.alt, card.pictures, strict=False)])
             for card in gallery.cards
@@ -241,7 +286,15 @@ def write_page(page: Page, output: Output, name: str, prefix: str = "") -> None:
         lstrip_blocks=True,
     )
     html = environment.get_template("page.html").render(
-        page=page, chart=writer.chart, gallery=writer.gallery, credit=page.credit, version=__version__, generator=GENERATOR
+        page=page,
+        contents=_contents(page.sections),
+        chart=writer.chart,
+        gallery=writer.gallery,
+        table=writer.table,
+        beside=writer.beside,
+        credit=page.credit,
+        version=__version__,
+        generator=GENERATOR,
     )
     earlier = [
         listed

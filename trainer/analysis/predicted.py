@@ -107,16 +107,13 @@ def predicted_galaxies(dataset: Dataset, path: Path) -> PredictedGalaxies:
     )
 
 
-def _galaxies(number: int) -> str:
-    return f"{number:,} {'galaxy' if number == 1 else 'galaxies'}"
-
-
 def _left_out(galaxies: PredictedGalaxies) -> str:
     """A sentence on the rows of the table that are not shown; empty if all are."""
     if not (number := len(galaxies.missing)):
         return ""
     named = ", ".join(galaxies.missing[:_NAMED]) + (", ..." if number > _NAMED else "")
-    return f"{_galaxies(number)} of the table ({named}) {'is' if number == 1 else 'are'} not in the dataset and left out."
+    left = wording.some_galaxies(number)
+    return f"{left} of the table ({named}) {'is' if number == 1 else 'are'} not in the dataset and left out."
 
 
 def _source(galaxies: PredictedGalaxies) -> Section:
@@ -128,8 +125,8 @@ def _source(galaxies: PredictedGalaxies) -> Section:
         learnt = "train" in galaxies.splits
         predicted = wording.sentences(
             "This page is about predictions of a model: galaxies are chosen and counted by them.",
-            f"{_galaxies(voted)} also {'has' if voted == 1 else 'have'} votes; their cards show these (orange) above the "
-            "prediction (blue).",
+            f"{wording.some_galaxies(voted)} also {'has' if voted == 1 else 'have'} votes; their cards show these (orange) "
+            "above the prediction (blue).",
             "A model predicts the galaxies of train that it learnt from better than new ones." if learnt else "",
         )
     more = f" and {len(galaxies.others) - _NAMED} more" if len(galaxies.others) > _NAMED else ""

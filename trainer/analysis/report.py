@@ -7,67 +7,81 @@ from tfrecords.tree import Question
 from trainer.analysis import findings, galleries, metrics, style, tree, wording
 from trainer.analysis.findings import Evaluation
 from trainer.analysis.galleries import Candidates, Choice
-from trainer.analysis.page import Chart, Page, Section, Table, write_page
+from trainer.analysis.page import Chart, Page, Section, write_page
+from trainer.analysis.questions import Questions
+from trainer.analysis.table import Table
 from trainer.run import Record, Run
 
 _NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
+
+
+def _galaxies(evaluation: Evaluation) -> str:
+    """What was measured: how many galaxies, and whether the model may have seen them."""
+    run, content = evaluation.run, evaluation.content
+    number = wording.some_galaxies(content["galaxies"])
+    if content["dataset"] != run.config["dataset"]["fingerprint"]:
+        return f"{number} of split {evaluation.split} of another dataset"
+    # Another run, from which this one started, may have been trained on them.
+    unseen = evaluation.split == "test" and "start" not in run.config
+    return f"{content['galaxies']:,} unseen {number.split()[1]}" if unseen else f"{number} of split {evaluation.split}"
 
 
 def headline(evaluation: Evaluation) -> str:
     """The score, its interval and what it beats, in one sentence."""
     content = evaluation.content
     low, high = content["interval"]
-    galaxies = f"{content['galaxies']:,} galaxies of split {evaluation.split}"
-    if content["dataset"] != evaluation.run.config["dataset"]["fingerprint"]:
-        galaxies += " of another dataset"
-    elif evaluation.split == "test":
-        galaxies = f"{content['galaxies']:,} unseen galaxies"
-    said = f"On {galaxies}, {evaluation.run.backbone.name} reaches an RMSE of {content['rmse']:.4f} ({low:.4f} to {high:.4f})"
+    galaxies = _galaxies(evaluation)
+    ends = f" ({low:.4f} to {high:.4f})" if content["galaxies"] > 1 else ""
+    said = f"On {galaxies}, {evaluation.run.backbone.name} reaches an RMSE of {content['rmse']:.4f}{ends}"
     mean = content["baselines"].get("train_mean")
     if mean is None:
         return f"{said}."
-    share = 1 - content["rmse"] / mean
-    if high < mean:
-        return f"{said}: {share:.0%} lower than the column means of train."
-    return f"{said}: not clearly better than the column means of train ({mean:.4f})."
+    if content["galaxies"] > 1 and high < mean:
+        return f"{said}: {wording.percent(1 - content['rmse'] / mean)} lower than that of the column means of train."
+    clearly = "clearly worse" if content["galaxies"] > 1 and low > mean else "not clearly better"
+    return f"{said}: {clearly} than the column means of train ({mean:.4f})."
+
+
+def _class_table(evaluation: Evaluation) -> Table:
+    counts = metrics.class_counts(evaluation.predictions.predicted, evaluation.predictions.targets, evaluation.tree)
+
+    rows = tuple(
+        (
+            count.name,
+            count.threshold,
+            " and ".join(count.columns),
+            count.predicted,
+            count.true,
+            count.both,
+            count.purity,
+            count.completeness,
+        )
+        for count in counts
+    )
+    return Table(
+        ("class", "threshold", "columns", "predicted", "voted", "both", "purity", "completeness"),
+        rows,
+        "classes",
+        "Classes",
+        "Purity is the share of the predicted galaxies that were also voted into the class. Completeness is the share of the "
+        "galaxies voted into the class that were also predicted.",
+        ("", "", "", ",", ",", ",", ".0%", ".0%"),
+    )
 
 
 def _classes(evaluation: Evaluation, galaxies: Candidates) -> Section:
     of_tree = evaluation.tree
-    counts = metrics.class_counts(evaluation.predictions.predicted, evaluation.predictions.targets, of_tree)
-    number = _NUMBERS.get(len(of_tree.classes), str(len(of_tree.classes)))
-    kind = (
-        f"the {number} Hubble classes" if wording.has_hubble_classes(of_tree) else f"the {number} classes of the decision tree"
-    )
-
-    def share(value: float) -> str:
-        return "–" if np.isnan(value) else f"{value:.0%}"
-
-    table = Table(
-        ("class", "threshold", "columns", "predicted", "voted", "both", "purity", "completeness"),
-        tuple(
-            (
-                count.name,
-                count.threshold,
-                " and ".join(count.columns),
-                count.predicted,
-                count.true,
-                count.both,
-                share(count.purity),
-                share(count.completeness),
-            )
-            for count in counts
-        ),
-    )
+    number = len(of_tree.classes)
+    classes = "class" if number == 1 else f"{_NUMBERS.get(number, str(number))} classes"
+    kind = f"the {classes} of Hubble" if wording.has_hubble_classes(of_tree) else f"the {classes} of the decision tree"
     return Section(
         "hubble",
         "Which galaxies it recognises",
         (
             f"Galaxies of {kind} by the model's predictions: the image and, for each column of the class, "
-            "the votes (orange) above the prediction (blue). Purity is the share of the predicted galaxies that were also "
-            "voted into the class. Completeness is the share of the galaxies voted into the class that were also predicted.",
+            "the votes (orange) above the prediction (blue).",
         ),
-        (table, *galleries.galleries(galaxies, galleries.class_choices(galaxies))),
+        galleries.galleries(galaxies, galleries.class_choices(galaxies)),
     )
 
 
@@ -80,6 +94,8 @@ def _extremes(galaxies: Candidates) -> Section:
     error = np.sqrt(metrics.mean_counted(metrics.squared_errors(predicted, voted), counted, 1))
     difference = np.abs(predicted - voted) if counted is None else np.where(counted, np.abs(predicted - voted), 0)
 
+    over = f"the {voted.shape[1]} columns" if counted is None else "the questions that somebody answered"
+
     def note(row: int) -> str:
         return f"RMSE {error[row]:.3f}"
 
@@ -87,7 +103,7 @@ def _extremes(galaxies: Candidates) -> Section:
         Choice(
             "best",
             "Closest to the votes",
-            f"Galaxies with the lowest RMSE over the {voted.shape[1]} columns, and their three most voted columns.",
+            f"Galaxies with the lowest RMSE over {over}, and their three most voted columns.",
             "closest to the votes",
             best,
             lambda row: np.argsort(-voted[row], kind="stable")[:3].tolist(),
@@ -96,7 +112,7 @@ def _extremes(galaxies: Candidates) -> Section:
         Choice(
             "worst",
             "Furthest from the votes",
-            "Galaxies with the highest RMSE, and the three columns that differ most.",
+            f"Galaxies with the highest RMSE over {over}, and the three columns that differ most.",
             "furthest from the votes",
             worst,
             lambda row: np.argsort(-difference[row], kind="stable")[:3].tolist(),
@@ -121,7 +137,8 @@ def _question(evaluation: Evaluation, question: Question) -> Section:
     low, high = scores.question_intervals[question.index]
     asked = of_tree.reached(targets, question).mean(dtype=np.float64)
     leads = wording.enumerated([of_tree.columns[parent] for parent in question.parents]).replace(" and ", " or ")
-    reach = f"It is reached by {asked:.0%} of the votes, after {leads}." if leads else "All volunteers are asked."
+    reach = f"On average, {wording.percent(asked)} of a galaxy's volunteers are asked it, after {leads}."
+    reach = reach if leads else "All volunteers are asked."
     rows = []
     for column in range(question.start, question.stop):
         used = slice(None) if counted is None else counted[:, column]
@@ -162,8 +179,9 @@ def _question(evaluation: Evaluation, question: Question) -> Section:
 
 
 def _making(evaluation: Evaluation) -> Section:
-    run, dataset = evaluation.run, evaluation.dataset
-    rows = [*sorted(run.settings.items()), *((f"galaxies in {split}", f"{dataset.galaxies(split):,}") for split in SPLITS)]
+    run = evaluation.run
+    trained = run.config["dataset"]["galaxies"]
+    rows = [*sorted(run.settings.items()), *((f"galaxies in {split}", f"{trained.get(split, 0):,}") for split in SPLITS)]
     parts: list[Chart | Table] = [findings.history(run)] if run.history() else []
     parts.append(Table(("setting", "value"), tuple((name, str(value)) for name, value in rows)))
     return Section("making", "How it was trained", (), tuple(parts))
@@ -182,6 +200,8 @@ def _page(evaluation: Evaluation) -> Page:
     )
     of_tree = evaluation.tree
     asked, trained = (source.get("asked") for source in (evaluation.dataset.source, evaluation.run.config["dataset"]))
+    tables = (predictions.predicted, predictions.targets, predictions.asked)
+    questions = Questions(of_tree, *tables, asked, _galaxies(evaluation))
     weighting = wording.weighting(asked, of_tree, trained, evaluation.run.settings["loss"])
     size = evaluation.dataset.size
     content = evaluation.content
@@ -191,6 +211,7 @@ def _page(evaluation: Evaluation) -> Page:
         f"MSE {content['mse']:.5f} ({content['interval'][0] ** 2:.5f} to {content['interval'][1] ** 2:.5f}) · "
         f"run {evaluation.run.folder} · dataset {evaluation.dataset.folder} · {size} × {size} pixels",
         (
+            questions.section(),
             Section(
                 "map",
                 "Strengths and weaknesses",
@@ -201,14 +222,23 @@ def _page(evaluation: Evaluation) -> Page:
                 ),
                 (findings.tree_map(evaluation),),
             ),
-            *([_classes(evaluation, galaxies)] if of_tree.classes else []),
             Section(
-                "answers", "Answer by answer", (), (findings.per_class(evaluation), *findings.extremes_and_errors(evaluation))
+                "answers",
+                "Answer by answer",
+                (),
+                (
+                    findings.per_class(evaluation),
+                    questions.fractions(),
+                    *questions.by_answer(),
+                    *findings.extremes_and_errors(evaluation),
+                ),
             ),
             Section("trust", "How far to trust it", (), findings.trust(evaluation)),
-            _extremes(galaxies),
+            *([Section("classes", "Class by class", (), (_class_table(evaluation),))] if of_tree.classes else []),
             *(_question(evaluation, question) for question in of_tree.questions),
             _making(evaluation),
+            *([_classes(evaluation, galaxies)] if of_tree.classes else []),
+            _extremes(galaxies),
         ),
         findings.ladder(evaluation),
         (f"dataset {content['dataset'][:12]} · model {content['model'][:12]}",),

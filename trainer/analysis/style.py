@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
@@ -11,11 +12,12 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from tfrecords.tree import Question, Tree
 
-# Width of a chart in inches, on a screen and on a phone; a page shows 96 pixels per inch.
-WIDE, NARROW = 9.6, 3.8
+# Width of a chart in inches, on a screen and on a phone. At 96 pixels per inch, the narrow one fits a phone of 360 pixels.
+WIDE, NARROW = 9.6, 3.6
 # Okabe & Ito's blue and orange (jfly.uni-koeln.de/color), darker on white, lighter on dark.
 PREDICTED, VOTED = "#0072b2", "#c25d00"
 INK, QUIET, GRID, GROUND = "#1b2430", "#5d6b7a", "#dfe5eb", "#fffffe"
@@ -30,6 +32,8 @@ _ON_DARK = {
     TONES[0]: "#141c29",
     TONES[1]: "#1a2433",
 }
+# The smallest text in points: 11 pixels where a chart is shown a little smaller than drawn.
+SMALL = 8.75
 # Mean width of a letter in inches per point of its size, regular and bold, on the safe side.
 _LETTER, _BOLD = 0.0084, 0.0092
 _RC: Any = {
@@ -37,9 +41,9 @@ _RC: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8.5,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
@@ -60,6 +64,14 @@ _RC: Any = {
     "svg.fonttype": "path",
     "svg.hashsalt": "galaxy_zoo",
 }
+
+
+class Stack(Figure):
+    """A figure of rows that may stand on different pages of paper. cuts: places between them, in inches from the top."""
+
+    def __init__(self, width: float, height: float, cuts: Sequence[float]) -> None:
+        super().__init__(figsize=(width, height))
+        self.cuts = tuple(cuts)
 
 
 def shortened(text: str, letters: int) -> str:
@@ -88,10 +100,41 @@ def used() -> AbstractContextManager[None]:
 
 def svg(drawn: Figure) -> str:
     """A figure as SVG on white, without a date or random ids."""
+    return _saved(drawn, None)
+
+
+def _saved(drawn: Figure, part: Bbox | None) -> str:
     buffer = io.StringIO()
     with used():
-        drawn.savefig(buffer, format="svg", metadata=_no_date())
+        drawn.savefig(buffer, format="svg", metadata=_no_date(), bbox_inches=part)
     return buffer.getvalue()
+
+
+def parts(drawn: Figure) -> list[str]:
+    """The SVGs of a figure that a page shows below one another: those of its rows, or one of all."""
+    if not isinstance(drawn, Stack) or not drawn.cuts:
+        return [svg(drawn)]
+    width, height = drawn.get_size_inches()
+    rows = []
+    for top, bottom in itertools.pairwise((0.0, *drawn.cuts, height)):
+        for axes in drawn.axes:
+            axes.set_visible(top <= height * (1 - axes.get_position().y1) < bottom)
+        rows.append(_saved(drawn, Bbox([[0, height - bottom], [width, height - top]])))
+    for axes in drawn.axes:
+        axes.set_visible(True)
+    return rows
+
+
+def slim(drawn: str) -> str:
+    """An SVG from `svg` without what a browser does not need: single quotes, places to a hundredth of a point."""
+    drawn = re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r'<g id="[\w.]+_\d+"', "<g", drawn)  # nothing refers to groups, whose ids end in their number
+    places = r' (?:d|x|y)="[^"]*"|translate\([^)]*\)'
+    drawn = re.sub(places, lambda place: re.sub(r"(\.\d\d)\d+", r"\1", place[0]), drawn)
+    drawn = re.sub(r' d="[^"]*"', lambda path: re.sub(r"\s*([A-Z])\s*", r"\1", path[0]), drawn)
+    drawn = drawn.replace("DejaVuSans-", "d")
+    drawn = re.sub(r">\s+<", "><", re.sub(r"\s+", " ", drawn)).strip()
+    return drawn.replace("'", "&#39;").replace('"', "'")
 
 
 def on_dark(drawn: str) -> str:
@@ -101,14 +144,26 @@ def on_dark(drawn: str) -> str:
     return drawn
 
 
-def _panel(made: Figure, left: float, top: float, width: float, height: float, question: Question) -> Axes:
-    """The axes of a question at a place in inches from the left and the top of a figure."""
+def panel(
+    made: Figure,
+    left: float,
+    top: float,
+    width: float,
+    height: float,
+    question: Question,
+    room: float = 0.0,
+    start: float = -1.0,
+) -> Axes:
+    """The axes of a question at a place in inches from the left and the top of a figure.
+
+    room: for its title, in inches; by default about its width. start: of the title from the left; by default where the axes do.
+    """
     across, down = made.get_size_inches()
     axes = made.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
     axes.set_facecolor(TONES[(question.index + 1) % 2])
-    size = 7.5 if is_narrow(across) else 8.5
-    title = shortened(question.called("{}  {}"), int((width + 0.15) / (_BOLD * size)))
-    axes.set_title(title, loc="left", fontweight="bold", fontsize=size, pad=4)
+    title = shortened(question.called("{}  {}"), int((room or width + 0.15) / (_BOLD * SMALL)))
+    x = 0.0 if start < 0 else (start - left) / width
+    axes.set_title(title, loc="left", fontweight="bold", fontsize=SMALL, pad=4, x=x)
     return axes
 
 
@@ -142,8 +197,8 @@ def by_answer(
     parts = _divided([height_of(q) + title + 0.1 for q in tree.questions], 1 if is_narrow(width) else 3)
     columns = [tree.questions[part] for part in parts]
     longest = max(len(answer) for question in tree.questions for answer in question.answers)
-    names = min(max(1.2, _LETTER * 8 * longest + 0.1), width / len(columns) / 2)
-    letters = int((names - 0.1) / (_LETTER * 8))
+    names = min(max(1.2, _LETTER * SMALL * longest + 0.1), width / len(columns) / 2)
+    letters = int((names - 0.1) / (_LETTER * SMALL))
     height = above + max(sum(height_of(q) + title + 0.1 for q in part) for part in columns) + below
     panels = []
     with used():
@@ -155,7 +210,7 @@ def by_answer(
             top = above
             for question in part:
                 tall = height_of(question) * stretched
-                axes = _panel(made, left, top + title, width / len(columns) - names - 0.15, tall, question)
+                axes = panel(made, left, top + title, width / len(columns) - names - 0.15, tall, question)
                 axes.set_yticks(range(len(question.answers)), [shortened(answer, letters) for answer in question.answers])
                 axes.set_ylim(len(question.answers) - 0.4, -0.6)
                 axes.tick_params(axis="y", length=0)
@@ -163,7 +218,9 @@ def by_answer(
                 draw(axes, question)
                 panels.append(axes)
                 top += title + tall + 0.1
-            axes.set_xlabel(label)
+            # A long label may begin below the names of the answers.
+            fits = _LETTER * 9 * len(label) < width / len(columns) - names
+            axes.set_xlabel(label, loc="center" if fits else "right")
         limits = np.array([axes.get_xlim() for axes in panels])
         for axes in panels:
             axes.set_xlim(limits[:, 0].min(), limits[:, 1].max())
@@ -174,26 +231,48 @@ def by_answer(
     return made
 
 
-def by_question(tree: Tree, width: float, draw: Callable[[Axes, Question], None], labels: tuple[str, str]) -> Figure:
-    """A square panel for each question, then the legend. draw: must set the same axes in each; labels: of x and y."""
-    columns = 2 if is_narrow(width) else 4
-    rows = -(-(len(tree.questions) + 1) // columns)  # so the last cell is free for the legend
+def by_question(
+    tree: Tree, width: float, draw: Callable[[Axes, Question], None], labels: tuple[str, str], above: float = 0.0
+) -> Figure:
+    """A square panel for each question, below the legend. draw: must set the same axes in each; labels: of x and y.
+
+    above: room in inches that each panel has above y = 1.
+    """
+    number = len(tree.questions)
+    columns = 2 if is_narrow(width) else 4 if number <= 4 else 6
+    rows = -(-number // columns)
     left, below, title, gap = 0.6, 0.5, 0.24, 0.16
     side = (width - left) / columns - gap
+    tall = side + above
     with used():
-        made = Figure(figsize=(width, rows * (side + title + gap) + below))
+        # The height of the legend depends on the texts, which the first panel sets.
+        made = Figure(figsize=(width, 1))
+        draw(made.add_subplot(), tree.questions[0])
+        _, texts = made.axes[0].get_legend_handles_labels()
+        lines = _lines(texts, width)
+        top = 0.08 + 0.2 * lines
+        height = top + rows * (tall + title + gap) + below
+        made = Figure(figsize=(width, height))
         for place, question in enumerate(tree.questions):
-            across, down = place % columns, place // columns
-            axes = _panel(made, left + across * (side + gap), title + down * (side + title + gap), side, side, question)
+            across, down = left + place % columns * (side + gap), top + title + place // columns * (tall + title + gap)
+            axes = panel(made, across, down, side, tall, question)
             draw(axes, question)
-            axes.tick_params(axis="x", labelbottom=place + columns >= len(tree.questions))
-            axes.tick_params(axis="y", labelleft=across == 0)
-        handles, texts = made.axes[0].get_legend_handles_labels()
-        corner = (left + (columns - 1) * (side + gap)) / width, (below + side / 2) / made.get_figheight()
-        made.legend(handles, texts, loc="center left", bbox_to_anchor=corner)
-        made.supxlabel(labels[0], fontsize=9, y=0.08 / made.get_figheight())
+            if above:
+                axes.set_ylim(0, tall / side)
+            axes.tick_params(axis="x", labelbottom=place + columns >= number)
+            axes.tick_params(axis="y", labelleft=place % columns == 0)
+        if texts:
+            made.legend(
+                *made.axes[0].get_legend_handles_labels(), loc="upper left", ncols=-(-len(texts) // lines), borderpad=0.2
+            )
+        made.supxlabel(labels[0], fontsize=9, y=0.08 / height)
         made.supylabel(labels[1], fontsize=9, x=0.08 / width)
     return made
+
+
+def _lines(texts: Sequence[str], width: float) -> int:
+    """How many lines a legend above all needs."""
+    return -(-len(texts) // max(1, int((width - 0.1) / (_LETTER * SMALL * max(map(len, texts), default=1) + 0.6))))
 
 
 def sheet(title: str, cells: Sequence[tuple[Sequence[np.ndarray], str]], credit: str) -> bytes:

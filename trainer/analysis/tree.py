@@ -15,12 +15,12 @@ from matplotlib.patches import FancyBboxPatch
 
 from tfrecords.tree import Question, Tree
 from trainer.analysis import style
-from trainer.analysis.page import Link, safe_names
+from trainer.analysis.page import QUESTION, Link, safe_names
 
-_LINE, _PAD, _GAP, _INDENT, _BEND = 0.155, 0.08, 0.22, 0.2, 0.42
+_LINE, _PAD, _GAP, _INDENT, _BEND = 0.17, 0.08, 0.22, 0.2, 0.42
 # Boxes in columns are not wider, and not narrower: a deeper tree is a list on a screen too.
 _WIDEST, _NARROWEST = 3.4, 1.5
-_LETTER = 0.064
+_LETTER = 0.0735
 _LEGEND = 0.65
 _NO_COLOUR = style.TONES[1]
 
@@ -55,7 +55,7 @@ class _Layout:
 
 def anchors(tree: Tree) -> tuple[str, ...]:
     """The anchor of each question's section on a page."""
-    return safe_names([f"question-{question.key}" for question in tree.questions])
+    return safe_names([f"{QUESTION}{question.key}" for question in tree.questions])
 
 
 def _depths(tree: Tree) -> list[int]:
@@ -172,7 +172,12 @@ def draw(tree: Tree, width: float, notes: Sequence[str], values: np.ndarray | No
             if _has_label(box.question) and not layout.listed:
                 middle = box.top + box.height / 2
                 axes.text(
-                    box.left - 0.02, middle - 0.09, _leading(tree, box.question), fontsize=7.5, ha="right", color=style.QUIET
+                    box.left - 0.02,
+                    middle - 0.09,
+                    _leading(tree, box.question),
+                    fontsize=style.SMALL,
+                    ha="right",
+                    color=style.QUIET,
                 )
         for box in boxes:
             value = None if values is None or np.isnan(values[box.question.index]) else float(values[box.question.index])
@@ -197,7 +202,7 @@ def draw(tree: Tree, width: float, notes: Sequence[str], values: np.ndarray | No
                     box.top + _PAD + (number + 0.5) * _LINE,
                     line,
                     va="center_baseline",
-                    fontsize=8.5 if heading else 7.5,
+                    fontsize=style.SMALL,
                     fontweight="bold" if heading else "normal",
                     color=ink,
                     zorder=3,
@@ -218,7 +223,7 @@ def _connect(axes: Axes, above: _Box, box: _Box, listed: bool) -> None:
         places = ([x, x, box.left], [above.top + above.height, middle, middle])
     else:
         start = above.top + above.height / 2
-        bend = box.left - _BEND / 2
+        bend = box.left - 0.75 * _BEND  # left of the answer that leads to it
         places = ([above.left + above.width, bend, bend, box.left], [start, start, middle, middle])
     axes.plot(*places, color=style.QUIET, linewidth=1, zorder=1, solid_joinstyle="round")
 

@@ -57,14 +57,11 @@ def agreement(votes: np.ndarray, tree: Tree, answered: np.ndarray | None = None)
     NaN if a question does not count for a galaxy. 1 - entropy / ln(answers) of the fractions given that the question
     was asked. Source: Dieleman, Willett & Dambre 2015 (MNRAS 450, 1441).
     """
-    votes = np.asarray(votes, np.float64)
     agreements = np.full((len(votes), len(tree.questions)), np.nan)
     for question, counts in zip(tree.questions, asked(votes, tree, answered).T, strict=True):
-        group = votes[counts, question.columns]
-        total = group.sum(axis=1, keepdims=True)
-        shares = np.divide(group, total, out=np.full_like(group, 1 / group.shape[1]), where=total > 0)
+        shares = tree.shares(votes[counts], question)
         entropy = -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1)
-        agreements[counts, question.index] = np.clip(1 - entropy / np.log(group.shape[1]), 0, 1)
+        agreements[counts, question.index] = np.clip(1 - entropy / np.log(shares.shape[1]), 0, 1)
     return agreements
 
 
@@ -83,15 +80,16 @@ class Pick:
     fallback: bool
 
 
-def class_pick(
-    galaxy_ids: np.ndarray, votes: np.ndarray, tree: Tree, member: GalaxyClass, threshold: float, count: int
-) -> Pick:
-    """The first `count` galaxies by GalaxyID in a class of the tree; if fewer than 4 are, those with the highest scores."""
+def class_pick(ranks: np.ndarray, votes: np.ndarray, tree: Tree, member: GalaxyClass, threshold: float, count: int) -> Pick:
+    """The first `count` galaxies of a class of the tree; if fewer than 4 are in it, those with the highest scores.
+
+    ranks: the place of each galaxy in the order to follow, or its id, int (galaxies,).
+    """
     score = tree.class_score(votes, member)
     passing = np.flatnonzero(score >= threshold)
     if len(passing) >= _FEW:
-        return Pick(passing[np.argsort(galaxy_ids[passing], kind="stable")][:count], len(passing), False)
-    return Pick(np.lexsort((galaxy_ids, -score))[:count], len(passing), True)
+        return Pick(passing[np.argsort(ranks[passing], kind="stable")][:count], len(passing), False)
+    return Pick(np.lexsort((ranks, -score))[:count], len(passing), True)
 
 
 def differing_means(

@@ -1,5 +1,6 @@
 """The words of pages that depend on the decision tree: what holds for Kaggle's galaxies alone, and what for any survey."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,9 +38,45 @@ def sentences(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
+def some_galaxies(number: int) -> str:
+    """How many galaxies: "1 galaxy", "1,234 galaxies"."""
+    return amount(number, "galaxy", "galaxies")
+
+
 def shown(value: float, form: str) -> str:
     """A number on a page; a dash if nothing was counted."""
     return "–" if np.isnan(value) else format(value, form)
+
+
+def amount(number: int, one: str, several: str = "") -> str:
+    """A number of things: "1 epoch", "12 epochs"; several: the plural, by default with an s."""
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+
+
+def percent(share: float) -> str:
+    """A share of 0 to 1 in per cent; 0% and 100% stand for none and all alone."""
+    if 0 < share < 0.005:
+        return "under 1%"
+    return "over 99%" if 0.995 <= share < 1 else f"{share:.0%}"
+
+
+def positive(value: float) -> str:
+    """A positive number with two decimals, or more precisely where these would be 0.00."""
+    return f"{value:.2f}" if value >= 0.005 else f"{value:.1g}"
+
+
+def upper_bound(value: float) -> str:
+    """The smallest number of one significant digit that a value >= 0 does not exceed: "0.02" for 0.0149."""
+    if value <= 0:
+        return "0"
+    digit = 10.0 ** math.floor(math.log10(value))
+    bound = f"{math.ceil(value / digit) * digit:.1g}"
+    return bound if float(bound) >= value else f"{(math.ceil(value / digit) + 1) * digit:.1g}"  # rounding took it down
+
+
+def duration(seconds: float) -> str:
+    """A time in words: "34.5 minutes", or below a minute "12 seconds"."""
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.2g} seconds"
 
 
 def id_name(tree: Tree) -> str:
@@ -66,9 +103,11 @@ def weighting(asked: object, tree: Tree, trained: object = None, loss: str = "")
     """
     same = "Each vote fraction counts the same, whatever the number of volunteers behind it; questions that nobody answered do "
     number = "assumed number" if is_assumed(trained) else "number"
+    # The answers to a question depend on each other in a Dirichlet-multinomial likelihood: ten weigh less than ten times one.
+    growing = ", and less than in proportion," if loss == "dirichlet_multinomial" else ","
     by_answers = trained and loss in ("cross_entropy", "dirichlet_multinomial")
     return sentences(
         f"{same}not count." if asked else "",
         assumption(asked, tree),
-        f"In training, each question of a galaxy was weighted by the {number} of its answers." if by_answers else "",
+        f"In training{growing} each question of a galaxy was weighted by the {number} of its answers." if by_answers else "",
     )

@@ -32,9 +32,9 @@ GOOD = f"""
 <img src="{SVG}" style="width: 100%" alt="a wide disk">
 <div style="display: none"><img src="{_data_uri("blue")}" alt="hidden"><img src="{SVG}" alt="hidden"></div>
 <details><summary>More</summary><img loading=lazy src="{_data_uri("green")}" alt="in details"></details>
-<div style="overflow-x: auto"><table style="width: 3000px"><tr><td>wide</table></div>
+<div style="overflow-x: auto" tabindex=0><table style="width: 3000px"><tr><td>wide</table></div>
 <span style="position: absolute; left: -9999px">for screen readers</span>
-<svg viewBox="0 0 100 20" width="100%"><a href="#end"><rect x="90" width="300" height="20"/></a></svg>
+<svg viewBox="0 0 100 20" width="100%"><a href="#end" aria-label="end"><rect x="90" width="300" height="20"/></a></svg>
 <a href="#end">end</a> <a href="#top">up</a> <a href="#caf%C3%A9">a name</a> <a href="data.csv">table</a>
 <a href="https://example.org/">elsewhere</a> <a name="café"></a>
 <div style="height: 20000px"></div>
@@ -53,6 +53,60 @@ def _page(folder: Path, body: str, viewport: bool = True) -> Path:
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
 def test_a_page_without_faults_has_none(width: int, look: LookAt, tmp_path: Path) -> None:
     assert look(_page(tmp_path, GOOD), width) == Look((), (), (), (), ())
+
+
+def _chart(points: float, scheme: str = "light") -> str:
+    """A drawing of 360 points, as on a page, with a text of a size as matplotlib writes it."""
+    text = f"<g transform='translate(1 9) scale({points / 100} -{points / 100})'><path d='M0 0L50 50'/></g>"
+    svg = f"<svg xmlns='http://www.w3.org/2000/svg' width='360pt' height='20pt' viewBox='0 0 360 20'>{text}</svg>"
+    return f'<div class="drawing {scheme}"><img alt="of {points}" src="data:image/svg+xml,{svg}"></div>'
+
+
+def test_it_measures_the_smallest_text_of_each_chart(look: LookAt, tmp_path: Path) -> None:
+    style = "<style>.dark { display: none } img { width: 480px } @media (max-width: 600px) { img { width: 300px } }</style>"
+    page = _page(tmp_path, style + _chart(8.3) + _chart(8.2) + _chart(14) + _chart(5, "dark"))
+    assert look(page, DESKTOP).small_texts == ('"of 8.2": 10.9 pixels',)
+    assert look(page, PHONE).small_texts == ('"of 8.3": 6.9 pixels', '"of 8.2": 6.8 pixels')
+
+
+def test_it_names_figures_that_show_several_drawings_or_none(look: LookAt, tmp_path: Path) -> None:
+    style = """<style>.dark, #none .light { display: none }
+    @media screen and (prefers-color-scheme: dark) { .light { display: none } .dark { display: block } }
+    @media (prefers-color-scheme: dark) { #paper .light { display: none } #paper .dark { display: block } }</style>"""
+    both = _chart(9) + _chart(9, "dark")
+    names = ("good", "paper", "none")
+    page = _page(
+        tmp_path,
+        style + "".join(f"<figure id={name}>{both}</figure>" for name in names) + f"<figure id=one>{_chart(9)}</figure>",
+    )
+    assert look(page, DESKTOP).drawings == (
+        "none, screen in light: nothing",
+        "one, screen in dark: nothing",
+        "none, print in light: nothing",
+        "paper, print in dark: drawing dark",
+        "none, print in dark: nothing",
+    )
+
+
+def test_it_names_what_some_readers_cannot_read_in_light_and_in_dark(look: LookAt, tmp_path: Path) -> None:
+    style = """<style>body { color: #000; background: #fff } #pale { color: #ccc }
+    @media (prefers-color-scheme: dark) { body { background: #000 } * { color: #fff } }</style>"""
+    seen = look(_page(tmp_path, f"{GOOD}{style}<p id=pale>pale</p><img src='{SVG}'>"), DESKTOP).inaccessible
+    assert [fault.partition(" (")[0] for fault in seen] == ["light, color-contrast", "light, image-alt", "dark, image-alt"]
+
+
+def test_paper_shows_how_full_it_is_and_headings_alone_at_its_foot(look: LookAt, tmp_path: Path) -> None:
+    from tests.trainer.analysis.browser import printed
+
+    style = """<style>@page { margin: 13mm } body { margin: 0 } div { height: 130mm; background: #ccc }
+    .next { break-before: page }</style>"""
+    page = _page(
+        tmp_path, f"{style}<div></div><p>Text.</p><h2>The first</h2><div class=next></div><div></div><h2>Last</h2><p>end"
+    )
+    sheets = printed(page, tmp_path / "page.pdf")
+    assert [sheet.heading for sheet in sheets] == ["The first", "", ""]
+    assert 0.5 < sheets[0].filled < 0.65 and 0.94 < sheets[1].filled < 0.98 and sheets[2].filled < 0.1
+    assert all(sheet.darkest == 255 for sheet in sheets)
 
 
 def test_it_names_every_image_that_cannot_be_shown(look: LookAt, tmp_path: Path) -> None:

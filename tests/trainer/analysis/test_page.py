@@ -4,7 +4,11 @@ import base64
 import csv
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
+from tests.trainer.analysis.browser import Look, printed
 from tests.trainer.analysis.pages import Read
 from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.outputs import Output
@@ -22,6 +27,8 @@ from tfrecords.tree import Tree
 from tfrecords.treefile import parse_tree
 from trainer.analysis import figures, style, tree
 from trainer.analysis.page import Bar, Card, Chart, Gallery, Link, Page, Section, Table, safe_names, write_page
+from trainer.history import Epoch
+from trainer.run import Run
 
 
 def _draw(width: float) -> Figure:
@@ -47,13 +54,16 @@ GALLERY = Gallery(
     ("bright", "dark"),
     (Card(7, (CUTOUT,), "near", (Bar("bar: no", 0.25, 0.75),)), Card(9, (CUTOUT, CUTOUT))),
 )
+NAMED = Table(("answer", "F1"), (("smooth", 0.5),), "scores", "All scores", "Of all galaxies.")
 PAGE = Page(
     "Title <script>",
     "A headline.",
     "run a&b",
     (
-        Section("one", "First", ("Some text.",), (CHART, GALLERY, Table(("a", "b"), (("<i>", 3),)))),
+        Section("one", "First", ("Some text.",), (CHART, GALLERY, Table(("a", "b"), (("<i>", 3),)), NAMED)),
         Section("two", "Second", tone=1),
+        Section("question-a", "Is it smooth?"),
+        Section("question-b", "Is it odd?"),
     ),
     None,
     ("the end",),
@@ -73,8 +83,8 @@ def read(written: Path) -> Read:
 
 
 def test_a_page_loads_nothing_but_itself_and_runs_nothing(read: Read) -> None:
-    assert read.images and all(re.match(r"data:image/(svg\+xml|jpeg);base64,", image["src"]) for image in read.images)
-    assert all(link["href"].startswith("#") for link in read.links)
+    assert read.images and all(re.match(r"data:image/(svg\+xml|jpeg;base64),", image["src"]) for image in read.images)
+    assert all(re.match(r"#|figures/test-|data/test-", link["href"]) for link in read.links)
     assert not {"script", "link", "iframe", "object", "svg"} & read.tags
 
 
@@ -84,14 +94,31 @@ def test_whatever_a_text_holds_is_shown_and_not_run(read: Read) -> None:
     assert "i" in read.tags and "script" not in read.tags  # the bars of a card are i elements
 
 
-def test_every_link_leads_somewhere(read: Read) -> None:
-    assert {link["href"] for link in read.links} == {"#one"}
+def test_every_link_leads_somewhere(written: Path, read: Read) -> None:
     assert {"one", "two", "line", "some"} <= read.ids
+    for address in {link["href"] for link in read.links}:
+        assert address[1:] in read.ids if address.startswith("#") else (written.parent / address).is_file()
+
+
+def test_each_chart_gallery_and_named_table_links_its_files(written: Path, read: Read) -> None:
+    files = [link["href"] for link in read.links if not link["href"].startswith("#")]
+    assert files == [
+        "figures/test-line.svg", "data/test-line.csv", "figures/test-some.jpg", "data/test-some.csv",
+        "data/test-scores.csv", "data/test-scores.tex",
+    ]  # fmt: skip
+
+
+def test_a_page_of_several_sections_has_contents_with_the_questions_in_one_entry(read: Read, tmp_path: Path) -> None:
+    listed = [link["href"] for link in read.links if link["href"].startswith("#") and "style" not in link]
+    assert listed == ["#one", "#two", "#question-a", "#question-b"] and "nav" in read.tags
+    assert "Questions:" in read.text
+    write_page(replace(PAGE, sections=PAGE.sections[:3]), Output(tmp_path / "p", "page"), "i.html")
+    assert "nav" not in Read((tmp_path / "p" / "i.html").read_text("utf-8")).tags
 
 
 def test_pictures_say_in_words_what_they_show(read: Read) -> None:
     alternatives = [image["alt"] for image in read.images]
-    assert alternatives == ["a <line> goes up"] * 3 + ["bright: galaxy 7, near", "bright: galaxy 9", "dark: galaxy 9"]
+    assert alternatives == ["a <line> goes up"] * 4 + ["bright: galaxy 7, near", "bright: galaxy 9", "dark: galaxy 9"]
 
 
 def test_a_cutout_on_a_page_is_the_cutout(read: Read) -> None:
@@ -105,13 +132,98 @@ def test_charts_and_galleries_lie_beside_the_page_with_their_numbers(written: Pa
     folder = written.parent
     assert [path.name for path in folder.glob("[!.]*") if path.is_file()] == ["index.html"]
     assert sorted(path.relative_to(folder).as_posix() for path in folder.glob("[!.]*/*")) == [
-        "data/test-line.csv", "data/test-some.csv", "figures/test-line.svg", "figures/test-some.jpg",
+        "data/test-line.csv", "data/test-scores.csv", "data/test-scores.tex", "data/test-some.csv",
+        "figures/test-line.svg", "figures/test-some.jpg",
     ]  # fmt: skip
     rows = list(csv.reader((written.parent / "data" / "test-line.csv").open(newline="")))
     assert rows[0] == ["x", "y"] and float(rows[2][1]) == 1 / 3
     assert (
         written.parent / "data" / "test-some.csv"
     ).read_text() == "GalaxyID,column,voted,predicted\n7,bar: no,0.25,0.75\n9,,,\n"
+
+
+def test_an_embedded_chart_is_the_drawing_beside_the_page_without_what_is_not_shown(written: Path, read: Read) -> None:
+    whole = (written.parent / "figures" / "test-line.svg").read_text("utf-8")
+    embedded = [unquote(image["src"].partition(",")[2]) for image in read.images if "svg" in image["src"]]
+    light, dark, *narrow = map(ElementTree.fromstring, embedded)
+    assert light.get("width") == "691.2pt" and narrow[0].get("width") == "259.2pt" and len(embedded[0]) < 0.9 * len(whole)
+    for one in (light, dark):
+        tags = [element.tag for element in one.iter()]
+        assert sorted(tags) == sorted(
+            e.tag for e in ElementTree.fromstring(whole).iter() if "svg}" in e.tag and "metadata" not in e.tag
+        )
+    assert style.on_dark(embedded[0]) == embedded[1]
+
+
+def test_a_figure_of_rows_is_shown_row_by_row_and_saved_as_one() -> None:
+    with style.used():
+        rows = style.Stack(4, 3, (1.2,))
+        for top, text in ((0.2, "first"), (1.4, "second")):
+            rows.add_axes((0.2, 1 - (top + 0.8) / 3, 0.5, 0.8 / 3)).set_title(text)
+    one, other = style.parts(rows)
+    assert 'width="288pt" height="86.4pt"' in one and 'height="129.6pt"' in other
+    assert ("first" in one, "second" in one, "first" in other, "second" in other) == (True, False, False, True)
+    whole = style.svg(rows)
+    assert "first" in whole and "second" in whole and len(style.parts(_draw(4))) == 1
+
+
+@pytest.mark.parametrize("name", ["kaggle", "decals5"])
+def test_no_text_of_a_chart_is_small_or_outside_of_it(name: str) -> None:
+    of_tree, generator = builtin_tree(name), np.random.default_rng(0)
+    questions, columns = len(of_tree.questions), len(of_tree.columns)
+    rmse = generator.random(columns) * 0.2
+    sizes = [(len(question.answers),) * 2 for question in of_tree.questions]
+    bins = np.stack([generator.random((questions, 10)), generator.integers(0, 9000, (questions, 10))], 2)
+    rungs = [
+        figures.Rung(label, rmse, label == "central pixel, Kaggle") for label, rmse in (("ours", 0.1), ("all zeros", 0.27))
+    ]
+    rungs.append(figures.Rung("central pixel, Kaggle", 0.1619, True))
+    errors = {split: generator.normal(size=columns) for split in ("validation", "test")}
+    epochs = [Epoch(number, 0.1 / number, 0.11 / number, 1e-3, 10.0, 100.0) for number in range(1, 9)]
+    for width in (style.WIDE, style.NARROW):
+        drawn = {
+            "tree": tree.draw(of_tree, width, ["RMSE 0.123"] * questions, rmse[:questions], "RMSE of the question's columns"),
+            "per-class": figures.draw_per_class(of_tree, width, rmse, np.stack([rmse, rmse], 1), rmse, 61_578),
+            "maximum": figures.draw_maximum_agreement(of_tree, width, 61_578, rmse, rmse),
+            "error": figures.draw_error_against_mean(of_tree, width, rmse, rmse * 5, rmse * 1.2),
+            "calibration": figures.draw_calibration(of_tree, width, [generator.random((10, 3)) * (1, 1, 9000)] * questions),
+            "agreement": figures.draw_agreement(of_tree, width, bins),
+            "confusion": figures.draw_confusion(of_tree, width, [generator.integers(0, 9000, size) for size in sizes]),
+            "violation": figures.draw_violation(of_tree, width, np.sort(generator.random((questions, 3)))),
+            "intervals": figures.draw_intervals(of_tree, width, *np.full((2, questions), 0.9), np.full(questions, 61_578)),
+            "boxes": figures.draw_boxes(
+                of_tree, width, "vote fraction (61,578 galaxies)", np.sort(generator.random((5, columns)), 0)
+            ),
+            "differences": figures.draw_split_differences(of_tree, width, errors, 3.0),
+            "histograms": figures.draw_histograms(width, [("mean brightness", rmse, (0.1, 0.2))] * 3),
+            "ladder": figures.draw_ladder(width, rungs, "ours", (0.09, 0.11)),
+            "history": figures.draw_history(width, epochs),
+        }
+        for kind, figure in drawn.items():
+            with style.used():
+                FigureCanvasAgg(figure).draw()
+                beyond = _ticks_beyond(figure)
+                for text in figure.findobj(Text):
+                    if text.get_text() and text.get_visible() and text not in beyond:
+                        assert text.get_fontsize() >= style.SMALL, kind
+                        box = text.get_window_extent()
+                        inside = min(box.x0, box.y0) >= -1 and box.x1 <= figure.bbox.width + 1
+                        assert inside and box.y1 <= figure.bbox.height + 1, f"{kind}, {width}: {text.get_text()} {box}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 390, 1024, 1440])
+def test_a_report_has_no_fault_at_any_width(tiny_run: Run, look: Any, width: int) -> None:
+    assert look(tiny_run.folder / "report" / "index.html", width) == Look((), (), (), (), ())
+
+
+@pytest.mark.slow
+def test_a_printed_report_is_white_with_full_pages_and_no_heading_at_their_foot(
+    tiny_run: Run, look: Any, tmp_path: Path
+) -> None:
+    sheets = printed(tiny_run.folder / "report" / "index.html", tmp_path / "report.pdf")
+    assert len(sheets) > 5 and all(sheet.darkest > 250 and not sheet.heading for sheet in sheets)
+    assert min(sheet.filled for sheet in sheets[:-1]) > 0.5
 
 
 def test_no_colour_of_a_white_ground_is_left_on_a_dark_one() -> None:
@@ -148,6 +260,17 @@ def _boxes(figure: Figure) -> list[Bbox]:
     """Where the texts of a figure lie, in pixels."""
     FigureCanvasAgg(figure).draw()
     return [text.get_window_extent() for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+
+
+def _ticks_beyond(figure: Figure) -> set[Text]:
+    """The labels of ticks beyond the ends of their axes, which are not drawn."""
+    labels = set()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        for tick in axis.get_major_ticks():
+            if not low <= tick.get_loc() <= high:
+                labels |= {tick.label1, tick.label2}
+    return labels
 
 
 @pytest.mark.parametrize("width", [style.WIDE, style.NARROW])

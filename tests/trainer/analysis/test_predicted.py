@@ -83,7 +83,8 @@ def test_the_page_says_what_it_is_about_and_where_it_comes_from(explored: Path, 
         "A model predicts the galaxies of train that it learnt from better than new ones.",
     ):
         assert said in page.text
-    assert {link["href"] for link in page.links} == {f"#question-{number}" for number in range(1, 12)}
+    inside = {link["href"] for link in page.links if link["href"].startswith("#")}
+    assert inside >= {f"#question-{number}" for number in range(1, 12)} and {href[1:] for href in inside} <= page.ids
     assert "nan" not in page.text.lower().split()
 
 
@@ -102,9 +103,14 @@ def test_the_selection_is_that_of_pandas(explored: Path, predicted: pd.DataFrame
 def test_the_galleries_of_classes_and_answers_are_those_of_pandas(explored: Path, predicted: pd.DataFrame) -> None:
     for name, columns in (("elliptical", ["Class1.1"]), ("barred-spiral", ["Class4.1", "Class3.1"])):
         score = predicted[columns].min(axis=1)
+        fallen_back = False
         for percent in (90, 60):
             passing = score[score >= percent / 100].index
             highest = score.sort_values(ascending=False, kind="stable").index
+            if fallen_back and len(passing) < 4:  # the same galaxies again
+                assert not (explored / "data" / f"{name}-{percent}.csv").exists()
+                continue
+            fallen_back = len(passing) < 4
             assert _shown(explored, f"{name}-{percent}") == (passing if len(passing) >= 4 else highest)[:12].tolist()
     for column in COLUMNS:
         highest = predicted[column].sort_values(ascending=False, kind="stable").index

@@ -41,10 +41,13 @@ TREE = builtin_tree()
 COLUMNS = TREE.columns
 Main = Callable[..., tuple[int, str, str]]
 CHARTS = {
+    *("confusion", "confusion-confident"),
     *("ladder", "tree", "per-class", "maximum-agreement", "error-against-mean", "calibration", "agreement", "violation"),
     "history",
 }
-ORDER = ["elliptical-90", "elliptical-60", "spiral-90", "spiral-60", "barred-spiral-90", "barred-spiral-60"]
+# The tiny model predicts no spirals at either threshold: each class has one gallery of the highest scores.
+ORDER = ["elliptical-90", "elliptical-60", "spiral-90", "barred-spiral-90"]
+TABLES = {"questions", "questions-confident", "answers", "answers-confident", "errors", "classes"}
 HUBBLE_GALLERIES = set(ORDER)
 GALLERIES = HUBBLE_GALLERIES | {"best", "worst", "surprising"}
 
@@ -124,11 +127,15 @@ def test_the_summary_warns_of_predictions_that_hardly_vary(tiny_metrics: dict[st
 
 def test_the_page_and_its_figures_hold_everything_that_is_promised(tiny_run: Run, page: Read) -> None:
     report_folder = tiny_run.folder / "report"
-    for folder, endings in (("figures", {"svg": CHARTS, "jpg": GALLERIES}), ("data", {"csv": CHARTS | GALLERIES})):
+    of_data = {"csv": CHARTS | GALLERIES | TABLES, "tex": TABLES}
+    for folder, endings in (("figures", {"svg": CHARTS, "jpg": GALLERIES}), ("data", of_data)):
         names = {path.name for path in (report_folder / folder).iterdir()}
         assert names == {f"test-{name}.{ending}" for ending, some in endings.items() for name in some}
     assert page.ids >= CHARTS | GALLERIES | {f"question-{number}" for number in range(1, 12)}
-    assert {link["href"] for link in page.links} == {f"#question-{number}" for number in range(1, 12)}
+    inside = {link["href"] for link in page.links if link["href"].startswith("#")}
+    assert inside >= {f"#question-{number}" for number in range(1, 12)} and {href[1:] for href in inside} <= page.ids
+    beside = {link["href"] for link in page.links} - inside
+    assert beside == {f"{path.parent.name}/{path.name}" for path in report_folder.glob("*/*")}
     assert (report_folder / "index.html").stat().st_size < 8_000_000
     for path in (report_folder / "figures").glob("*.jpg"):
         with Image.open(path) as image:
@@ -358,6 +365,21 @@ def test_a_gallery_shows_those_that_pass_or_says_that_it_shows_the_highest(
     else:
         assert choice.title == f"Ellipticals at 0.9: {min(passing, 12)} of {passing}"
         assert shown == sorted(ids[:passing].tolist())[:12]
+
+
+def test_a_class_with_too_few_galaxies_at_both_thresholds_falls_back_once(plain_dataset: Dataset) -> None:
+    votes = np.full((30, 37), 0.1)
+    votes[:3, 0] = (0.95, 0.7, 0.65)
+    names = np.array([f"galaxy {number:02}" for number in range(30)][::-1])
+    candidates = Candidates(plain_dataset, ("test",), np.arange(30), votes, names=names)
+    of_first = [choice for choice in class_choices(candidates) if choice.name.startswith("elliptical")]
+    assert [choice.title for choice in of_first] == ["Ellipticals at 0.9 and 0.6: 1 and 3 pass, 12 highest scores shown"]
+    assert of_first[0].caption.startswith("Fewer than 4 galaxies have Class1.1 ≥ 0.6 (voted).")
+    assert of_first[0].rows.tolist() == [0, 1, 2, *range(29, 20, -1)]  # of the same score, the first by name
+    votes[:4, 0] = 0.7
+    passing = [choice for choice in class_choices(candidates) if choice.name == "elliptical-60"]
+    assert passing[0].caption == "The first galaxies by name with Class1.1 ≥ 0.6 (voted)."
+    assert passing[0].rows.tolist() == [3, 2, 1, 0]
 
 
 @pytest.mark.slow
