@@ -4,6 +4,7 @@ import ast
 import doctest
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ BEHIND = {
     "preprocess trees": "find_tree",
     "trainer train": "train_model",
     "trainer evaluate": "evaluate_run",
+    "trainer compare": "compare_runs",
     "trainer explore": "explore_dataset",
     "trainer predict": "predict_split",
     "trainer embed": "embed_galaxies",
@@ -113,6 +115,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         make_demo("demo", galaxies=60)
         build_dataset("demo", "data/demo", BuildSettings(CropSettings(size=32)))
         train_model(TrainConfig("data/demo", "runs/demo", weights="none", epochs=1))
+        shutil.copytree("runs/demo", "runs/other")
         yield folder
 
 

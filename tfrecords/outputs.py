@@ -32,6 +32,7 @@ _KINDS = {
     "run": "a training run",
     "page": "a page of explore",
     "similar": "a page of similar galaxies",
+    "comparison": "a page that compares runs",
     "export": "an exported model",
 }
 
@@ -53,7 +54,7 @@ def refuse_unwritable(path: Path, flag: str = "--out") -> None:
 
 
 class Output:
-    """The files of one kind of output ("run", "page", "similar", "export") in a folder, by their path relative to it.
+    """The files of one kind of output, a key of `_KINDS`, in a folder, by their path relative to it.
 
     Write only within `locked`.
     """

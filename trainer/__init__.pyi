@@ -1,5 +1,6 @@
 from .benchmark import Speed as Speed
 from .benchmark import measure_speed as measure_speed
+from .compare import compare_runs as compare_runs
 from .config import RECIPES as RECIPES
 from .config import TrainConfig as TrainConfig
 from .embed import Embedding as Embedding

@@ -23,6 +23,8 @@ from trainer.cli_galaxies import (
 from trainer.config import DEFAULTS, GROUPS, RECIPES, SETTINGS, TrainConfig
 
 _DATASET = "data/galaxy_zoo/1.0.0"
+# Splits with votes.
+_MEASURED = ("train", "validation", "test")
 
 
 def _add_setting(group: Any, name: str) -> None:
@@ -184,8 +186,7 @@ def _evaluate_flags(parser: Any) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--run", type=local_path, required=True, metavar="RUN", help=f"{RUN_FOLDER} (required)")
     _dataset_flag(data)
-    splits = ("train", "validation", "test")
-    data.add_argument("--split", choices=splits, default="test", help=f"split to evaluate on {DEFAULT}")
+    data.add_argument("--split", choices=_MEASURED, default="test", help=f"split to evaluate on {DEFAULT}")
 
 
 def _evaluate(args: Any) -> None:
@@ -196,6 +197,37 @@ def _evaluate(args: Any) -> None:
     run = open_run(args.run)
     record, _ = evaluate_run(run, open_dataset(args.tfrecords), args.split)
     say(summary(run, record))
+
+
+def _compare_flags(parser: Any) -> None:
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--run",
+        type=local_path,
+        action="append",
+        required=True,
+        metavar="RUN",
+        help=f"{RUN_FOLDER}; repeat the flag for each run, the first is the one that the others are compared with (required)",
+    )
+    _dataset_flag(data)
+    data.add_argument("--split", choices=_MEASURED, default="test", help=f"split to compare on {DEFAULT}")
+    data.add_argument(
+        "--out",
+        type=local_path,
+        required=True,
+        metavar="DIR",
+        help="folder for the page with its figures and numbers (required)",
+    )
+
+
+def _compare(args: Any) -> None:
+    from tfrecords.dataset import open_dataset
+    from trainer.compare import compare_runs
+    from trainer.run import open_run
+
+    refuse_unwritable(args.out)
+    runs = [open_run(folder) for folder in args.run]
+    say(f"page: {compare_runs(runs, open_dataset(args.tfrecords), args.out, args.split)}")
 
 
 def _export_flags(parser: Any) -> None:
@@ -246,6 +278,12 @@ COMMANDS = {
         _evaluate_flags,
         _evaluate,
         f"trainer evaluate --run runs/vgg16 --tfrecords {_DATASET} --split validation",
+    ),
+    "compare": Command(
+        "Make a page that compares runs on the same galaxies, with the intervals of their differences.",
+        _compare_flags,
+        _compare,
+        f"trainer compare --run runs/vgg16 --run runs/article --tfrecords {_DATASET} --out compared",
     ),
     "explore": Command(
         "Make a page about a dataset: votes, classes, splits and images; or about predictions of its galaxies.",

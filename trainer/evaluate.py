@@ -96,6 +96,17 @@ def _measured(run: Run, record: Record) -> dict[str, Any] | None:
     return content
 
 
+def stored_predictions(run: Run, dataset: Dataset, split: str) -> Predictions | None:
+    """The predictions for a split that the run folder holds, of its current model and this dataset; None if there are none."""
+    from tfrecords.reader import votes_of
+
+    records = [run.evaluation(dataset, split), *([OWN] if split == OWN.split else [])]
+    for record in records:
+        if _is_of(run, dataset, record, dataset.galaxies(split)):
+            return read_csv(run.path(record.predictions), dataset.tree, votes_of(dataset, split))
+    return None
+
+
 def other_evaluations(run: Run) -> list[tuple[Record, dict[str, Any]]]:
     """The records of all evaluations but the run's own, with their metrics, sorted by name."""
     evaluations = []

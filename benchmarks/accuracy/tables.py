@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tfrecords.tree import column_means
+from trainer.analysis.metrics import paired_differences
 
 RESAMPLES = 10_000
 
@@ -15,16 +16,8 @@ def difference(errors: np.ndarray, base: np.ndarray) -> tuple[float, float, floa
 
     errors, base: (n,), the mean squared error of each galaxy.
     """
-    generator = np.random.default_rng(0)
-    both = np.stack([errors, base], axis=1)
-    made = []
-    for _ in range(RESAMPLES // 100):
-        drawn = generator.integers(0, len(both), (100, len(both)))
-        means = np.sqrt(both[drawn].mean(axis=1))
-        made.append(means[:, 0] - means[:, 1])
-    low, high = np.percentile(np.concatenate(made), (2.5, 97.5))
-    means = np.sqrt(both.mean(axis=0))
-    return float(means[0] - means[1]), float(low), float(high)
+    [(value, low, high)] = paired_differences(errors[:, None], base[:, None], RESAMPLES)
+    return float(value), float(low), float(high)
 
 
 def verdict(found: tuple[float, float, float], base_scores: Sequence[float]) -> str:
