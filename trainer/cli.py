@@ -133,16 +133,15 @@ def _dataset_flag(group: Any) -> None:
     _add_setting(group, "tfrecords")
 
 
+def _page_flag(group: Any) -> None:
+    help = "folder for the page with its figures and numbers (required)"
+    group.add_argument("--out", type=local_path, required=True, metavar="DIR", help=help)
+
+
 def _explore_flags(parser: Any) -> None:
     data = parser.add_argument_group("data")
     _dataset_flag(data)
-    data.add_argument(
-        "--out",
-        type=local_path,
-        required=True,
-        metavar="DIR",
-        help="folder for the page with its figures and numbers (required)",
-    )
+    _page_flag(data)
     data.add_argument(
         "--src",
         type=local_path,
@@ -211,13 +210,7 @@ def _compare_flags(parser: Any) -> None:
     )
     _dataset_flag(data)
     data.add_argument("--split", choices=_MEASURED, default="test", help=f"split to compare on {DEFAULT}")
-    data.add_argument(
-        "--out",
-        type=local_path,
-        required=True,
-        metavar="DIR",
-        help="folder for the page with its figures and numbers (required)",
-    )
+    _page_flag(data)
 
 
 def _compare(args: Any) -> None:

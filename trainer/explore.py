@@ -17,10 +17,11 @@ from trainer.analysis import figures, galleries, tree, votes, wording
 from trainer.analysis.columns import box_chart, class_table, how_to_read, sentence, tree_chart
 from trainer.analysis.labelled import LabelledGalaxies, labelled_galaxies
 from trainer.analysis.light import light
-from trainer.analysis.page import Chart, Page, Section, Table, write_page
+from trainer.analysis.page import Chart, Page, Section, write_page
 from trainer.analysis.predicted import predicted_galaxies, predictions_page
 from trainer.analysis.selection import Selection, parse_selection
 from trainer.analysis.splits import compare_splits
+from trainer.analysis.table import Table
 from trainer.backends.startup import explained, load_backend
 
 _PAGE = "index.html"

@@ -20,7 +20,8 @@ from tfrecords.outputs import Output
 from tfrecords.text import cell, printable
 from trainer.analysis import wording
 from trainer.analysis.nearest import Near, nearest
-from trainer.analysis.page import Card, Gallery, Page, Section, Table, safe_names, write_page
+from trainer.analysis.page import Card, Gallery, Page, Section, safe_names, write_page
+from trainer.analysis.table import Table
 from trainer.backends.startup import explained, load_backend
 from trainer.featurefile import StoredFeatures
 from trainer.features import FeatureBlock, FeatureModel, GalaxySource, Labels, galaxies_of

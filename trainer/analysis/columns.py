@@ -6,8 +6,9 @@ import numpy as np
 
 from tfrecords.tree import Tree
 from trainer.analysis import figures, tree, votes, wording
-from trainer.analysis.page import Chart, Table
+from trainer.analysis.page import Chart
 from trainer.analysis.style import PREDICTED, VOTED
+from trainer.analysis.table import Table
 
 _QUANTILES = (5, 25, 50, 75, 95)
 

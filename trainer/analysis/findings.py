@@ -11,7 +11,8 @@ from tfrecords.dataset import Dataset
 from tfrecords.tree import Tree, column_means
 from trainer.analysis import figures, metrics, tree, votes, wording
 from trainer.analysis.intervals import coverage
-from trainer.analysis.page import Chart, Table
+from trainer.analysis.page import Chart
+from trainer.analysis.table import Table
 from trainer.history import best_epoch
 from trainer.run import Run
 from trainer.tables import Predictions

@@ -17,7 +17,8 @@ from tfrecords.progress import progress_bar
 from tfrecords.text import cell
 from trainer.analysis import figures, galleries, wording
 from trainer.analysis.labelled import LabelledGalaxies
-from trainer.analysis.page import Card, Chart, Gallery, Section, Table
+from trainer.analysis.page import Card, Chart, Gallery, Section
+from trainer.analysis.table import Table
 from trainer.images.photometry import Photometry, light_kept, photometry, scale_range
 
 _BATCH = 256

@@ -22,7 +22,7 @@ from tfrecords import __version__, images
 from tfrecords.outputs import Output
 from tfrecords.text import cell, printable
 from trainer.analysis import style
-from trainer.analysis.table import Table as Table
+from trainer.analysis.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

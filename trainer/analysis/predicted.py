@@ -15,8 +15,9 @@ from tfrecords.tree import Tree
 from trainer.analysis import galleries, tree, votes, wording
 from trainer.analysis.columns import ColumnValues, box_chart, class_table, how_to_read, sentence, tree_chart
 from trainer.analysis.galleries import Candidates
-from trainer.analysis.page import Gallery, Page, Section, Table
+from trainer.analysis.page import Gallery, Page, Section
 from trainer.analysis.selection import Selection
+from trainer.analysis.table import Table
 from trainer.tables import first_column, read_predicted
 
 log = logging.getLogger("trainer")

@@ -6,7 +6,8 @@ from tfrecords.dataset import SPLITS
 from tfrecords.tree import column_means
 from trainer.analysis import figures, votes
 from trainer.analysis.labelled import LabelledGalaxies
-from trainer.analysis.page import Chart, Section, Table
+from trainer.analysis.page import Chart, Section
+from trainer.analysis.table import Table
 
 # A larger difference between column means is hardly chance; with fewer than _FEWEST galaxies, skewed columns often have it.
 STANDARD_ERRORS = 4.0

@@ -26,7 +26,8 @@ from tfrecords.outputs import Output
 from tfrecords.tree import Tree
 from tfrecords.treefile import parse_tree
 from trainer.analysis import figures, style, tree
-from trainer.analysis.page import Bar, Card, Chart, Gallery, Link, Page, Section, Table, safe_names, write_page
+from trainer.analysis.page import Bar, Card, Chart, Gallery, Link, Page, Section, safe_names, write_page
+from trainer.analysis.table import Table
 from trainer.history import Epoch
 from trainer.run import Run
 
