@@ -15,16 +15,20 @@ from trainer.predict import predict_split
 from trainer.run import Run
 
 PAGE = "index.html"
+# The other columns of the tables.
+_COLUMNS = {"question", "column", "answer", "galaxies", "voted", "setting"}
 _BUSY = "another compare is writing here: wait until it ends, or choose another --out"
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """What to call the runs: the names of their folders or, of those with the same name, as much of their paths as differs."""
+    """What to call the runs: the names of their folders, or as much of their paths as sets them and other columns apart."""
     paths = [run.folder.absolute() for run in runs]
     parts = 1
     while True:
         labels = ["/".join(path.parts[-parts:]) for path in paths]
-        if len({*labels}) == len(labels) or parts > max(len(path.parts) for path in paths):
+        columns = {label.replace(" ", "_") for label in labels}  # as in the header of a CSV file
+        unique = len(columns) == len(labels) and not columns & _COLUMNS
+        if unique or parts > max(len(path.parts) for path in paths):
             return [os.fsencode(label).decode("utf-8", "backslashreplace") for label in labels]
         parts += 1
 
@@ -88,8 +92,9 @@ def compare_runs(runs: Sequence[Run], dataset: Dataset, out: str | Path, split: 
     if split == "unlabelled":
         raise RunError(f"{dataset.folder}: galaxies of split '{split}' have no votes to compare with")
     out = local_path(out)
-    if any(out.resolve() == place or place in out.resolve().parents for place in places):
-        raise ConfigError(f"{out}: is in the folder of a run: choose a folder of its own for the page")
+    for kind, folder in (*(("a run", place) for place in places), ("the dataset", dataset.folder.resolve())):
+        if folder in (out.resolve(), *out.resolve().parents):
+            raise ConfigError(f"{out}: is in the folder of {kind}: choose a folder of its own for the page")
     output = Output(out, "comparison")
     output.refuse_others()
     output.refuse_others([PAGE, *output.files])

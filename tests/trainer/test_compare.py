@@ -98,14 +98,14 @@ def test_the_page_shows_learning_curves_settings_and_the_galaxies_that_differ_mo
     shown = pd.read_csv(page.parent / "data" / "differ-most.csv")
     assert list(dict.fromkeys(shown["GalaxyID"])) == furthest
     curves = pd.read_csv(page.parent / "data" / "learning-curves.csv")
-    expected = [("tiny", row.epoch, row.val_mse) for row in tiny_run.history()]
-    expected += [("other", row.epoch, row.val_mse) for row in other_run.history()]
+    expected = [("tiny", "validation", row.epoch, row.val_mse) for row in tiny_run.history()]
+    expected += [("other", "validation", row.epoch, row.val_mse) for row in other_run.history()]
     assert [*curves.itertuples(index=False, name=None)] == expected
     settings = pd.read_csv(page.parent / "data" / "settings.csv", index_col="setting", dtype=str)
     assert settings.loc[["epochs", "seed", "epochs trained"]].to_numpy().tolist() == [["3", "1"], ["3", "8"], ["3", "1"]]
     assert "batch_size" not in settings.index
     text = Read(page.read_text("utf-8")).text
-    assert "Intervals are over galaxies: the same run with another seed may differ too." in text
+    assert "Intervals are over galaxies. Training again with another seed would change a run, too." in text
     assert not re.search(r"\bnan\b", text)
 
 
@@ -181,6 +181,12 @@ def test_the_headline_claims_no_more_than_the_interval_shows(tiny_run: Run, plai
     assert "it is not clear which run is best" in unclear
     low, high = map(float, re.findall(r"\((-?0\.\d{4}) to (-?0\.\d{4})\)", unclear)[0])
     assert low <= 0 <= high
+    alone = [_measured(tiny_run, name, targets[:1], noise) for name, noise in (("a", 0.1), ("b", 0.2))]
+    assert "it is not clear which run is best" in said(*alone) and "nan" not in said(*alone)
+    with pytest.raises(ValueError, match="not of the same galaxies"):
+        Comparison(plain_dataset, "test", [better, alone[0]])
+    twice = said(worse, better, replace(better, label="e"))
+    assert "it is not clear which run is best: a has" in twice and twice.endswith("a difference of 0.0000 (0.0000 to 0.0000).")
     assert said(better, replace(better, label="e")) == "On the same 40 galaxies, a and e predict the same."
 
 
@@ -224,6 +230,8 @@ def test_runs_are_called_by_what_differs_in_their_paths(tmp_path: Path) -> None:
     folders = ("a/vgg16", "b/vgg16", "b/other")
     assert compare._labels([Run(tmp_path / folder, {}) for folder in folders]) == ["a/vgg16", "b/vgg16", "b/other"]
     assert compare._labels([Run(tmp_path / folder, {}) for folder in folders[1:]]) == ["vgg16", "other"]
+    assert compare._labels([Run(tmp_path / "a" / name, {}) for name in ("galaxies", "b")]) == ["a/galaxies", "a/b"]
+    assert compare._labels([Run(tmp_path / name / name, {}) for name in ("q a", "q_a")])[0] != "q a"
 
 
 def test_careless_calls_get_one_line_and_leave_nothing(
@@ -235,8 +243,8 @@ def test_careless_calls_get_one_line_and_leave_nothing(
         compare_runs([tiny_run, other_run, tiny_run], plain_dataset, tmp_path / "page")
     with pytest.raises(RunError, match="no votes to compare with"):
         compare_runs([tiny_run, other_run], plain_dataset, tmp_path / "page", "unlabelled")
-    for inside in (tiny_run.folder, tiny_run.folder / "compared"):
-        with pytest.raises(ConfigError, match="is in the folder of a run"):
+    for inside in (tiny_run.folder, tiny_run.folder / "compared", plain_dataset.folder / "compared"):
+        with pytest.raises(ConfigError, match=r"is in the folder of (a run|the dataset)"):
             compare_runs([tiny_run, other_run], plain_dataset, inside)
     larger = {**other_run.config, "dataset": {**other_run.config["dataset"], "size": 64}}
     with pytest.raises(ConfigError, match="was trained with 64"):

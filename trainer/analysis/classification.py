@@ -27,8 +27,8 @@ _TOLERANCE = 1e-6
 class Measures:
     """QuestionScores of a question, each with its 95 % bootstrap interval; or differences of them. NaN: nothing to measure.
 
-    precision, recall, f1: for each answer. macro: their means over the answers that occur in votes or predictions, the same
-    answers in all resamples; an undefined precision or recall is 0 there, as in scikit-learn.
+    precision, recall, f1: for each answer. macro: their means over the answers that occur in votes or predictions (in a
+    resample, those that occur there); an undefined precision or recall is 0 there, as in scikit-learn.
     """
 
     accuracy: Measured
@@ -72,7 +72,7 @@ def scores_of(counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> 
     the same for any number of galaxies.
     """
     total, number = int(counts.sum()), len(counts)
-    if total:
+    if total > 1:  # resamples of a single galaxy are all the same
         drawn = np.random.default_rng(seed).multinomial(total, counts.ravel() / total, resamples)
         several = np.concatenate([counts.reshape(1, -1), drawn]).reshape(-1, number, number)
     else:
@@ -88,10 +88,10 @@ def _derived(several: np.ndarray) -> tuple[np.ndarray, ...]:
     """
     right = np.diagonal(several, axis1=1, axis2=2).astype(np.float64)
     voted, guessed = several.sum(axis=2), several.sum(axis=1)
-    occurs = (voted + guessed > 0)[0]  # a resample may lack a rare answer
+    occurs = voted + guessed > 0
     accuracy = _divided(right.sum(axis=1), several.sum(axis=(1, 2)))
     each = [_divided(right, guessed), _divided(right, voted), _divided(2 * right, voted + guessed)]
-    macro = [np.nan_to_num(part[:, occurs]).sum(axis=1) / (occurs.sum() or np.nan) for part in each]
+    macro = [_divided(np.where(occurs, np.nan_to_num(part), 0).sum(axis=1), occurs.sum(axis=1)) for part in each]
     return accuracy, *each, *macro
 
 
@@ -111,7 +111,7 @@ def differences_of(
     """
     cells = np.bincount((voted * number + guessed) * number + base, minlength=number**3)
     several = cells[None]
-    if len(voted):
+    if len(voted) > 1:
         drawn = np.random.default_rng(seed).multinomial(len(voted), cells / len(voted), resamples)
         several = np.concatenate([several, drawn])
     joint = several.reshape(-1, number, number, number)
@@ -124,7 +124,7 @@ def _divided(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _measured(values: np.ndarray) -> Measured:
-    """The first value, with the interval of the others; resamples without a value are omitted."""
+    """The first value, with the interval of the others, if there are any; resamples without a value are omitted."""
     rest = values[1:][~np.isnan(values[1:])]
     if np.isnan(values[0]) or not len(rest):
         return Measured(float(values[0]), np.nan, np.nan)
@@ -191,11 +191,11 @@ def weighted_errors(
 def answer_errors(predicted: np.ndarray, targets: np.ndarray, tree: Tree, answered: np.ndarray | None = None) -> Errors:
     """The errors of each answer, weighted as in `weighted_errors`."""
     both = weighted_errors(predicted, targets, tree, answered)
-    cumulative, asked = (((part.weights > 0).sum(axis=0), *_averages(part.errors, part.weights)) for part in both)
+    cumulative, asked = (((part.weights > 0).sum(axis=0), *weighted_averages(part.errors, part.weights)) for part in both)
     return Errors(*cumulative, *asked)
 
 
-def _averages(errors: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def weighted_averages(errors: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The weighted mean and root mean square of absolute errors, per column."""
     whole = weights.sum(axis=0)
     return _divided((errors * weights).sum(axis=0), whole), np.sqrt(_divided((errors**2 * weights).sum(axis=0), whole))

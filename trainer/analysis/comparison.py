@@ -25,11 +25,16 @@ class Measurement:
 
 
 class Comparison:
-    """Runs that were measured on the same galaxies. The first is the base with which the others are compared."""
+    """Runs that were measured on the same galaxies. The first is the base with which the others are compared.
+
+    Raises ValueError if the predictions are of other galaxies, or in another order.
+    """
 
     def __init__(self, dataset: Dataset, split: str, several: Sequence[Measurement]) -> None:
         self.dataset, self.split, self.several = dataset, split, tuple(several)
         first = several[0].predictions
+        if not all(np.array_equal(one.predictions.galaxy_ids, first.galaxy_ids) for one in several):
+            raise ValueError("the predictions are not of the same galaxies in the same order")
         self.targets, self.answered = first.targets, first.asked
         self.counted = dataset.tree.counted(first.asked)
 
@@ -92,11 +97,24 @@ class Comparison:
         asked = votes.asked(self.targets, self.tree, self.answered)[:, question.index]
         return asked & is_confident(self.targets, self.tree, question) if confident else asked
 
-    def classified(self, question: Question, confident: bool) -> tuple[list[Measures], list[Measures]]:
-        """The scores of each run for a question, and those of each but the base minus the base's."""
+    def voted(self, question: Question, confident: bool) -> np.ndarray:
+        """The most voted answers of the galaxies that count for a question, int (rows,)."""
+        return np.asarray(self.targets[self.rows(question, confident), question.columns].argmax(axis=1))
+
+    @cached_property
+    def everyone(self) -> list[tuple[list[Measures], list[Measures]]]:
+        """For each question the scores of each run, and those of each but the base minus the base's."""
+        return [self._classified(question, confident=False) for question in self.tree.questions]
+
+    @cached_property
+    def confident(self) -> list[tuple[list[Measures], list[Measures]]]:
+        """The same where the volunteers are confident."""
+        return [self._classified(question, confident=True) for question in self.tree.questions]
+
+    def _classified(self, question: Question, confident: bool) -> tuple[list[Measures], list[Measures]]:
         rows = self.rows(question, confident)
         answers = [one.predictions.predicted[rows, question.columns].argmax(axis=1) for one in self.several]
-        voted = self.targets[rows, question.columns].argmax(axis=1)
+        voted = self.voted(question, confident)
         scores: list[Measures] = [
             scores_of(confusion(one.predictions.predicted, self.targets, question, rows)) for one in self.several
         ]

@@ -97,8 +97,8 @@ def ladder(evaluation: Evaluation) -> Chart:
     counted = evaluation.counted
     some = counted is not None and not counted.all()
     values = "galaxies and the questions that somebody answered" if some else "galaxies and columns"
-    measure = ", the challenge's measure," if is_kaggle(evaluation.tree) and counted is None else ""
-    ends = f" with its 95 % interval from {metrics.RESAMPLES:,} resamples of the galaxies"
+    measure = ", the challenge's measure" if is_kaggle(evaluation.tree) and counted is None else ""
+    ends = f", with its 95 % interval from {metrics.RESAMPLES:,} resamples of the galaxies"
     ends += "; a baseline outside it is clearly better or worse"
     published = (
         " Open bars were published for other test sets of real galaxies and are shown for reference only."

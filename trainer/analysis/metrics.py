@@ -90,6 +90,8 @@ def paired_differences(
     values = np.concatenate([means[None], ends])
     first, second = np.split(np.sqrt(values) if root else values, 2, axis=1)
     differences = first - second
+    if len(both) == 1:  # resamples of a single galaxy are all the same
+        return np.concatenate([differences[:1].T, np.full((differences.shape[1], 2), np.nan)], axis=1)
     return np.concatenate([differences[:1].T, _intervals(differences[1:])], axis=1)
 
 

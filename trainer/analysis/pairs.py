@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,30 +16,47 @@ from trainer.analysis.table import Measured
 
 @dataclass(frozen=True)
 class Curve:
-    """A learning curve: its label, and a value for each epoch."""
+    """A learning curve: its label, and a value for each epoch. validated: of the validation split, else of training."""
 
     label: str
     epochs: Sequence[int]
     values: Sequence[float]
+    validated: bool
 
 
 # Marks and colours that tell several runs apart, also without colour.
 _MARKS = tuple(zip(("o", "s", "^", "D"), (PREDICTED, VOTED, INK, QUIET), strict=True))
 
 
+def _mark(number: int) -> dict[str, Any]:
+    """The mark of a run in a chart of several: hollow from the fifth on."""
+    marker, colour = _MARKS[number % len(_MARKS)]
+    return {"marker": marker, "color": colour, "mfc": colour if number < len(_MARKS) else style.GROUND}
+
+
+def _names(labels: Sequence[str], letters: int) -> list[str]:
+    """Labels for a chart with at most so many letters. Long ones lose their middle: names of runs often differ at the end."""
+
+    def cut(label: str) -> str:
+        kept = letters // 3
+        return label if len(label) <= letters else f"{label[:kept]}…{label[kept + 1 - letters :]}"
+
+    return [cut(label) for label in labels]
+
+
 def draw_curves(width: float, curves: Sequence[Curve]) -> Figure:
     """Mean squared error per epoch of several runs."""
     with style.used():
-        figure = style.figure(width, 3.4)
+        figure = style.figure(width, 3.2 + 0.2 * len(curves))
         axes = figure.subplots()
-        for number, curve in enumerate(curves):
-            marker, colour = _MARKS[number % len(_MARKS)]
+        names = _names([f"{curve.label}{'' if curve.validated else ' (train)'}" for curve in curves], 32)
+        for number, (curve, name) in enumerate(zip(curves, names, strict=True)):
             line = "-" if number < len(_MARKS) else "--"
-            axes.plot(curve.epochs, curve.values, line, marker=marker, color=colour, label=curve.label, ms=4)
+            axes.plot(curve.epochs, curve.values, line, label=name, ms=4, **_mark(number))
         axes.set_xlabel("epoch")
         axes.set_ylabel("mean squared error")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.legend(loc="outside upper left", ncols=1 if style.is_narrow(width) else 3)
+        figure.legend(loc="outside upper left", ncols=1 if style.is_narrow(width) else 2)
     return figure
 
 
@@ -59,8 +77,9 @@ def draw_runs(
                 axes.plot([one.low, one.high], [place, place], color=INK, linewidth=1.2)
                 axes.plot([one.value], [place], "o", color=PREDICTED, ms=6)
                 text = format(one.value, form)
-                axes.annotate(text, (one.high, place), (6, 0), textcoords="offset points", va="center", fontsize=style.SMALL)
-            axes.set_yticks(range(len(names)), [style.shortened(name, 20) for name in names])
+                end = one.value if np.isnan(one.high) else one.high
+                axes.annotate(text, (end, place), (6, 0), textcoords="offset points", va="center", fontsize=style.SMALL)
+            axes.set_yticks(range(len(names)), _names(names, 20))
             axes.set_ylim(len(names) - 0.4, -0.6)
             axes.margins(x=0.2)
             axes.tick_params(axis="y", length=0)
@@ -68,7 +87,7 @@ def draw_runs(
             axes.xaxis.set_major_locator(MaxNLocator(4 if style.is_narrow(width) else 7))
         above.set_xlabel("RMSE (lower is better)")
         below.axvline(0, color=QUIET, linewidth=1)
-        below.set_xlabel(f"minus {style.shortened(labels[0], 30)}")
+        below.set_xlabel(f"minus {_names(labels[:1], 30)[0]}")
     return figure
 
 
@@ -79,11 +98,11 @@ def draw_differences(tree: Tree, width: float, labels: Sequence[str], difference
         figure = style.figure(width, max(0.3 * len(tree.questions) * max(1, len(labels) / 2) + 1.1, 1.8))
         axes = figure.subplots()
         axes.axvline(0, color=QUIET, linewidth=1)
-        for number, (label, changes) in enumerate(zip(labels, differences, strict=True)):
-            marker, colour = _MARKS[number % len(_MARKS)]
+        for number, (label, changes) in enumerate(zip(_names(labels, 40), differences, strict=True)):
+            mark = _mark(number)
             places = np.arange(len(changes)) + (number - (len(labels) - 1) / 2) * across
-            axes.hlines(places, [one.low for one in changes], [one.high for one in changes], color=colour, linewidth=1.2)
-            axes.plot([one.value for one in changes], places, marker, color=colour, ms=5, label=style.shortened(label, 40))
+            axes.hlines(places, [one.low for one in changes], [one.high for one in changes], color=mark["color"], linewidth=1.2)
+            axes.plot([one.value for one in changes], places, linestyle="none", ms=5, label=label, **mark)
         letters = 18 if style.is_narrow(width) else 28
         axes.set_yticks(range(len(tree.questions)), [style.shortened(q.called("{}  {}"), letters) for q in tree.questions])
         axes.set_ylim(len(tree.questions) - 0.4, -0.6)

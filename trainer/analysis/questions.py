@@ -21,13 +21,16 @@ MACRO_RULE = (
     "Precision, recall and F1 are means over the answers that occur, each with the same weight; where undefined, they count "
     "as 0."
 )
-FRACTIONS_RULE = f"Fractions of those asked are over the galaxies for which at least {100 * ASKED:g} % of the volunteers were."
+FRACTIONS_RULE = f"Fractions of those asked are over galaxies of which at least {100 * ASKED:g} % of the volunteers were asked."
 
 
 def asked_rule(asked: object) -> str:
     """Which galaxies count for a question. asked: that entry of a dataset's `source`, falsy without counts."""
     answered = " and somebody answered it" if asked else ""
-    return f"A galaxy counts for a question if at least {100 * ASKED:g} % of its volunteers were asked it{answered}."
+    return (
+        f"A galaxy counts for a question if at least {100 * ASKED:g} % of its volunteers were asked it{answered}; of answers "
+        "with equal votes, the first counts as the most voted."
+    )
 
 
 def weighting_rule(asked: object) -> str:
@@ -147,7 +150,7 @@ class Questions:
         )
         caption = self._caption(
             "Mean absolute error (MAE) and root mean square error (RMSE) of vote fractions: of the volunteers who were asked, "
-            "and cumulative, over all galaxies.",
+            f"and cumulative, over all galaxies{' for which somebody answered' if self._asked else ''}.",
             FRACTIONS_RULE,
             weighting_rule(self._asked),
         )

@@ -223,7 +223,7 @@ def _page(evaluation: Evaluation) -> Page:
                 (findings.tree_map(evaluation),),
             ),
             Section(
-                "answers",
+                "by-answer",
                 "Answer by answer",
                 (),
                 (
@@ -234,7 +234,7 @@ def _page(evaluation: Evaluation) -> Page:
                 ),
             ),
             Section("trust", "How far to trust it", (), findings.trust(evaluation)),
-            *([Section("classes", "Class by class", (), (_class_table(evaluation),))] if of_tree.classes else []),
+            *([Section("by-class", "Class by class", (), (_class_table(evaluation),))] if of_tree.classes else []),
             *(_question(evaluation, question) for question in of_tree.questions),
             _making(evaluation),
             *([_classes(evaluation, galaxies)] if of_tree.classes else []),

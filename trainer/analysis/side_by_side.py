@@ -1,22 +1,24 @@
 """A page that compares runs on the same galaxies: their scores side by side, with the intervals of the differences."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from trainer.analysis import galleries, metrics, pairs, wording
-from trainer.analysis.classification import Measures, answers_of, weighted_errors
+from trainer.analysis.classification import Measures, answers_of, weighted_averages, weighted_errors
 from trainer.analysis.comparison import Comparison
-from trainer.analysis.page import Bar, Card, Chart, Gallery, Page, Section
+from trainer.analysis.page import Bar, Card, Chart, Gallery, Page, Section, safe_names
 from trainer.analysis.pairs import Curve
-from trainer.analysis.questions import CONFIDENT_RULE, FRACTIONS_RULE, MACRO_RULE, asked_rule, weighting_rule
-from trainer.analysis.table import Measured, Table
+from trainer.analysis.questions import CONFIDENT_RULE, FRACTIONS_RULE, MACRO_RULE, Questions, asked_rule, weighting_rule
+from trainer.analysis.table import DASH, Measured, Table
 
 # Names of tables and titles; whether fractions are cumulative (0) or of those asked (1); whether the error is RMS.
 _FRACTION_ERRORS = (
     ("errors-mae-asked", "Mean absolute error per answer, of those asked", 1, False),
     ("errors-rmse-asked", "Root mean square error per answer, of those asked", 1, True),
     ("errors-mae", "Mean absolute error per answer, cumulative", 0, False),
+    ("errors-rmse", "Root mean square error per answer, cumulative", 0, True),
 )
 _MEASURES = ("accuracy", "precision", "recall", "F1")
 _RANGES = f"Ranges are 95 % intervals from {metrics.RESAMPLES:,} resamples of the galaxies, the same for all runs."
@@ -28,11 +30,12 @@ def opening_sentence(comparison: Comparison) -> str:
     best, second = (comparison.several[place] for place in order[:2])
     changes = comparison.difference(second, best)[0]
     galaxies = wording.some_galaxies(len(comparison.targets))
-    if np.array_equal(best.predictions.predicted, second.predictions.predicted):
+    if len(order) == 2 and np.array_equal(best.predictions.predicted, second.predictions.predicted):
         return f"On the same {galaxies}, {best.label} and {second.label} predict the same."
     scores = [comparison.scores[place].rmse for place in order[:2]]
     low = "lower" if len(order) == 2 else "lowest"
-    ends = f"{changes.value:.4f} ({changes.low:.4f} to {changes.high:.4f})"
+    ends = f"{changes.value:.4f}"
+    ends += "" if np.isnan(changes.low) else f" ({changes.low:.4f} to {changes.high:.4f})"
     if changes.low > 0:
         return f"On the same {galaxies}, {best.label} has the {low} RMSE, {scores[0]:.4f}: {ends} below that of {second.label}."
     return (
@@ -43,7 +46,7 @@ def opening_sentence(comparison: Comparison) -> str:
 
 def _cautions(comparison: Comparison) -> list[str]:
     """What speaks against a fair comparison."""
-    said = ["Intervals are over galaxies: the same run with another seed may differ too."]
+    said = ["Intervals are over galaxies. Training again with another seed would change a run, too."]
     for one in comparison.several:
         trained = one.run.config["dataset"]["fingerprint"]
         if trained != comparison.dataset.fingerprint:
@@ -63,18 +66,19 @@ def _runs_chart(comparison: Comparison) -> Chart:
     differences = [changes[0] for changes in comparison.differences]
     base = comparison.base.label
     best = comparison.labels[int(np.argmin(rmse))]
-    apart = [Measured(0.0, 0.0, 0.0), *differences]
+    values = "galaxies and columns" if comparison.counted is None else "galaxies and the questions that somebody answered"
+    beside = [("", "", ""), *((one.value, one.low, one.high) for one in differences)]
     return Chart(
         "runs",
         f"RMSE of each run: lowest for {best} ({min(rmse):.4f})",
-        "Above: root mean square error over all galaxies and columns, with its 95 % interval. Below: the same minus that of "
+        f"Above: root mean square error over all {values}, with its 95 % interval. Below: the same minus that of "
         f"{base}, on the same galaxies; where the interval includes 0, the two cannot be told apart.",
-        lambda width: pairs.draw_runs(width, comparison.labels, rmse, intervals, apart[1:]),
+        lambda width: pairs.draw_runs(width, comparison.labels, rmse, intervals, differences),
         Table(
             ("run", "rmse", "interval_low", "interval_high", "minus_base", "difference_low", "difference_high"),
             tuple(
-                (label, value, *ends, *(("", "", "") if place == 0 else (one.value, one.low, one.high)))
-                for place, (label, value, ends, one) in enumerate(zip(comparison.labels, rmse, intervals, apart, strict=True))
+                (label, value, *ends, *difference)
+                for label, value, ends, difference in zip(comparison.labels, rmse, intervals, beside, strict=True)
             ),
         ),
     )
@@ -89,8 +93,9 @@ def _settings(comparison: Comparison) -> Table:
         if len({*values}) > 1:
             rows.append((name, *values))
     histories = [one.run.history() for one in several]
-    rows.append(("epochs trained", *(str(len(history)) for history in histories)))
-    rows.append(("minutes", *(f"{sum(row.seconds for row in history) / 60:.1f}" for history in histories)))
+    rows.append(("epochs trained", *(str(len(history) or DASH) for history in histories)))
+    minutes = [sum(row.seconds for row in history) / 60 for history in histories]
+    rows.append(("minutes", *(f"{some:.1f}" if some else DASH for some in minutes)))
     rows.append(("dataset", *(one.run.config["dataset"]["fingerprint"][:12] for one in several)))
     return Table(("setting", *comparison.labels), tuple(rows), "settings", "Where their settings differ")
 
@@ -126,7 +131,7 @@ def _answer_errors(comparison: Comparison) -> Table:
             *(float(np.sqrt(score.per_class[column])) for score in comparison.scores),
             *(changes[start + column] for changes in comparison.differences),
         )
-        for _, _, column in answers_of(comparison.tree)
+        for column in range(len(comparison.tree.columns))
     )
     header = ("column", "answer", *comparison.labels, *_minus(comparison))
     return Table(header, rows, "answers-rmse", "RMSE per answer", _RANGES, _forms(comparison, ("", ""), ".4f"))
@@ -139,34 +144,32 @@ def _fraction_errors(comparison: Comparison) -> list[Table]:
         weighted_errors(one.predictions.predicted, comparison.targets, comparison.tree, comparison.answered)
         for one in comparison.several
     ]
-    tree, header = comparison.tree, ("column", "answer", *comparison.labels, *_minus(comparison))
+    tree, header = comparison.tree, ("column", "answer", "galaxies", *comparison.labels, *_minus(comparison))
     for name, title, kind, root in _FRACTION_ERRORS:
         parts = [both[kind] for both in several]
         errors = [part.errors**2 if root else part.errors for part in parts]
         weights = parts[0].weights
-        whole = weights.sum(axis=0)
-        means = [
-            np.divide((part * weights).sum(axis=0), whole, out=np.full(whole.shape, np.nan), where=whole > 0) for part in errors
-        ]
+        means = [weighted_averages(part.errors, weights)[root] for part in parts]
         base = errors[0] * weights
         changes = [metrics.paired_differences(one * weights, base, weights=weights, root=root) for one in errors[1:]]
         rows = tuple(
             (
                 tree.columns[column],
                 tree.describe(column),
-                *(float(np.sqrt(mean[column]) if root else mean[column]) for mean in means),
+                int((weights[:, column] > 0).sum()),
+                *(float(mean[column]) for mean in means),
                 *(Measured(*map(float, differences[column])) for differences in changes),
             )
-            for _, _, column in answers_of(tree)
+            for column in range(len(tree.columns))
         )
         rules = FRACTIONS_RULE if kind else "", weighting_rule(comparison.asked), _RANGES
-        tables.append(Table(header, rows, name, title, wording.sentences(*rules), _forms(comparison, ("", ""), ".4f")))
+        tables.append(Table(header, rows, name, title, wording.sentences(*rules), _forms(comparison, ("", "", ","), ".4f")))
     return tables
 
 
 def _classified(comparison: Comparison, confident: bool) -> list[Table]:
     """A table for each measure of the most voted answers, per question."""
-    changes = [comparison.classified(question, confident) for question in comparison.tree.questions]
+    changes = comparison.confident if confident else comparison.everyone
     numbers = [int(comparison.rows(question, confident).sum()) for question in comparison.tree.questions]
     choose: list[Callable[[Measures], Measured]] = [lambda one: one.accuracy]
     choose += [_macro(place) for place in range(3)]
@@ -196,22 +199,37 @@ def _macro(place: int) -> Callable[[Measures], Measured]:
     return lambda one: one.macro[place]
 
 
-def _answers(comparison: Comparison) -> list[Table]:
+def _answers(comparison: Comparison, confident: bool) -> list[Table]:
     """A table for each measure of the most voted answers, per answer."""
-    changes = [comparison.classified(question, confident=False) for question in comparison.tree.questions]
-    header = ("column", "answer", *comparison.labels, *_minus(comparison))
+    changes = comparison.confident if confident else comparison.everyone
+    voted = [np.bincount(comparison.voted(q, confident), minlength=len(q.answers)) for q in comparison.tree.questions]
+    header = ("column", "answer", "voted", *comparison.labels, *_minus(comparison))
+    where, rule = (" where the volunteers are confident", CONFIDENT_RULE) if confident else ("", "")
     tables = []
     for measure, name in (("precision", "precision"), ("recall", "recall"), ("F1", "f1")):
         rows = []
         for question, place, column in answers_of(comparison.tree):
             scores, differences = changes[question.index]
             values = (getattr(one, name)[place] for one in (*scores, *differences))
-            shown = [one.value if number < len(scores) else one for number, one in enumerate(values)]
-            rows.append((comparison.tree.columns[column], comparison.tree.describe(column), *shown))
-        title = f"{measure[:1].upper()}{measure[1:]} per answer"
-        caption = wording.sentences(asked_rule(comparison.asked), _RANGES)
-        tables.append(Table(header, tuple(rows), f"answers-{name}", title, caption, _forms(comparison, ("", ""), ".3f")))
+            shown = [one.value if run < len(scores) else one for run, one in enumerate(values)]
+            number = int(voted[question.index][place])
+            rows.append((comparison.tree.columns[column], comparison.tree.describe(column), number, *shown))
+        title = f"{measure[:1].upper()}{measure[1:]} per answer{where}"
+        caption = wording.sentences(asked_rule(comparison.asked), rule, _RANGES)
+        file = f"answers-{name}{'-confident' if confident else ''}"
+        tables.append(Table(header, tuple(rows), file, title, caption, _forms(comparison, ("", "", ","), ".3f")))
     return tables
+
+
+def _confusion(comparison: Comparison) -> tuple[Chart, ...]:
+    """The confusion matrices of each run."""
+    names = safe_names([f"confusion-{label}" for label in comparison.labels])
+    charts = []
+    for name, one in zip(names, comparison.several, strict=True):
+        tables = (one.predictions.predicted, comparison.targets, comparison.answered, comparison.asked)
+        chart, _ = Questions(comparison.tree, *tables, one.label).confusion()
+        charts.append(replace(chart, name=name, alt=f"{one.label}: {chart.alt}", caption=f"{one.label}: {chart.caption}"))
+    return tuple(charts)
 
 
 def _by_question(comparison: Comparison) -> Chart:
@@ -222,7 +240,7 @@ def _by_question(comparison: Comparison) -> Chart:
         [sum(one.low > 0 for one in changes) for changes in differences],
     )
     said = "; ".join(
-        f"{one.label} is clearly better than {comparison.base.label} for {better} and worse for {worse} of "
+        f"{one.label} is clearly better than {comparison.base.label} for {better or 'none'} and worse for {worse or 'none'} of "
         f"{len(comparison.tree.questions)} questions"
         for one, better, worse in zip(comparison.others, *clear, strict=True)
     )
@@ -250,25 +268,31 @@ def _learning(comparison: Comparison) -> tuple[Chart, ...]:
         history = one.run.history()
         validated = any(not np.isnan(row.val_mse) for row in history)
         values = [row.val_mse if validated else row.mse for row in history]
-        label = one.label if validated else f"{one.label} (train)"
         if history:
-            curves.append(Curve(label, [row.epoch for row in history], values))
+            curves.append(Curve(one.label, [row.epoch for row in history], values, validated))
     if not curves:
         return ()
     trained = "A run without a validation split is shown by the MSE of its training steps. "
     caption = "Mean squared error on the validation split after each epoch. "
-    caption += trained if any(curve.label.endswith("(train)") for curve in curves) else ""
+    caption += "" if all(curve.validated for curve in curves) else trained
     caption += "Runs of other datasets have other validation galaxies." if _several_datasets(comparison) else ""
-    lowest = min(curves, key=lambda curve: min(curve.values))
+    finding = f"Learning curves of {wording.amount(len(curves), 'run')}"
+    if all(curve.validated for curve in curves) and not _several_datasets(comparison):
+        lowest = min(curves, key=lambda curve: np.nanmin(curve.values))
+        finding = f"Learning curves: lowest MSE {np.nanmin(lowest.values):.5f}, of {lowest.label}"
     return (
         Chart(
             "learning-curves",
-            f"Learning curves: lowest MSE {min(lowest.values):.5f}, of {lowest.label}",
+            finding,
             caption.strip(),
             lambda width: pairs.draw_curves(width, curves),
             Table(
-                ("run", "epoch", "mse"),
-                tuple((curve.label, *row) for curve in curves for row in zip(curve.epochs, curve.values, strict=True)),
+                ("run", "split", "epoch", "mse"),
+                tuple(
+                    (curve.label, "validation" if curve.validated else "train", *row)
+                    for curve in curves
+                    for row in zip(curve.epochs, curve.values, strict=True)
+                ),
             ),
         ),
     )
@@ -323,15 +347,18 @@ def comparison_page(comparison: Comparison) -> Page:
     weighting = wording.weighting(comparison.asked, comparison.tree)
     sections = (
         Section("cautions", "How to read this page", (" ".join(_cautions(comparison)), *([weighting] if weighting else []))),
-        Section("questions", "Question by question", (), (_by_question(comparison), _question_errors(comparison))),
-        Section("classified", "Most voted answers", (), tuple(_classified(comparison, confident=False))),
-        Section("confident", "Where the volunteers are confident", (), tuple(_classified(comparison, confident=True))),
+        Section("by-question", "Question by question", (), (_by_question(comparison), _question_errors(comparison))),
         Section(
-            "answers",
-            "Answer by answer",
-            (),
-            (_answer_errors(comparison), *_fraction_errors(comparison), *_answers(comparison)),
+            "classified", "Most voted answers", (), (*_classified(comparison, False), *_answers(comparison, confident=False))
         ),
+        Section(
+            "confident",
+            "Where the volunteers are confident",
+            (),
+            (*_classified(comparison, True), *_answers(comparison, confident=True)),
+        ),
+        Section("confusion", "What is mistaken for what", (), _confusion(comparison)),
+        Section("by-answer", "Answer by answer", (), (_answer_errors(comparison), *_fraction_errors(comparison))),
         Section("learning", "How they were trained", (), (*_learning(comparison), _settings(comparison))),
         Section("differences", "The galaxies on which they differ", (), (_differing(comparison),)),
     )

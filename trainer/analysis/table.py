@@ -108,7 +108,8 @@ def _latex(value: object, form: str) -> str:
         return f"${format(value.value, form)}$"
     # The ends, as they are read off, are those of the rounded numbers.
     number, low, high = (float(format(part, form)) for part in (value.value, value.low, value.high))
-    return f"${format(number, form)}^{{+{format(high - number, form)}}}_{{-{format(number - low, form)}}}$"
+    above, below = (format(part, form.removeprefix("+")) for part in (high - number, number - low))
+    return f"${format(number, form)}^{{+{above}}}_{{-{below}}}$"
 
 
 # Characters that LaTeX would read as commands, and some that its fonts lack.

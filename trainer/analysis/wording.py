@@ -101,13 +101,16 @@ def weighting(asked: object, tree: Tree, trained: object = None, loss: str = "")
 
     asked: the entry in `source` of the dataset that was measured; trained: that of the dataset of a run with this loss.
     """
-    same = "Each vote fraction counts the same, whatever the number of volunteers behind it; questions that nobody answered do "
+    same = (
+        "Each vote fraction counts the same, however many volunteers are behind it, unless a table states otherwise; questions "
+        "that nobody answered do "
+    )
     number = "assumed number" if is_assumed(trained) else "number"
     # The answers to a question depend on each other in a Dirichlet-multinomial likelihood: ten weigh less than ten times one.
-    growing = ", and less than in proportion," if loss == "dirichlet_multinomial" else ","
+    growing = ", less than in proportion" if loss == "dirichlet_multinomial" else ""
     by_answers = trained and loss in ("cross_entropy", "dirichlet_multinomial")
     return sentences(
         f"{same}not count." if asked else "",
         assumption(asked, tree),
-        f"In training{growing} each question of a galaxy was weighted by the {number} of its answers." if by_answers else "",
+        f"In training, each question of a galaxy was weighted by the {number} of its answers{growing}." if by_answers else "",
     )

@@ -89,6 +89,28 @@ def test_the_intervals_are_those_of_resampled_galaxies() -> None:
         assert abs(ours.low - low) < 0.12 * width and abs(ours.high - high) < 0.12 * width
 
 
+@pytest.mark.parametrize("mistakes", [0, 30])
+def test_the_mean_over_the_answers_of_a_resample_is_that_of_scikit_learn(mistakes: int) -> None:
+    """Rare answers are absent from many resamples."""
+    counts = np.diag((500, 100, 20, 2, 1))
+    counts[0, 1] = counts[1, 0] = mistakes
+    cells = np.repeat(np.arange(25), counts.ravel())
+    draws = np.random.default_rng(3)
+    resampled = []
+    for _ in range(1000):
+        drawn = cells[draws.integers(0, len(cells), len(cells))]
+        resampled.append(sklearn_metrics.f1_score(drawn // 5, drawn % 5, average="macro", zero_division=0))
+    low, high = np.percentile(resampled, (2.5, 97.5))
+    found = scores_of(counts, resamples=4000).macro[2]
+    assert found.low == pytest.approx(low, abs=0.005) and found.high == pytest.approx(high, abs=0.005)
+    assert mistakes or (found.low, found.high) == (1, 1)
+
+
+def test_one_galaxy_has_no_interval() -> None:
+    scores = scores_of(np.array([[1, 0], [0, 0]]))
+    assert scores.accuracy.value == 1 and math.isnan(scores.accuracy.low) and math.isnan(scores.macro[2].high)
+
+
 def test_more_galaxies_make_intervals_narrower_and_a_seed_makes_them_repeat() -> None:
     few, many = np.array([[6, 2], [1, 5]]), 100 * np.array([[6, 2], [1, 5]])
     one, other = scores_of(few), scores_of(many)

@@ -609,7 +609,7 @@ def test_a_report_on_another_survey_has_its_questions_and_nothing_of_kaggles(of_
             assert of_kaggle not in text, of_kaggle
         assert tree.citation in text
     assert "each question of a galaxy was weighted by the number of its answers" in everything
-    assert "Each vote fraction counts the same, whatever the number of volunteers behind it" in everything
+    assert "Each vote fraction counts the same, however many volunteers are behind it, unless a table" in everything
     assert "are assumed" not in everything and "assumed" not in card and "GalaxyID" not in everything
     assert "Dirichlet-multinomial" in everything and "obey the tree by construction" in everything
     assert "nan" not in re.split(r"\W+", everything)
@@ -657,14 +657,15 @@ def test_the_page_and_the_card_say_that_numbers_of_answers_are_assumed(of_decals
     page = Read((copy.folder / record.report).read_text("utf-8"))
     said = "The numbers of answers were not counted: 40 volunteers are assumed for each galaxy."
     assert f"questions that nobody answered do not count. {said} In training" in page.text
-    assert "was weighted by the assumed number of its answers." in page.text
+    assert "was weighted by the assumed number of its answers, less than in proportion." in page.text
     assert "As the votes have no counts, 40 volunteers are assumed." in page.text
     card = (copy.folder / "README.md").read_text("utf-8")
     assert said in card and "Dirichlet-multinomial, for an assumed number of volunteers" in card
 
 
 def test_the_sentence_on_training_follows_the_dataset_of_the_run() -> None:
-    scores = "Each vote fraction counts the same, whatever the number of volunteers behind it; questions that nobody answered "
+    scores = "Each vote fraction counts the same, however many volunteers are behind it, unless a table states otherwise; "
+    scores += "questions that nobody answered "
     trained = "In training, each question of a galaxy was weighted by the number of its answers."
     decals = builtin_tree("decals5")
     assert wording.weighting("counted", decals, False, "cross_entropy") == f"{scores}do not count."

@@ -55,6 +55,12 @@ def test_latex_has_the_rules_of_booktabs_and_ends_that_add_up() -> None:
     )
 
 
+def test_a_difference_has_one_sign() -> None:
+    table = Table(("minus",), ((Measured(-0.0062, -0.0191, 0.007),), (Measured(0.01, 0.005, 0.02),)), "t", "T", forms=("+.4f",))
+    assert table.cells()[0][0][0] == "-0.0062 (-0.0191 to +0.0070)"
+    assert "$-0.0062^{+0.0132}_{-0.0129}$" in table.latex() and "$+0.0100^{+0.0100}_{-0.0050}$" in table.latex()
+
+
 @pytest.mark.parametrize("place", ["cell", "header", "title", "caption"])
 def test_no_text_is_a_command_in_latex(place: str, tmp_path: Path) -> None:
     texts = {name: HOSTILE if name == place else "plain" for name in ("cell", "header", "title", "caption")}
