@@ -87,7 +87,7 @@ def draw_runs(
             axes.xaxis.set_major_locator(MaxNLocator(4 if style.is_narrow(width) else 7))
         above.set_xlabel("RMSE (lower is better)")
         below.axvline(0, color=QUIET, linewidth=1)
-        below.set_xlabel(f"minus {_names(labels[:1], 30)[0]}")
+        below.set_xlabel("minus the first run's RMSE")
     return figure
 
 
@@ -109,6 +109,6 @@ def draw_differences(tree: Tree, width: float, labels: Sequence[str], difference
         axes.tick_params(axis="y", length=0)
         axes.grid(False, axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(4 if style.is_narrow(width) else 7))
-        axes.set_xlabel("difference of RMSE")
+        axes.set_xlabel("minus the first run's RMSE")
         figure.legend(loc="outside upper left", ncols=1 if style.is_narrow(width) else 2)
     return figure

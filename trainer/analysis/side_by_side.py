@@ -234,7 +234,7 @@ def _confusion(comparison: Comparison) -> tuple[Chart, ...]:
 
 def _by_question(comparison: Comparison) -> Chart:
     differences = [changes[1 : 1 + len(comparison.tree.questions)] for changes in comparison.differences]
-    labels = _minus(comparison)
+    labels = [one.label for one in comparison.others]
     clear = (
         [sum(one.high < 0 for one in changes) for changes in differences],
         [sum(one.low > 0 for one in changes) for changes in differences],
