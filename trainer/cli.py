@@ -276,7 +276,7 @@ COMMANDS = {
         "Make a page that compares runs on the same galaxies, with the intervals of their differences.",
         _compare_flags,
         _compare,
-        f"trainer compare --run runs/vgg16 --run runs/article --tfrecords {_DATASET} --out compared",
+        f"trainer compare --run runs/vgg16 --run runs/second --tfrecords {_DATASET} --out compared",
     ),
     "explore": Command(
         "Make a page about a dataset: votes, classes, splits and images; or about predictions of its galaxies.",
