@@ -1,8 +1,9 @@
 """The tables that papers print, question by question and answer by answer, and the confusion matrices."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from trainer.analysis.page import Chart, Section
 from trainer.analysis.table import Table
 from trainer.analysis.votes import ASKED
 
+_Shown = TypeVar("_Shown")
 _SCORES = ("accuracy", "precision", "recall", "F1")
 CONFIDENT_RULE = f"The volunteers are confident if at least {100 * CONFIDENT:g} % of those asked gave the same answer."
 _RANGES = f"Ranges are 95 % intervals from {RESAMPLES:,} resamples of the galaxies."
@@ -81,6 +83,19 @@ class Questions:
     def _caption(self, *sentences: str) -> str:
         return wording.sentences(*sentences, f"Measured on {self._galaxies}." if self._galaxies else "")
 
+    def _both(self, make: Callable[..., _Shown], name: str, title: str, *sentences: str) -> tuple[_Shown, _Shown]:
+        """What `make(name, title, scores, *sentences)` returns for all galaxies that count, and for confident volunteers."""
+        rule = asked_rule(self._asked)
+        where = f"{title} where the volunteers are confident"
+        return (
+            make(name, title, self.everyone, rule, *sentences),
+            make(f"{name}-confident", where, self.confident, CONFIDENT_RULE, rule, *sentences),
+        )
+
+    def by_question(self) -> tuple[Table, Table]:
+        """Accuracy and mean precision, recall and F1 of each question; then the same where volunteers are confident."""
+        return self._both(self._by_question, "questions", "Most voted answers, per question", MACRO_RULE)
+
     def _by_question(self, name: str, title: str, scores: Sequence[QuestionScores], *sentences: str) -> Table:
         rows = tuple(
             (question.called("{} {}"), score.galaxies, score.accuracy, *score.macro)
@@ -89,34 +104,9 @@ class Questions:
         forms = ("", ",", ".3f", ".3f", ".3f", ".3f")
         return Table(("question", "galaxies", *_SCORES), rows, name, title, self._caption(*sentences, _RANGES), forms)
 
-    def by_question(self) -> tuple[Table, Table]:
-        """Accuracy and mean precision, recall and F1 of each question; then the same where volunteers are confident."""
-        return (
-            self._by_question(
-                "questions", "Most voted answers, per question", self.everyone, asked_rule(self._asked), MACRO_RULE
-            ),
-            self._by_question(
-                "questions-confident",
-                "The same where the volunteers are confident",
-                self.confident,
-                CONFIDENT_RULE,
-                asked_rule(self._asked),
-                MACRO_RULE,
-            ),
-        )
-
     def by_answer(self) -> tuple[Table, Table]:
         """Precision, recall and F1 of each answer, over all galaxies that count and where volunteers are confident."""
-        return (
-            self._answers("answers", "Most voted answers, one by one", self.everyone, asked_rule(self._asked)),
-            self._answers(
-                "answers-confident",
-                "The same where the volunteers are confident",
-                self.confident,
-                CONFIDENT_RULE,
-                asked_rule(self._asked),
-            ),
-        )
+        return self._both(self._answers, "answers", "Most voted answers, one by one")
 
     def _answers(self, name: str, title: str, scores: Sequence[QuestionScores], *sentences: str) -> Table:
         rows = []
@@ -146,7 +136,7 @@ class Questions:
                 self._tree.describe(column),
                 *itertools.chain(*((int(part[0][column]), *(float(value[column]) for value in part[1:])) for part in parts)),
             )
-            for _, _, column in answers_of(self._tree)
+            for column in range(len(self._tree.columns))
         )
         caption = self._caption(
             "Mean absolute error (MAE) and root mean square error (RMSE) of vote fractions: of the volunteers who were asked, "
@@ -160,16 +150,7 @@ class Questions:
 
     def confusion(self) -> tuple[Chart, Chart]:
         """The confusion matrices of all questions, over all galaxies that count and where volunteers are confident."""
-        return (
-            self._confusion("confusion", "Confusion matrices", self.everyone, asked_rule(self._asked)),
-            self._confusion(
-                "confusion-confident",
-                "Confusion matrices where the volunteers are confident",
-                self.confident,
-                CONFIDENT_RULE,
-                asked_rule(self._asked),
-            ),
-        )
+        return self._both(self._confusion, "confusion", "Confusion matrices")
 
     def _confusion(self, name: str, title: str, scores: Sequence[QuestionScores], *sentences: str) -> Chart:
         counts = [score.counts for score in scores]

@@ -1,6 +1,16 @@
 """The content of a page, read without a browser."""
 
+import csv
 from html.parser import HTMLParser
+
+from trainer.run import Run
+
+# In every report.
+CHARTS = {
+    *("confusion", "confusion-confident"),
+    *("ladder", "tree", "per-class", "maximum-agreement", "error-against-mean", "calibration", "agreement", "violation"),
+    "history",
+}
 
 
 class Read(HTMLParser):
@@ -28,3 +38,8 @@ class Read(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def rows_of(run: Run, name: str) -> list[dict[str, str]]:
+    with (run.folder / "report" / "data" / f"test-{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
