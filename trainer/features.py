@@ -14,7 +14,7 @@ from tfrecords.files import local_path
 from tfrecords.fits.look import Look
 from tfrecords.integrity import check_shards
 from tfrecords.progress import progress_bar
-from trainer.backends.base import WHOLE
+from trainer.backends.base import WHOLE, Result
 from trainer.backends.choose import choose
 from trainer.images.cutouts import UnreadableImage
 from trainer.inference import BATCH_SIZE, ImageFiles, image_files
@@ -53,8 +53,8 @@ class FeatureModel:
         self.dimension = int(model.output_shape[-1])
         self._predictor = self.devices.predictor(model)
 
-    def __call__(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        """Crops, uint8 (rows, size, size, 3), as the only element -> features float32 (rows, dimension)."""
+    def __call__(self, crops: Sequence[np.ndarray]) -> Result:
+        """Start: crops, uint8 (rows, size, size, 3), as the only element -> features float32 (rows, dimension)."""
         return self._predictor(crops[0])
 
     def of_pictures(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -63,7 +63,7 @@ class FeatureModel:
 
         rows = self.devices.rounded(min(BATCH_SIZE, len(pictures)))
         batches = [np.stack(pictures[start : start + rows]) for start in range(0, len(pictures), rows)]
-        return np.concatenate([self([padded(batch, rows)])[: len(batch)] for batch in batches])
+        return np.concatenate([self([padded(batch, rows)])()[: len(batch)] for batch in batches])
 
 
 class GalaxySource(Protocol):

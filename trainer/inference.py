@@ -15,7 +15,7 @@ from preprocess.sources import Listing, chosen_look, sample_of_fits
 from tfrecords.errors import ConfigError, SourceError
 from tfrecords.fits.look import DEFAULT_STRETCH, SDSS, Look, Stretch
 from tfrecords.progress import progress_bar
-from trainer.backends.base import Devices
+from trainer.backends.base import Devices, Result, in_turn
 from trainer.images.cutouts import Crop, UnreadableImage, listed, stream
 from trainer.images.ranges import Trained, outside, warnings_of
 from trainer.run import Run
@@ -25,8 +25,8 @@ BATCH_SIZE = 64
 _NAMED_UNREADABLE = 3
 _STRETCH = Stretch()
 
-# The crops of a batch, uint8 (rows, size, size, 3) for each crop of the runs -> float (rows, outputs).
-Function = Callable[[Sequence[np.ndarray]], np.ndarray]
+# Starts: the crops of a batch, uint8 (rows, size, size, 3) for each crop of the runs -> float (rows, outputs).
+Function = Callable[[Sequence[np.ndarray]], Result]
 
 
 def crop_of(run: Run) -> Crop:
@@ -115,15 +115,20 @@ class ImageFiles:
         is_outside = functools.partial(outside, trained=trained)
         rows = devices.rounded(min(BATCH_SIZE, len(self._images)))
         with progress_bar(len(self._images), doing, "images") as bar:
-            for batch in stream(self._images, self.crops, rows, self.look, is_outside):
-                self.rejected += batch.rejected
-                if count := len(batch.galaxy_ids):
-                    self._outside.append(batch.outside)
-                    self._notes += batch.notes
-                    self._enlarged += int(batch.enlarged.sum())
-                    outputs = function([padded(crops, rows) for crops in batch.crops])[:count].astype(np.float32)
-                    yield ImageOutputs(batch.galaxy_ids, outputs)
-                bar.update(count + len(batch.rejected))
+
+            def started() -> Iterator[tuple[np.ndarray, Result]]:
+                for batch in stream(self._images, self.crops, rows, self.look, is_outside):
+                    self.rejected += batch.rejected
+                    bar.update(len(batch.rejected))
+                    if len(batch.galaxy_ids):
+                        self._outside.append(batch.outside)
+                        self._notes += batch.notes
+                        self._enlarged += int(batch.enlarged.sum())
+                        yield batch.galaxy_ids, function([padded(crops, rows) for crops in batch.crops])
+
+            for galaxy_ids, outputs in in_turn(started()):
+                yield ImageOutputs(galaxy_ids, outputs[: len(galaxy_ids)].astype(np.float32))
+                bar.update(len(galaxy_ids))
         if not self._outside:
             first = _reason(self.rejected[0])
             raise SourceError(f"{self._path}: none of its {len(self.rejected):,} images can be used; the first is {first}")

@@ -19,7 +19,7 @@ from tfrecords.fits.look import Look
 from tfrecords.fits.look import Stretch as Stretch
 from tfrecords.integrity import check_shards, read_shards
 from tfrecords.progress import progress_bar
-from trainer.backends.base import WHOLE, Devices
+from trainer.backends.base import WHOLE, Devices, Result
 from trainer.backends.choose import choose
 from trainer.backends.startup import explained
 from trainer.images.cutouts import UnreadableImage
@@ -59,18 +59,24 @@ class _Ensemble:
             (self.crops.index(crop_of(run)), devices.predictor(model)) for run, model in zip(runs, models, strict=True)
         ]
 
-    def __call__(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        """Predict float64 (rows, outputs): the fractions and, if all models have them, the concentrations.
+    def __call__(self, crops: Sequence[np.ndarray]) -> Result:
+        """Start predicting float64 (rows, outputs): the fractions and, if all models have them, the concentrations.
 
         crops: uint8 (rows, size, size, 3), one array for each of `self.crops`.
         """
         width = len(self.tree.columns) + (len(self.tree.questions) if self._sure else 0)
-        total = np.zeros((len(crops[0]), width))
+        results: list[Result] = []
         for view in self._views:
             turned = [np.ascontiguousarray(view(images)) for images in crops]
-            for place, predictor in self._models:
-                total += predictor(turned[place])[:, :width]
-        return total / (len(self._views) * len(self._models))
+            results += [predictor(turned[place]) for place, predictor in self._models]
+
+        def mean() -> np.ndarray:
+            total = np.zeros((len(crops[0]), width))
+            for result in results:
+                total += result()[:, :width]
+            return total / len(results)
+
+        return mean
 
     def apart(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Outputs (rows, outputs) as fractions (rows, n) and concentrations (rows, questions), None if a model has none."""

@@ -35,7 +35,7 @@ def measure(settings: Settings, seconds: float) -> None:
 
     ids, images, _ = next(evaluation_batches(dataset, "train", count, count).as_numpy_iterator())
     session = onnxruntime.InferenceSession(str(folder / "onnx"), providers=["CPUExecutionProvider"])
-    found = session.run(None, {"image": images})[0][np.argsort(ids, kind="stable")]
+    found = session.run(None, {"image": images.astype(np.float32)})[0][np.argsort(ids, kind="stable")]
     off = float(np.abs(found - expected).max())
     settings.record("exports", format="onnx", galaxies=count, largest_difference=off, tolerance=_TOLERANCE)
     if off > _TOLERANCE:

@@ -17,9 +17,10 @@ from trainer.run import open_run
 
 _AT_ONCE, _TO_END = 4, 10.0  # seconds reserved to stop what is not finished
 _FULL, _AVERAGED, _DECAYED = ("--augment", "full"), ("--ema", 0.999), ("--weight_decay", 1e-4)
-_LONG = 100  # epochs, without early stopping
+_LONG = ("--epochs", 100, "--patience", 100)  # no early stopping
 _TRIALS: dict[str, tuple[object, ...]] = {
-    "best, full augmentation, 100 epochs": (*_FULL, "--epochs", _LONG, "--patience", _LONG),
+    "best, full augmentation, 100 epochs": (*_FULL, *_LONG),
+    "best, full augmentation, 100 epochs, seed 1": (*_FULL, *_LONG, "--seed", 1),
     "best": (),
     "best, seed 1": ("--seed", 1),
     "article, batch 32": ("--recipe", "article", "--batch_size", 32),
@@ -30,9 +31,13 @@ _TRIALS: dict[str, tuple[object, ...]] = {
     "article, batch 32, seed 1": ("--recipe", "article", "--batch_size", 32, "--seed", 1),
     "best, moving average, seed 1": (*_AVERAGED, "--seed", 1),
     "best, weight decay, seed 1": (*_DECAYED, "--seed", 1),
+    "best, batch 128, learning rate 2e-4": ("--batch_size", 128, "--learning_rate", 2e-4),
+    "best, batch 128": ("--batch_size", 128),
+    "best, float32": ("--precision", "float32"),
+    "best, 100 epochs": _LONG,
     "best, average pooling": ("--pooling", "average"),
     "best, learning rate 2e-4": ("--learning_rate", 2e-4),
-    "best, full augmentation, 100 epochs, seed 1": (*_FULL, "--epochs", _LONG, "--patience", _LONG, "--seed", 1),
+    "best, batch 128, learning rate 2e-4, seed 1": ("--batch_size", 128, "--learning_rate", 2e-4, "--seed", 1),
 }
 _SMALL = ("best", "best, full augmentation")
 

@@ -10,13 +10,18 @@ the sum of the errors of an epoch's steps, so an interrupted epoch ends with the
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
 STEPS_IN_FLIGHT = 2
+
+T = TypeVar("T")
+# Waits for the predictions of a batch: float32 (rows of all processes, outputs).
+Result = Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -87,15 +92,15 @@ class Steps(Protocol):
     def weights(self) -> list[np.ndarray]:
         """The model's weights, for `model.set_weights`."""
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Predict with the current weights, as a `Predictor`: this process' part of a batch -> float32 (batch, outputs)."""
+    def predict(self, images: np.ndarray) -> Result:
+        """Predict with the current weights, as a `Predictor` does."""
 
 
 class Predictor(Protocol):
     """A model's predictions for batches of one shape, on all devices."""
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """This process' part of a batch, uint8 (rows, size, size, 3) -> float32 (rows of all processes, outputs).
+    def __call__(self, images: np.ndarray) -> Result:
+        """Start predicting this process' part of a batch, uint8 (rows, size, size, 3); call what is returned for the result.
 
         Every call must have the same number of rows: pad the last batch.
         """
@@ -179,3 +184,15 @@ def check_shapes(old: Sequence[Any], new: Sequence[np.ndarray]) -> None:
 def keeps_average(optimizer: Any) -> bool:
     """Whether an optimizer keeps a moving average of the weights."""
     return bool(getattr(optimizer, "inner_optimizer", optimizer).use_ema)
+
+
+def in_turn(started: Iterable[tuple[T, Result]]) -> Iterator[tuple[T, np.ndarray]]:
+    """Each item with its result, once the next one has been started: it is sent to a GPU that still computes."""
+    waiting: deque[tuple[T, Result]] = deque()
+    for each in started:
+        waiting.append(each)
+        if len(waiting) > 1:
+            item, result = waiting.popleft()
+            yield item, result()
+    for item, result in waiting:
+        yield item, result()

@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from tfrecords.errors import RunError, install_extra, squeezed
-from trainer.backends.base import STEPS_IN_FLIGHT, Devices, Hardware, Objective, check_shapes, keeps_average, variables_of
+from trainer.backends.base import (
+    STEPS_IN_FLIGHT,
+    Devices,
+    Hardware,
+    Objective,
+    Result,
+    check_shapes,
+    keeps_average,
+    variables_of,
+)
 from trainer.backends.pooling import with_fast_gradients
 from trainer.backends.startup import without_native_notes
 
@@ -211,7 +220,7 @@ class JaxSteps:
         }
         return [np.asarray(held[id(variable)]) for variable in self._model.weights]
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
+    def predict(self, images: np.ndarray) -> Result:
         return self._predictor.by(self._shown(), images)
 
 
@@ -238,12 +247,13 @@ class JaxPredictor:
         self._call: Any = jax.jit(call, out_shardings=devices.everywhere)
         self._values: Any = None
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: np.ndarray) -> Result:
         if self._values is None:
             groups = (self._model.trainable_variables, self._model.non_trainable_variables)
             self._values = self._devices.replicate([[variable.value for variable in group] for group in groups])
         return self.by(self._values, images)
 
-    def by(self, values: Any, images: np.ndarray) -> np.ndarray:
+    def by(self, values: Any, images: np.ndarray) -> Result:
         """The same with other values of the variables: (trainable, non-trainable)."""
-        return np.asarray(self._call(values, self._devices.send(images)))
+        predicted = self._call(values, self._devices.send(images))
+        return functools.partial(np.asarray, predicted if self._devices.gpus else predicted.block_until_ready())

@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from trainer.backends.base import STEPS_IN_FLIGHT, Devices, Hardware, Objective, check_shapes, keeps_average, variables_of
+from trainer.backends.base import (
+    STEPS_IN_FLIGHT,
+    Devices,
+    Hardware,
+    Objective,
+    Result,
+    check_shapes,
+    keeps_average,
+    variables_of,
+)
 from trainer.backends.startup import without_native_notes
 
 # Under a strategy, an overflow on any device but the first would reach the weights.
@@ -162,7 +171,7 @@ class TensorFlowSteps:
     def weights(self) -> list[np.ndarray]:
         return list(self._model.get_weights())
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
+    def predict(self, images: np.ndarray) -> Result:
         return self._predictor(images)
 
 
@@ -179,11 +188,11 @@ class TensorFlowPredictor:
         self._devices = devices
         self._call: Any = tf.function(replica, jit_compile=devices.xla)
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: np.ndarray) -> Result:
         strategy = self._devices.strategy
         if strategy is None:
-            return np.asarray(self._call(images))
+            return functools.partial(np.asarray, self._call(images))
         parts = np.split(images, self._devices.replicas)
         split = strategy.experimental_distribute_values_from_function(lambda context: parts[context.replica_id_in_sync_group])
         results = strategy.experimental_local_results(strategy.run(self._call, args=(split,)))
-        return np.concatenate([np.asarray(result) for result in results])
+        return lambda: np.concatenate([np.asarray(result) for result in results])

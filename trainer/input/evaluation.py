@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfrecords import reader
 from tfrecords.dataset import Dataset
-from trainer.backends.base import WHOLE, Share
+from trainer.backends.base import WHOLE, Result, Share, in_turn
 
 PREFETCH_BATCHES = 2
 
@@ -40,7 +40,7 @@ def padded(batch: np.ndarray, rows: int) -> np.ndarray:
 
 
 def predicted_batches(
-    predictor: Callable[[np.ndarray], np.ndarray], dataset: Dataset, split: str, batch_size: int, limit: int, share: Share
+    predictor: Callable[[np.ndarray], Result], dataset: Dataset, split: str, batch_size: int, limit: int, share: Share
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Batches (galaxy_id int64 (n,), predicted float32 (n, outputs), votes float32 (n, width)) of a split, every galaxy once.
 
@@ -48,5 +48,7 @@ def predicted_batches(
     XLA compiles for each shape. With several processes, each decodes its own rows and gets all predictions.
     """
     rows = batch_size // share.processes
-    for ids, images, votes in evaluation_batches(dataset, split, batch_size, limit, share).as_numpy_iterator():
-        yield ids, predictor(padded(images, rows))[: len(ids)].astype(np.float32), votes
+    batches = evaluation_batches(dataset, split, batch_size, limit, share).as_numpy_iterator()
+    started = (((ids, votes), predictor(padded(images, rows))) for ids, images, votes in batches)
+    for (ids, votes), predicted in in_turn(started):
+        yield ids, predicted[: len(ids)].astype(np.float32), votes

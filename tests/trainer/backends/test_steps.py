@@ -114,15 +114,15 @@ def check_average(steps: Steps, batches: Iterator[Any], momentum: float) -> None
     for _ in range(3):
         steps.train(next(batches))
         seen.append(steps.weights())
-    plain, state = steps.predict(images), steps.state()
+    plain, state = steps.predict(images)(), steps.state()
     with steps.averaged():
-        average, predicted = steps.weights(), steps.predict(images)
+        average, predicted = steps.weights(), steps.predict(images)()
     for first, second, third, mean in zip(*seen, average, strict=True):
         expected = momentum * (momentum * first + (1 - momentum) * second) + (1 - momentum) * third
         np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-7)
     assert any(not np.array_equal(one, two) for one, two in zip(average, seen[-1], strict=True))
     assert abs(predicted - plain).max() > 1e-6
-    assert _bits(steps.state()) == _bits(state) and _bits([steps.predict(images)]) == _bits([plain])
+    assert _bits(steps.state()) == _bits(state) and _bits([steps.predict(images)()]) == _bits([plain])
 
 
 @pytest.mark.slow

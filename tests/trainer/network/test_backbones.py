@@ -137,12 +137,12 @@ def test_other_bases_learn_and_are_kept_as_models_that_load_where_this_package_i
         net = model.build_model(design, "none", np.full(37, 0.3), "float32", seed=0)
         adam = build_optimizer(net.trainable_variables, Rate(1e-3), "float32", weight_decay=1e-4)
         training = devices.steps(net, adam, objective(loss="cross_entropy"))
-        before = training.predict(images)
+        before = training.predict(images)()
         for source in training.ready(tf.data.Dataset.from_tensors(tuple(batch)).repeat(2)):
             training.train(source)
         assert np.isfinite(training.error_sum())
         model.for_inference(design, training.weights()).save(tmp_path / f"{backbone}.keras")
-        predicted[backbone] = training.predict(images)
+        predicted[backbone] = training.predict(images)()
         assert np.abs(before - predicted[backbone]).max() > 1e-3
     np.save(tmp_path / "images.npy", images)
     script = BLOCKER + (
