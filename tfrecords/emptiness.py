@@ -5,6 +5,8 @@ The limits lie far from any galaxy: `benchmarks.emptiness` measures how near rea
 
 import numpy as np
 
+from tfrecords.brightness import colour_sum
+
 # In levels 0..255. Percentiles, so that neither hot pixels nor a few letters make a galaxy.
 DARK, BRIGHT = 0.005, 0.995
 LEAST_CONTRAST = 10
@@ -16,8 +18,7 @@ _PIXELS = 96  # along each side: enough for these quantiles
 
 def light_of(pixels: np.ndarray) -> np.ndarray:
     """The brightness of some of the pixels of an image (height, width, 3), evenly spaced: the mean of R, G and B, uint8."""
-    thin = _thinned(pixels)
-    return (thin.sum(axis=2, dtype=np.uint16) // 3).astype(np.uint8)
+    return (colour_sum(_thinned(pixels)) // 3).astype(np.uint8)
 
 
 def _thinned(pixels: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ CONSTANT_SPREAD = 0.01
 LONG_HOURS = 12
 # If more than this share of a moving average is the initial weights, it is hardly a trained model.
 _UNTRAINED = 0.05
+# Half the distance between float32 numbers just below 1, relative to them.
+_SMALLEST_STEP = 2.0**-24
 _MOMENTA = (0.9999, 0.999, 0.99, 0.9, 0.0)
 
 
@@ -58,6 +60,19 @@ def too_long(config: TrainConfig, steps: int) -> list[str]:
             f"weights: use {f'{shorter:g} or less' if shorter else '0 (no average)'}, or more --epochs"
         )
     return lines
+
+
+def no_effect(config: TrainConfig) -> list[str]:
+    """A warning if the weight decay is too small to change a weight.
+
+    AdamW multiplies weights by 1 - learning rate * decay, and float32 rounds this to 1 below half of its smallest step.
+    """
+    if not 0 < config.learning_rate * config.weight_decay < _SMALLEST_STEP / 2:
+        return []
+    return [
+        f"--weight_decay {config.weight_decay:g}: with a learning rate of {config.learning_rate:g} it is rounded away and "
+        f"changes no weight: use {_SMALLEST_STEP / config.learning_rate:.2g} or more, or 0"
+    ]
 
 
 def spread(batches: Sequence[np.ndarray]) -> float:

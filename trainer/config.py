@@ -410,7 +410,7 @@ def best() -> dict[str, Any]:
     RMSE 0.1003 on 316 galaxies of `test` after 10 epochs of 2,000 others at 64 x 64 (two seeds: 0.1002 and 0.1004; the
     article's recipe 0.1092, a plain Keras loop 0.1100): `benchmarks.accuracy --stage confirm`, then `--stage test`. It runs
     `trainer --weights FILE --epochs 10` on these 2,000 galaxies without validation, so the last epoch counts.
-    What this could not measure (weight decay, averages, long training) follows the literature: see benchmarks/README.md.
+    0.0933 with --epochs 30 at 212 x 212 (two seeds, 2,456 galaxies): benchmarks/README.md, "Recipes at the article's size".
     """
     return {name: DEFAULTS[name] for name, setting in SETTINGS.items() if setting.in_recipe}
 

@@ -3,7 +3,6 @@
 Several runs, and several views of each galaxy, act as one model: their predictions are averaged in float64.
 """
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +50,7 @@ class _Ensemble:
         for run in runs[1:]:
             self.tree.refuse_other(run.tree, runs[0].folder, run.folder)
         self._sure = all(run.settings["head"] == "dirichlet" for run in runs)
-        self._views = [functools.partial(symmetries.transformed, number=number) for number in range(views)]
+        self._views = views
         self.crops = crops_of(runs)
         with devices.scope():
             models = [run.load_model() for run in runs]
@@ -65,10 +64,7 @@ class _Ensemble:
         crops: uint8 (rows, size, size, 3), one array for each of `self.crops`.
         """
         width = len(self.tree.columns) + (len(self.tree.questions) if self._sure else 0)
-        results: list[Result] = []
-        for view in self._views:
-            turned = [np.ascontiguousarray(view(images)) for images in crops]
-            results += [predictor(turned[place]) for place, predictor in self._models]
+        results = [predictor(crops[place], view) for view in range(self._views) for place, predictor in self._models]
 
         def mean() -> np.ndarray:
             total = np.zeros((len(crops[0]), width))

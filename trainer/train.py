@@ -163,7 +163,7 @@ def _fit(run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices:
     if training.progress.finished or training.progress.steps:
         inside = f" and {training.progress.steps} of {training.steps_per_epoch} steps" if training.progress.steps else ""
         training.say(f"{run.folder}: resuming after epoch {training.progress.finished} of {config.epochs}{inside}")
-    for line in advice.too_long(config, training.steps_per_epoch):
+    for line in (*advice.too_long(config, training.steps_per_epoch), *advice.no_effect(config)):
         training.say(line)
     if not dataset.galaxies("validation"):
         training.say("no split 'validation': no early stopping, and the last model is kept")

@@ -16,9 +16,9 @@ from trainer.history import best_epoch
 from trainer.run import open_run
 
 _AT_ONCE, _TO_END = 4, 10.0  # seconds reserved to stop what is not finished
-_FULL, _AVERAGED, _DECAYED = ("--augment", "full"), ("--ema", 0.999), ("--weight_decay", 1e-4)
+_FULL, _AVERAGED, _DECAYED = ("--augment", "full"), ("--ema", 0.99), ("--weight_decay", 0.05)
 _LONG = ("--epochs", 100, "--patience", 100)  # no early stopping
-_TRIALS: dict[str, tuple[object, ...]] = {
+TRIALS: dict[str, tuple[object, ...]] = {
     "best, full augmentation, 100 epochs": (*_FULL, *_LONG),
     "best, full augmentation, 100 epochs, seed 1": (*_FULL, *_LONG, "--seed", 1),
     "best": (),
@@ -44,20 +44,21 @@ _SMALL = ("best", "best, full augmentation")
 
 def _commands(settings: Settings) -> Iterator[tuple[str, list[str]]]:
     done = {line["recipe"] for line in settings.results() if line["step"] == "recipes" and "recipe" in line}
-    for label in _SMALL if settings.small else _TRIALS:
+    for label in _SMALL if settings.small else TRIALS:
         if label not in done:
             common = ("--tfrecords", settings.dataset, "--weights", settings.weights, "--epochs", settings.epochs)
             few = ("--batch_size", 8, "--limit", 48, "--epochs", 2) if settings.small else ("--require_gpu",)
-            flags = (*common, *few, *_TRIALS[label], "--out", settings.run(_name(label)))
+            flags = (*common, *few, *TRIALS[label], "--out", settings.run(folder_name(label)))
             yield label, python("-m", "trainer", *flags)
 
 
-def _name(label: str) -> str:
+def folder_name(label: str) -> str:
+    """The name of a trial's run folder."""
     return "".join(letter if letter.isalnum() else "-" for letter in label)
 
 
 def _record(settings: Settings, label: str, rc: int, seconds: float) -> None:
-    folder = settings.run(_name(label))
+    folder = settings.run(folder_name(label))
     metrics = folder / "metrics.json"
     if rc or not metrics.is_file():
         epochs = len(open_run(folder).history()) if (folder / "history.csv").exists() else 0
@@ -77,7 +78,7 @@ def measure(settings: Settings, seconds: float) -> None:
     running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
     while time.monotonic() < ends:
         while len(running) < _AT_ONCE and (chosen := next(waiting, None)):
-            running[chosen[0]] = start(chosen[1], settings.log(f"recipes-{_name(chosen[0])}")), time.monotonic()
+            running[chosen[0]] = start(chosen[1], settings.log(f"recipes-{folder_name(chosen[0])}")), time.monotonic()
         if not running:
             return
         for label in [label for label, (process, _) in running.items() if process.poll() is not None]:
@@ -85,4 +86,4 @@ def measure(settings: Settings, seconds: float) -> None:
             _record(settings, label, process.returncode, time.monotonic() - began)
         time.sleep(0.2)
     for label, (process, began) in running.items():
-        _record(settings, label, end(process) or 1, time.monotonic() - began)
+        _record(settings, label, end(process), time.monotonic() - began)

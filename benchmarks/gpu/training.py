@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import statistics
 import time
 from pathlib import Path
@@ -17,7 +18,6 @@ _RECIPES: dict[str, tuple[object, ...]] = {
     "article": ("--recipe", "article"),
     "article-32": ("--recipe", "article", "--batch_size", 32),
 }
-_KILLED_EPOCHS = 3
 _TO_EVALUATE, _TO_SAVE = 60.0, 20.0  # seconds reserved for each if training does not end in time
 
 
@@ -61,46 +61,54 @@ def _train(settings: Settings, seconds: float, name: str) -> None:
     )
 
 
-def _kill(command: list[str], log: Path, seconds: float) -> int:
-    """Start a run and kill it in its second epoch; return the percentage of that epoch it had done, 0 if it did not begin."""
-    ends, shown, done = time.monotonic() + seconds, "", 0
+def _kill(command: list[str], folder: Path, epochs: int, log: Path, seconds: float) -> tuple[int, int]:
+    """Start a run and kill it within an epoch, once an earlier one is saved; return its number, and the percentage it had done.
+
+    On a GPU a save takes as long as several epochs. Zeros if the run ended before.
+    """
+    ends, shown, at = time.monotonic() + seconds, "", (0, 0)
     with terminal() as screen:  # in which the progress bar is drawn
         process = start(command, log, stderr=screen.theirs)
         screen.started()
-        while done < 20 and time.monotonic() < ends and (drawn := screen.read()):
+        while not any(at) and time.monotonic() < ends and (drawn := screen.read()):
             shown += drawn.decode(errors="replace")
-            found = re.findall(rf"epoch 2/{_KILLED_EPOCHS}:\s+(\d+)%", shown)
-            done = int(found[-1]) if found else 0
+            bars = re.findall(rf"epoch (\d+)/{epochs}:\s+(\d+)%", shown)
+            epoch, percentage = map(int, bars[-1]) if bars else (0, 0)
+            if percentage >= 20 and _history(folder):
+                at = epoch, percentage
         end(process)
     with log.open("a", encoding="utf-8") as file:
         file.write(shown.replace("\r", "\n"))
-    return done
+    return at
 
 
 def _kill_and_resume(settings: Settings, seconds: float) -> None:
-    """kill -9 in the second epoch, then the same command again, then an undisturbed run."""
+    """kill -9 within an epoch, then the same command again, then an undisturbed run."""
     ends, log = time.monotonic() + seconds, settings.log("kill-and-resume-command")
-    folders = settings.run("killed"), settings.run("undisturbed")
-    commands = [python("-m", "trainer", *_flags(settings, folder), "--epochs", _KILLED_EPOCHS) for folder in folders]
-    done = _kill([*commands[0], "--overwrite"], log, seconds / 2)
+    folders, epochs = (settings.run("killed"), settings.run("undisturbed")), 3 if settings.small else 12
+    commands = [python("-m", "trainer", *_flags(settings, folder), "--epochs", epochs) for folder in folders]
+    shutil.rmtree(folders[0], ignore_errors=True)
+    killed_in, percentage = _kill(commands[0], folders[0], epochs, log, seconds / 2)
     before = _history(folders[0])
-    if not done or len(before) != 1:
-        raise SystemExit(f"the run was not killed in its second epoch: {len(before)} epochs, {done} % of the next: see {log}")
+    if not killed_in or len(before) >= epochs:
+        raise SystemExit(f"the run was not killed within an epoch: see {log}")
     took = must_run(commands[0], log, ends - time.monotonic())
     must_run([*commands[1], "--overwrite"], log, ends - time.monotonic())
-    kept = _history(folders[0])[:1] == before
+    kept = _history(folders[0])[: len(before)] == before
     resumed, undisturbed = ([row.val_mse for row in _history(folder)] for folder in folders)
     settings.record(
         "kill-and-resume",
-        killed_at_percent_of_epoch_2=done,
-        first_epoch_kept=kept,
+        killed_in_epoch=killed_in,
+        percentage_of_it=percentage,
+        saved_epochs=len(before),
+        saved_epochs_kept=kept,
         resumed_seconds=took,
         resumed_validation_mse=resumed,
         undisturbed_validation_mse=undisturbed,
         largest_difference=max(abs(one - other) for one, other in zip(resumed, undisturbed, strict=True)),
     )
     if not kept:
-        raise SystemExit("the first epoch was lost or repeated")
+        raise SystemExit("a saved epoch was lost or repeated")
 
 
 def measure(settings: Settings, seconds: float, name: str) -> None:

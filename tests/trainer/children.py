@@ -56,6 +56,7 @@ def gradient(folder: str, out: str, dropout: str) -> None:
     import keras
 
     from tfrecords.dataset import open_dataset
+    from tfrecords.symmetries import COUNT, transformed
     from trainer.backends.base import WHOLE
     from trainer.backends.choose import choose
     from trainer.input.evaluation import predicted_batches
@@ -71,6 +72,10 @@ def gradient(folder: str, out: str, dropout: str) -> None:
     np.savez(
         Path(out) / "predicted.npz", ids=np.concatenate([p[0] for p in parts]), votes=np.concatenate([p[1] for p in parts])
     )
+    images = np.random.default_rng(1).integers(0, 256, (BATCH_SIZE, dataset.size, dataset.size, 3), np.uint8)
+    for number in range(COUNT):  # the symmetries on the devices are those of NumPy, to the last bit
+        turned = training.predict(np.ascontiguousarray(transformed(images, number)))()
+        assert training._predictor(images, number)().tobytes() == turned.tobytes()
     before = training.state()
     training.train(next(_batches(dataset, training, devices)))
     after = training.state()

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.advice import CONSTANT_SPREAD, collapse_warning, guarded_epoch, spread, time_to_end, too_long, what_to_change
+from trainer.advice import (
+    CONSTANT_SPREAD,
+    collapse_warning,
+    guarded_epoch,
+    no_effect,
+    spread,
+    time_to_end,
+    too_long,
+    what_to_change,
+)
 from trainer.config import RECIPES, TrainConfig
 
 SETTINGS = {**RECIPES["best"](), "weights": "imagenet"}
@@ -76,6 +85,24 @@ def test_a_warm_up_or_an_average_longer_than_the_run_is_told_with_what_fits(
     said = too_long(TrainConfig(Path(), **changes), steps)
     assert len(said) == bool(expected)
     assert not expected or re.search(expected, said[0])
+
+
+@pytest.mark.parametrize(
+    ("rate", "decay"), [(1e-4, 1e-4), (1e-4, 2.9e-4), (1e-5, 2.9e-3), (1e-4, 3.1e-4), (1e-4, 6e-4), (1e-3, 1e-4)]
+)
+def test_a_weight_decay_that_float32_rounds_away_is_told_with_what_has_an_effect(rate: float, decay: float) -> None:
+    weights = np.random.default_rng(0).uniform(1, 2, 100_000).astype(np.float32)
+    has_effect = bool((weights - weights * np.float32(decay * rate) != weights).any())  # as AdamW of Keras subtracts it
+    [*said] = no_effect(TrainConfig(Path(), learning_rate=rate, weight_decay=decay))
+    assert len(said) == (not has_effect)
+    if said:
+        enough = float(re.search(r"changes no weight: use (\S+) or more, or 0", said[0])[1])  # type: ignore[index]
+        changed = weights - weights * np.float32(enough * rate) != weights
+        assert changed.mean() > 0.9
+
+
+def test_no_weight_decay_is_no_mistake() -> None:
+    assert no_effect(TrainConfig(Path(), weight_decay=0)) == []
 
 
 @pytest.mark.parametrize(

@@ -99,9 +99,10 @@ class Steps(Protocol):
 class Predictor(Protocol):
     """A model's predictions for batches of one shape, on all devices."""
 
-    def __call__(self, images: np.ndarray) -> Result:
+    def __call__(self, images: np.ndarray, symmetry: int = 0) -> Result:
         """Start predicting this process' part of a batch, uint8 (rows, size, size, 3); call what is returned for the result.
 
+        The images are predicted under a symmetry of `tfrecords.symmetries`, on GPUs turned there: NumPy is too slow for them.
         Every call must have the same number of rows: pad the last batch.
         """
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfrecords.errors import RunError, install_extra, squeezed
+from tfrecords.symmetries import transformed
 from trainer.backends.base import (
     STEPS_IN_FLIGHT,
     Devices,
@@ -245,15 +246,17 @@ class JaxPredictor:
         self._model = model
         self._devices = devices
         self._call: Any = jax.jit(call, out_shardings=devices.everywhere)
+        self._turned: Any = jax.jit(transformed, static_argnums=1)
         self._values: Any = None
 
-    def __call__(self, images: np.ndarray) -> Result:
+    def __call__(self, images: np.ndarray, symmetry: int = 0) -> Result:
         if self._values is None:
             groups = (self._model.trainable_variables, self._model.non_trainable_variables)
             self._values = self._devices.replicate([[variable.value for variable in group] for group in groups])
-        return self.by(self._values, images)
+        return self.by(self._values, images, symmetry)
 
-    def by(self, values: Any, images: np.ndarray) -> Result:
+    def by(self, values: Any, images: np.ndarray, symmetry: int = 0) -> Result:
         """The same with other values of the variables: (trainable, non-trainable)."""
-        predicted = self._call(values, self._devices.send(images))
+        sent = self._devices.send(images)
+        predicted = self._call(values, self._turned(sent, symmetry) if symmetry else sent)
         return functools.partial(np.asarray, predicted if self._devices.gpus else predicted.block_until_ready())

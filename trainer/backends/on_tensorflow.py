@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrecords.symmetries import transformed
 from trainer.backends.base import (
     STEPS_IN_FLIGHT,
     Devices,
@@ -188,7 +189,8 @@ class TensorFlowPredictor:
         self._devices = devices
         self._call: Any = tf.function(replica, jit_compile=devices.xla)
 
-    def __call__(self, images: np.ndarray) -> Result:
+    def __call__(self, images: np.ndarray, symmetry: int = 0) -> Result:
+        images = np.ascontiguousarray(transformed(images, symmetry))
         strategy = self._devices.strategy
         if strategy is None:
             return functools.partial(np.asarray, self._call(images))

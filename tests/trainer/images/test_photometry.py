@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfrecords import images
-from trainer.images.photometry import light_kept, photometry, scale_range
+from tfrecords.brightness import colour_sum, mean_of_colours
+from trainer.images.photometry import brightness, light_kept, photometry, scale_range
 
 
 def _disk(side: int, radius: float, sky: int = 10, light: int = 200) -> np.ndarray:
@@ -69,3 +70,14 @@ def test_real_galaxies_have_plausible_sizes_and_the_crop_keeps_most_of_their_lig
     assert 25 < np.median(measured.half_light_radius) < 60 and measured.half_light_radius.min() > 10
     assert np.median(measured.background) < 20 < 100 < np.median(measured.peak)
     assert 0.6 < np.median([light_kept(whole, 0.5) for whole in wholes]) < 1
+
+
+@pytest.mark.parametrize("side", [32, 33, 212])
+@pytest.mark.parametrize("levels", [2, 30, 256])
+def test_brightness_is_that_of_numpy_to_the_last_bit(side: int, levels: int) -> None:
+    images = np.random.default_rng(side).integers(0, levels, (3, side, side, 3), np.uint8)
+    light = images.mean(axis=3, dtype=np.float32)
+    assert mean_of_colours(colour_sum(images)).tobytes() == light.tobytes()
+    expected = np.percentile(light.reshape(3, -1), (50, 99.5), axis=1)
+    assert np.array_equal(brightness(images), expected)
+    assert brightness(images[:0]).shape == (2, 0)
