@@ -1,7 +1,7 @@
 """Build a dataset: write the planned shards that are not finished yet, then the metadata."""
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from preprocess import plan, state, surveys, versions
+from preprocess import plan, state, surveys, times, versions
 from preprocess.engines import require_dask, run_dask, run_local
 from preprocess.fitting import Wanted
 from preprocess.plan import PlanSettings, ShardPlan
@@ -28,6 +28,7 @@ from tfrecords.fits.look import Stretch as Stretch
 from tfrecords.images import CropSettings, require_codec
 from tfrecords.integrity import check_shards
 from tfrecords.progress import progress_bar
+from tfrecords.sums import TargetSums, add_up
 from tfrecords.text import cell
 from tfrecords.tree import Tree
 
@@ -84,16 +85,21 @@ def _seen_by_a_worker(work: Path) -> dict[str, Any]:
 def _complete(folder: Path, work: Path, job: dict[str, Any], survey: Survey, shards: list[ShardPlan]) -> Dataset:
     """Return the finished dataset in `folder`. Raises ConfigError if it was built with other settings or another source.
 
-    A finished dataset stays valid when a codec is upgraded: only the shards of one build must not mix versions.
+    Images are read again only if one of their files has changed since. A finished dataset stays valid when a codec is upgraded:
+    only the shards of one build must not mix versions.
     """
     complete = dataset.open_dataset(folder)
     before = {"settings": complete.settings, "source": complete.source}
     state.refuse(folder, "a dataset with other settings or source", state.difference_of_jobs(before, job, ("settings",)))
     survey.prepare(shards)
-    total = sum(len(shard.rows) for shard in shards)
-    crcs = np.fromiter(progress_bar(total, "checking the source", "images", iterable=survey.crcs(shards)), np.uint32)
-    changed = fingerprint(job["source"]["listing"], in_order_of_ids(shards, crcs)) != complete.source.get("fingerprint")
-    state.refuse(folder, "a dataset with other settings or source", "an image of the source has changed" if changed else "")
+    now = times.stamp(times.times_of(survey.part(shard.rows).images) for shard in shards)
+    if not times.has_time(folder / dataset.MANIFEST, now):
+        total = sum(len(shard.rows) for shard in shards)
+        crcs = np.fromiter(progress_bar(total, "checking the source", "images", iterable=survey.crcs(shards)), np.uint32)
+        changed = fingerprint(job["source"]["listing"], in_order_of_ids(shards, crcs)) != complete.source.get("fingerprint")
+        what = "an image of the source has changed" if changed else ""
+        state.refuse(folder, "a dataset with other settings or source", what)
+        times.set_time(folder / dataset.MANIFEST, now)
     check_shards(complete, complete.shards)
     state.remove_work(work)
     return complete
@@ -133,7 +139,8 @@ def _task(
     shard: ShardPlan, survey: Survey, folder: Path, work: Path, crop: CropSettings, skip_bad: bool, look: Look | None
 ) -> ShardTask:
     part = survey.part(shard.rows)
-    return ShardTask(shard.name, shard.split, part.images, part.targets, part.asked, folder, work, crop, skip_bad, look)
+    votes = part.targets, part.asked, survey.tree
+    return ShardTask(shard.name, shard.split, part.images, *votes, folder, work, crop, skip_bad, look)
 
 
 def _too_many(rejected: list[Rejected], total: int, bad: BadImages) -> None:
@@ -243,8 +250,14 @@ def _commit(
         "enlarged": sum(receipt.enlarged for receipt in receipts),
     }
     hashes = {name: sha256_file(folder / name) for name in names}
-    manifest = dataset.manifest_json(job["settings"], source, job["tool"], written, hashes)
+    of_split: dict[str, list[TargetSums]] = defaultdict(list)
+    for receipt in receipts:
+        if receipt.targets and receipt.shard.split in there:
+            of_split[receipt.shard.split].append(receipt.targets)
+    targets = {split: add_up(sums) for split, sums in of_split.items()}
+    manifest = dataset.manifest_json(job["settings"], source, job["tool"], written, hashes, targets)
     write_text(folder / dataset.MANIFEST, manifest, unfinished)
+    times.set_time(folder / dataset.MANIFEST, times.stamp(receipt.times() for receipt in receipts))
     return rejected
 
 

@@ -17,6 +17,8 @@ from tfrecords.errors import ImageError, SourceError
 from tfrecords.files import atomic_file
 from tfrecords.fits.look import Look
 from tfrecords.images import CropSettings
+from tfrecords.sums import TargetSums, target_sums
+from tfrecords.tree import Tree
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class ShardTask:
     """Everything that a worker needs to write one shard.
 
     `images`: in the order in which they are written; `targets`: float32 (images, answers), NaN without votes;
-    `asked`: float32 (images, questions), 0 without votes, or None if the table has no counts;
+    `asked`: float32 (images, questions), 0 without votes, or None if the table has no counts; `tree`: that of the targets;
     `folder`: folder of the finished shard; `work`: folder of the unfinished one, on the same file system;
     `skip_bad`: omit unreadable images and list them, else stop at the first.
     `look`: how FITS images are drawn, None without any.
@@ -35,6 +37,7 @@ class ShardTask:
     images: Listing
     targets: np.ndarray
     asked: np.ndarray | None
+    tree: Tree
     folder: Path
     work: Path
     crop: CropSettings
@@ -58,8 +61,8 @@ class Receipt:
     enlarged: number of crops with fewer pixels than the stored size. shape: height and width of the stored images, None if
     they differ or there are none. crc: CRC-32 of every image of the task, as 8 hex digits each, concatenated. changed: change
     time of each, ns since 1970 by the clock of its file system, as 16 hex digits each; 0 in a zip. tool: the worker's
-    versions, as returned by `versions.tool`; host: the machine it ran on. notes: what was done with the planes of FITS images,
-    in words, and the number of images.
+    versions, as returned by `versions.tool`; host: the machine it ran on. targets: their sums, None for a shard without votes.
+    notes: what was done with the planes of FITS images, in words, and the number of images.
     """
 
     shard: Shard
@@ -70,6 +73,7 @@ class Receipt:
     changed: str
     tool: dict[str, str]
     host: str
+    targets: TargetSums | None
     notes: dict[str, int] = field(default_factory=dict)
 
     def crcs(self) -> np.ndarray:
@@ -90,6 +94,7 @@ def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
     size = enlarged = 0
     rejected: list[Rejected] = []
     shapes: set[tuple[int, int]] = set()
+    stored_rows: list[int] = []
     notes: Counter[str] = Counter()
     crcs = task.images.known_crcs().astype(">u4")
     times = np.zeros(len(task.images), ">i8")
@@ -117,11 +122,19 @@ def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
                 digest.update(record)
                 size += len(record)
                 enlarged += stored.enlarged
+                stored_rows.append(row)
                 notes.update(said)
                 shapes.add(stored.shape)
             on_image()
     shard = Shard(task.name, task.split, len(task.images) - len(rejected), size, digest.hexdigest())
     shape = shapes.pop() if len(shapes) == 1 else None
     of_images = (crcs.tobytes().hex(), times.tobytes().hex())
-    tool = versions.tool(task.look is not None)
-    return Receipt(shard, enlarged, shape, tuple(rejected), *of_images, tool, platform.node(), dict(notes))
+    by_whom = versions.tool(task.look is not None), platform.node()
+    return Receipt(shard, enlarged, shape, tuple(rejected), *of_images, *by_whom, _sums(task, stored_rows), dict(notes))
+
+
+def _sums(task: ShardTask, rows: list[int]) -> TargetSums | None:
+    """The sums of the targets of these rows; None in split unlabelled."""
+    if task.split == "unlabelled":
+        return None
+    return target_sums(task.targets[rows], task.tree.counted(None if task.asked is None else task.asked[rows]))

@@ -21,6 +21,8 @@ from tfrecords import dataset, locks
 from tfrecords.dataset import Shard
 from tfrecords.errors import ConfigError, DatasetError
 from tfrecords.files import files_of_users, local_path, real_folder, sha256_file, write_text
+from tfrecords.integrity import unchanged_shards
+from tfrecords.sums import TargetSums
 
 WORK = ".preprocess"
 _JOB = "job.json"
@@ -168,12 +170,17 @@ def save_receipt(work: Path, receipt: Receipt) -> None:
 
 def receipts(folder: Path, work: Path) -> dict[str, Receipt]:
     """The receipts of an interrupted job whose shards are unchanged since they were written, by shard name."""
-    complete: dict[str, Receipt] = {}
+    held: list[Receipt] = []
     for path in sorted((work / _RECEIPTS).glob("*.json")):
         content = json.loads(path.read_text("utf-8"))
         shard = Shard(**content["shard"])
-        if (folder / shard.name).is_file() and sha256_file(folder / shard.name) == shard.sha256:
-            shape = tuple(content["shape"]) if content["shape"] else None
-            rejected = tuple(Rejected(**entry) for entry in content["rejected"])
-            complete[shard.name] = Receipt(**{**content, "shard": shard, "shape": shape, "rejected": rejected})
-    return complete
+        if "targets" not in content:  # an earlier version wrote it
+            continue
+        if not (folder / shard.name).is_file():
+            continue
+        shape = tuple(content["shape"]) if content["shape"] else None
+        rejected = tuple(Rejected(**entry) for entry in content["rejected"])
+        targets = content["targets"] and TargetSums(*(tuple(content["targets"][name]) for name in ("sums", "counts")))
+        held.append(Receipt(**{**content, "shard": shard, "shape": shape, "rejected": rejected, "targets": targets}))
+    unchanged = unchanged_shards(folder, [receipt.shard for receipt in held])
+    return {receipt.shard.name: receipt for receipt in held if receipt.shard.name in unchanged}

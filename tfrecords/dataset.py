@@ -25,6 +25,7 @@ from typing import Any
 from tfrecords.builtin import KAGGLE, builtin_tree
 from tfrecords.errors import BUILD_AGAIN, DatasetError, TreeError
 from tfrecords.files import local_path, sha256_file
+from tfrecords.sums import TargetSums, parse_sums
 from tfrecords.text import from_cell
 from tfrecords.tree import Tree
 from tfrecords.treefile import parse_tree
@@ -175,10 +176,12 @@ def manifest_json(
     tool: Mapping[str, str],
     shards: Sequence[Shard],
     files: Mapping[str, str],
+    targets: Mapping[str, TargetSums],
 ) -> str:
-    """The text of manifest.json: provenance and checksums.
+    """The text of manifest.json: provenance, checksums, and the sums of targets.
 
-    `files`: SHA-256 of each other file. The manifest's own hash, "sha256", is that of `to_json` of its other keys.
+    `files`: SHA-256 of each other file. `targets`: the sums of each split with votes.
+    The manifest's own hash, "sha256", is that of `to_json` of its other keys.
     """
     content: dict[str, Any] = {
         "dataset": NAME,
@@ -188,6 +191,7 @@ def manifest_json(
         "tool": dict(tool),
         "shards": [asdict(shard) for shard in shards],
         "files": dict(files),
+        "targets": {split: asdict(sums) for split, sums in targets.items()},
     }
     return to_json({**content, "sha256": sha256_text(to_json(content))})
 
@@ -196,7 +200,8 @@ def manifest_json(
 class Dataset:
     """A finished dataset: its folder, how it was built (`settings`), its shards, and its fingerprint.
 
-    files: SHA-256 of every file except the shards and the manifest. tree: the decision tree of its votes.
+    files: SHA-256 of every file except the shards and the manifest. tree: the decision tree of its votes. targets: their sums
+    in each split with votes; empty if an earlier version wrote it.
     """
 
     folder: Path
@@ -207,6 +212,7 @@ class Dataset:
     shards: tuple[Shard, ...]
     fingerprint: str
     tree: Tree = field(default_factory=builtin_tree)
+    targets: Mapping[str, TargetSums] = field(default_factory=dict)
 
     @property
     def asked(self) -> bool:
@@ -236,6 +242,10 @@ class Dataset:
         """Number of galaxies in a split, at most `limit` (0: all); 0 if the split does not exist."""
         galaxies = sum(shard.examples for shard in self.shards if shard.split == split)
         return min(galaxies, limit) if limit else galaxies
+
+    def has_means(self, split: str, limit: int = 0) -> bool:
+        """Whether `targets` has the means of the first `limit` galaxies of a split (0: all), which is so for all of them."""
+        return split in self.targets and self.galaxies(split, limit) == self.galaxies(split)
 
     def _table(self, name: str, header: tuple[str, ...]) -> list[list[str]]:
         """The rows of a CSV file of the dataset. Raises DatasetError if it is missing or damaged."""
@@ -325,7 +335,10 @@ def read_manifest(folder: Path) -> Dataset:
         parts = (content["settings"], content["source"], content["tool"], content["files"])
         if not intact:
             raise DatasetError(f"{folder / MANIFEST}: has been edited since it was written: {BUILD_AGAIN}")
-        return Dataset(folder, *parts, shards, fingerprint, _tree_of(folder, content["files"]))
+        tree = _tree_of(folder, content["files"])
+        sums = content.get("targets", {})  # earlier versions kept none
+        targets = {split: parse_sums(sums[split], len(tree.columns)) for split in SPLITS if split in sums}
+        return Dataset(folder, *parts, shards, fingerprint, tree, targets)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
             f"{folder / MANIFEST}: not a complete manifest of preprocess ({error}): build the dataset again in another folder"

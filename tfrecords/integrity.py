@@ -4,8 +4,9 @@ TensorFlow checks the CRC of each record, but not that a shard is the right one:
 equal size, or a shard of another build. `benchmarks.checks` measures the cost of hashing.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,27 +36,38 @@ def read_shards(dataset: Dataset, split: str, limit: int = 0) -> list[Shard]:
     return shards
 
 
+def unchanged_shards(folder: Path, shards: Sequence[Shard]) -> set[str]:
+    """The names of those shards in a folder that have the SHA-256 they were written with; several are hashed at a time."""
+    return {shard.name for shard, is_intact in _hashed(folder, shards) if is_intact}
+
+
+def _hashed(folder: Path, shards: Sequence[Shard]) -> Generator[tuple[Shard, bool], None, None]:
+    """Each shard, and whether its SHA-256 is the one that it was written with."""
+    size = sum(shard.bytes for shard in shards)
+    bar = progress_bar(size, "checking shards", "B", unit_scale=True, leave=False, disable=size < _BAR_BYTES)
+    with bar, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        try:
+            hashes = pool.map(sha256_file, (folder / shard.name for shard in shards))
+            for shard, digest in zip(shards, hashes, strict=True):
+                yield shard, digest == shard.sha256
+                bar.update(shard.bytes)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
 def check_shards(dataset: Dataset, shards: Iterable[Shard], checked: Mapping[str, Stamp] | None = None) -> dict[str, Stamp]:
     """Hash shards, several at a time, and return their stamps: pass these as `checked` next time to hash only changed shards.
 
     Raises DatasetError, naming the shard, if a shard differs from the one in the manifest.
     """
     checked = checked or {}
-
-    def intact(shard: Shard) -> bool:
-        return sha256_file(dataset.folder / shard.name) == shard.sha256
-
     stamps = {shard.name: _stamp(dataset.folder / shard.name) for shard in shards}
     unknown = [shard for shard in dataset.shards if shard.name in stamps and checked.get(shard.name) != stamps[shard.name]]
-    size = sum(shard.bytes for shard in unknown)
-    bar = progress_bar(size, "checking shards", "B", unit_scale=True, leave=False, disable=size < _BAR_BYTES)
-    with bar, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for shard, good in zip(unknown, pool.map(intact, unknown), strict=True):
-            if not good:
-                pool.shutdown(cancel_futures=True)
+    with contextlib.closing(_hashed(dataset.folder, unknown)) as hashed:
+        for shard, is_intact in hashed:
+            if not is_intact:
                 raise DatasetError(
                     f"{dataset.folder / shard.name}: differs from the shard that preprocess wrote: "
                     f"move it elsewhere, and {BUILD_AGAIN}"
                 )
-            bar.update(shard.bytes)
     return stamps

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrecords.dataset import Dataset
+from tfrecords.tree import column_means
 
 # Batches of raw images that are parsed in parallel, and the number of images in other encodings that one call decodes.
 _RAW_BATCHES = 4
@@ -151,6 +152,18 @@ def votes_of(dataset: Dataset, split: str, limit: int = 0) -> SplitVotes:
     examples = in_order(dataset, split, limit).map(lambda example: tuple(example[column] for column in columns))
     ids, votes, *names = map(np.concatenate, zip(*examples.batch(1024).as_numpy_iterator(), strict=True))
     return SplitVotes(ids, *apart(votes, dataset), _names(dataset.names(), ids, *names))
+
+
+def target_means(dataset: Dataset, split: str, limit: int = 0) -> np.ndarray:
+    """The mean of each answer's targets over the first `limit` galaxies of a split (0: all), float64 (answers,).
+
+    Of a whole split no shard is read, except for a dataset of an earlier version. Only what counts is averaged, as in
+    `tree.column_means`.
+    """
+    if dataset.has_means(split, limit):
+        return dataset.targets[split].means()
+    votes = votes_of(dataset, split, limit)
+    return column_means(votes.targets, dataset.tree.counted(votes.asked))
 
 
 def labels_of(dataset: Dataset, split: str, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:

@@ -16,7 +16,6 @@ from tfrecords.dataset import Dataset, to_json
 from tfrecords.errors import RunError
 from tfrecords.files import sha256_file
 from tfrecords.integrity import check_shards, read_shards
-from tfrecords.tree import column_means
 from trainer.advice import CONSTANT_SPREAD, what_to_change
 from trainer.analysis import metrics
 from trainer.analysis.card import write_card
@@ -125,12 +124,13 @@ def _measure(run: Run, dataset: Dataset, record: Record, limit: int) -> dict[str
     Existing predictions of this model and dataset are reused. The baseline of column means is that of the dataset's own
     `train`, if it has one.
     """
-    from tfrecords.reader import votes_of
+    from tfrecords.reader import target_means, votes_of
 
     split, output = record.split, run.output
     ours = (name for name in output.files if name.startswith(f"{record.folder}report/"))
     output.refuse_others([record.metrics, record.predictions, record.report, *ours])
-    shards = [shard for name in dict.fromkeys((split, "train")) for shard in read_shards(dataset, name, limit)]
+    read = [split] if dataset.has_means("train", limit) else dict.fromkeys((split, "train"))
+    shards = [shard for name in read for shard in read_shards(dataset, name, limit)]
     check_shards(dataset, shards, run.checked_shards())
     if not _is_of(run, dataset, record, dataset.galaxies(split, limit)):
         if split == "unlabelled":
@@ -148,8 +148,7 @@ def _measure(run: Run, dataset: Dataset, record: Record, limit: int) -> dict[str
 
     means = None
     if dataset.galaxies("train"):
-        train = votes_of(dataset, "train", limit)
-        means = column_means(train.targets, dataset.tree.counted(train.asked))
+        means = target_means(dataset, "train", limit)
     counted = dataset.tree.counted(predictions.asked)
     scores = metrics.score(predictions.predicted, predictions.targets, dataset.tree, counted)
     content = _content(run, dataset, record, predictions, scores, metrics.baselines(predictions.targets, means, counted))

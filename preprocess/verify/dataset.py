@@ -22,6 +22,7 @@ from tfrecords.errors import DatasetError, SettingError, require_setting
 from tfrecords.files import files_of_users, local_path, sha256_file
 from tfrecords.images import CropSettings
 from tfrecords.progress import progress_bar
+from tfrecords.sums import TargetSums, add_up
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,16 @@ def _check_tfds(data: Dataset, contents: list[Contents]) -> Iterator[Finding]:
         path = data.folder / name
         if path.is_file() and path.read_bytes() != expected.encode("utf-8"):
             yield Finding("error", name, "does not agree with the shards")
+
+
+def _check_sums(data: Dataset, contents: list[Contents]) -> Iterator[Finding]:
+    """Compare the sums of targets in the manifest, if it has any, with those of the shards."""
+    of_split: dict[str, list[TargetSums]] = {}
+    for content in contents:
+        if content.targets:
+            of_split.setdefault(content.shard.split, []).append(content.targets)
+    if data.targets and data.targets != {split: add_up(sums) for split, sums in of_split.items()}:
+        yield Finding("error", dataset.MANIFEST, "its sums of targets do not agree with the shards")
 
 
 def _check_across(contents: list[Contents]) -> Iterator[Finding]:
@@ -200,7 +211,7 @@ def verify_dataset(
     findings += _check_across(contents)
     findings += _check_empty(contents)
     if not any(result.findings for result in contents):
-        findings += _check_tfds(data, contents)
+        findings += [*_check_tfds(data, contents), *_check_sums(data, contents)]
     if src is not None:
         findings += compare(data, crop, planned, contents, src, solutions, workers)
     return Report(data, tuple(sorted(findings, key=lambda finding: (finding.level, finding.where))))

@@ -15,6 +15,7 @@ from tfrecords.emptiness import light_of, no_galaxy
 from tfrecords.errors import ImageError, RecordError
 from tfrecords.files import sha256_file
 from tfrecords.fits.look import Look
+from tfrecords.sums import TargetSums, target_sums
 from tfrecords.tree import Tree
 
 # How many faults of one kind are named per file; the rest are counted.
@@ -64,6 +65,7 @@ class Contents:
     """The contents of a shard: ids (int64), the first 8 bytes of each image's SHA-256 (uint64), shapes of the images.
 
     empty: ids of galaxies whose images show none, each with the reason. Versions before images were checked stored such.
+    targets: their sums, None in split unlabelled, and if there are none.
     """
 
     shard: Shard
@@ -72,6 +74,7 @@ class Contents:
     images: np.ndarray
     shapes: frozenset[tuple[int, int]]
     empty: tuple[tuple[int, str], ...]
+    targets: TargetSums | None
 
 
 def _check_example(example: schema.Example, task: CheckTask, faults: Faults) -> np.ndarray | None:
@@ -116,6 +119,8 @@ def check_shard(task: CheckTask, on_image: Callable[[], None]) -> Contents:
     keys: list[int] = []
     shapes: set[tuple[int, int]] = set()
     empty: list[tuple[int, str]] = []
+    targets: list[np.ndarray] = []
+    asked: list[np.ndarray] = []
     if not task.path.is_file():
         faults.add("is missing")
     else:
@@ -131,6 +136,9 @@ def check_shard(task: CheckTask, on_image: Callable[[], None]) -> Contents:
                     faults.add("records that are not examples of galaxies, numbers", number)
                     continue
                 ids.append(example.galaxy_id)
+                targets.append(example.targets)
+                if example.asked is not None:
+                    asked.append(example.asked)
                 keys.append(int.from_bytes(hashlib.sha256(example.image).digest()[:8], "big"))
                 stored = _check_example(example, task, faults)
                 if stored is not None:
@@ -146,7 +154,11 @@ def check_shard(task: CheckTask, on_image: Callable[[], None]) -> Contents:
             if len(ids) != shard.examples:
                 faults.add(f"holds {len(ids):,} galaxies instead of {shard.examples:,}")
     findings = tuple(faults.findings())
-    return Contents(shard, findings, np.array(ids, np.int64), np.array(keys, np.uint64), frozenset(shapes), tuple(empty))
+    sums = None
+    if targets and shard.split != "unlabelled":
+        sums = target_sums(np.stack(targets), task.tree.counted(np.stack(asked) if asked else None))
+    keys_and_ids = np.array(ids, np.int64), np.array(keys, np.uint64)
+    return Contents(shard, findings, *keys_and_ids, frozenset(shapes), tuple(empty), sums)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import pytest
 from preprocess import engines, sources
 from preprocess.engines import run_local
 from preprocess.shard import Receipt, ShardTask, write_shard
+from tfrecords.builtin import builtin_tree
 from tfrecords.errors import GalaxyZooError, SourceError
 from tfrecords.images import CropSettings
 
@@ -38,9 +39,8 @@ def make_tasks(survey: Path, tmp_path: Path) -> Make:
         crop = CropSettings(0.5, size, "png", 95)
         for index, count in enumerate(itertools.cycle(galaxies)):
             listed, targets = images.part(np.arange(count)), np.zeros((count, 37), np.float32)
-            yield ShardTask(
-                f"shard-{index}", "train", listed, targets, None, tmp_path / "out", tmp_path / "work", crop, skip_bad=False
-            )
+            where, votes = (tmp_path / "out", tmp_path / "work"), (targets, None, builtin_tree())
+            yield ShardTask(f"shard-{index}", "train", listed, *votes, *where, crop, skip_bad=False)
 
     return make
 

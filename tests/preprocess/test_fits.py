@@ -245,7 +245,7 @@ if __name__ == "__main__":
     (shard,) = plan.make(survey.galaxies, plan.PlanSettings(0, 0, 0, 100, 24))
     part, crop = survey.part(shard.rows), CropSettings(0.5, 32, "png", 95)
     look = Look(stretch=Stretch(0.5)) if len(survey.fits_images()) else None
-    task = ShardTask(shard.name, shard.split, part.images, part.targets, part.asked, out, out, crop, True, look)
+    task = ShardTask(shard.name, shard.split, part.images, part.targets, part.asked, survey.tree, out, out, crop, True, look)
     (modules,) = run_local(spy, iter([task]), 1, lambda images: None)
     print("\\n".join(modules))
 """

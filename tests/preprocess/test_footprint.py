@@ -28,7 +28,7 @@ if __name__ == "__main__":
     survey = surveys.survey_of(Path(sys.argv[1]), out)
     (shard,) = plan.make(survey.galaxies, plan.PlanSettings(0, 0, 0, 100, 24))
     part, crop = survey.part(shard.rows), CropSettings(0.5, 32, "jpeg", 95)
-    task = ShardTask(shard.name, shard.split, part.images, part.targets, part.asked, out, out, crop, True)
+    task = ShardTask(shard.name, shard.split, part.images, part.targets, part.asked, survey.tree, out, out, crop, True)
     (modules,) = run_local(spy, iter([task]), 1, lambda images: None)
     print("\\n".join(modules))
 """

@@ -34,6 +34,6 @@ def with_table_of_names(data: Dataset, folder: Path, paths: Mapping[int, str]) -
     (folder / dataset.DATASET_INFO).write_text(dataset.dataset_info_json(shards, data.tree), "utf-8")
     source = {name: value for name, value in data.source.items() if name != "named"}
     files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (*data.files, dataset.NAMES)}
-    manifest = dataset.manifest_json(data.settings, source, data.tool, shards, files)
+    manifest = dataset.manifest_json(data.settings, source, data.tool, shards, files, {})
     (folder / dataset.MANIFEST).write_text(manifest, "utf-8")
     return dataset.open_dataset(folder)
