@@ -5,22 +5,19 @@ and, unless that is a comma, its decimal sign follow from its bytes.
 """
 
 import codecs
-import contextlib
 import csv
-import gzip
 import io
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from preprocess.tablefile import BLANK, GZIP, HEAD, TableFile, floats, head_of, without_blank_rows
+from preprocess.tablefile import BLANK, HEAD, Opener, TableFile, blocks_of, floats, head_of, without_blank_rows
 from tfrecords.errors import SourceError, lacks_memory, squeezed
 
 _SPACES = r"\s+"
@@ -32,6 +29,7 @@ _DECIMAL = re.compile(r'(?:^|[;\t |"])[+-]?\d*([.,])\d+(?:[eE][+-]?\d+)?(?=["; \
 _SPREADSHEETS_LINE = re.compile(r'"?sep=.{0,1}"?(?:\r\n|\r|\n)')
 _NO_TEXT = "is neither UTF-8 nor UTF-16 text: save it as CSV in UTF-8"
 _ALL = 2**31 - 1
+_LONGEST_MARK = 16  # characters of the line that names the separator, at most
 
 
 def _encoding(content: bytes) -> tuple[str, int]:
@@ -79,9 +77,9 @@ def header_of(content: bytes) -> list[str]:
 
 @dataclass(frozen=True)
 class _Csv(TableFile):
-    """A CSV file whose dialect is known. `source`: its bytes, or the file itself, perhaps packed with gzip."""
+    """A CSV file whose dialect is known. `opener`: opens its bytes."""
 
-    source: bytes | Path
+    opener: Opener
     encoding: str
     mark: int
     separator: str
@@ -90,17 +88,9 @@ class _Csv(TableFile):
     @contextmanager
     def _body(self) -> Iterator[TextIO]:
         """The text below the header."""
-        with contextlib.ExitStack() as stack:
-            raw: Any = (
-                io.BytesIO(self.source) if isinstance(self.source, bytes) else stack.enter_context(self.source.open("rb"))
-            )
-            if raw.read(2) == GZIP:
-                raw.seek(0)
-                raw = gzip.GzipFile(fileobj=raw)
-            else:
-                raw.seek(0)
+        with self.opener() as raw:
             raw.read(self.mark)
-            text = stack.enter_context(io.TextIOWrapper(raw, self.encoding, newline=""))
+            text = io.TextIOWrapper(raw, self.encoding, newline="")
             if _SPREADSHEETS_LINE.match(first := text.readline()):
                 first = text.readline()
             while first.count('"') % 2 and (more := text.readline()):  # a quoted name may hold a line break
@@ -117,6 +107,7 @@ class _Csv(TableFile):
         between = " " if self.separator == _SPACES else self.separator
         first = between.join(["nan"] * (beyond + 1)) + "\n"
         start = 0
+        words = _Words(self)
         try:
             with self._body() as body:
                 for part in pd.read_csv(
@@ -131,6 +122,7 @@ class _Csv(TableFile):
                     columns = {name: frame[column].str.strip() for name, column in zip(texts, written, strict=True)}
                     for name, column in zip(numbers, values, strict=True):
                         columns[name] = floats(self.path, name, frame[column], row, self.decimal)
+                        words.look(name, frame[column])
                     index = pd.RangeIndex(row, row + len(frame))
                     yield without_blank_rows(pd.DataFrame(columns).set_axis(index))
                     start += len(part)
@@ -150,6 +142,22 @@ class _Csv(TableFile):
             )
 
 
+class _Words:
+    """Columns of True and False, which pandas reads as 1 and 0 unless the column holds numbers too: judged over all parts."""
+
+    def __init__(self, table: _Csv) -> None:
+        self._table = table
+        self._kinds: dict[str, bool] = {}
+
+    def look(self, name: str, column: Any) -> None:
+        """Take note of a part, a pandas Series. Raises SourceError for words among the numbers of other parts."""
+        if column.isna().all():
+            return
+        kind = column.dtype.kind == "b" or (column.dtype == object and any(isinstance(value, bool) for value in column))
+        if self._kinds.setdefault(name, kind) != kind:
+            self._table.frame([], [name])
+
+
 class _After:
     """A text stream that begins with another text."""
 
@@ -165,17 +173,47 @@ class _After:
         return iter(self._stream)
 
 
-def csv_table(path: str, source: bytes | Path, sha256: str) -> TableFile:
-    """A CSV file; its dialect follows from its start, in memory from all of it."""
-    content = head_of(source) if isinstance(source, Path) else source
-    encoding, mark = _encoding(content)
+def _signs(texts: Iterable[str]) -> Counter[str]:
+    """How often each decimal sign is in the numbers of a text, which comes in parts."""
+    signs: Counter[str] = Counter()
+    rest = ""
+    for text in texts:
+        whole = rest + text
+        cut = max(0, *(whole.rfind(mark) for mark in ';\t |"'))  # between two cells
+        signs.update(_DECIMAL.findall(whole[:cut]))
+        rest = whole[cut:]
+    signs.update(_DECIMAL.findall(rest))
+    return signs
+
+
+def csv_table(path: str, opener: Opener, sha256: str, head: bytes | None = None) -> TableFile:
+    """A CSV file. Its dialect follows from all of its text; from its start alone, if that is given as `head`."""
+
+    def blocks() -> Iterator[bytes]:
+        return blocks_of(opener) if head is None else iter([head])
+
+    encoding, mark = _encoding(next(blocks(), b""))
+
+    def texts() -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder(encoding)()
+        ahead = mark
+        for block in blocks():
+            yield decoder.decode(block[ahead:])
+            ahead = 0
+        if head is None:
+            yield decoder.decode(b"", final=True)
+
+    start, zero = "", False
     try:
-        text = codecs.getincrementaldecoder(encoding)().decode(content[mark:], final=not isinstance(source, Path))
+        for text in texts():
+            zero |= "\0" in text
+            if len(start) <= HEAD + _LONGEST_MARK:
+                start += text
     except UnicodeDecodeError as error:
         raise SourceError(f"{path}: {_NO_TEXT}") from error
-    if "\0" in text:
+    if zero:
         raise SourceError(f"{path}: not a readable table (it holds zero bytes): check it")
-    text, separator, header = _first_row(text)
-    signs = Counter(_DECIMAL.findall(text)) if separator != "," else Counter()
+    _, separator, header = _first_row(start)
+    signs = _signs(texts()) if separator != "," else Counter()
     decimal = "," if signs[","] > signs["."] else "."
-    return _Csv(path, tuple(header), sha256, source, encoding, mark, separator, decimal)
+    return _Csv(path, tuple(header), sha256, opener, encoding, mark, separator, decimal)

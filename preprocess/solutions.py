@@ -1,17 +1,23 @@
 """Read a table of votes: the ids of its rows, and the votes of each."""
 
 import re
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from preprocess.fitting import ANYTHING, Fit, Header, Wanted, choose_fit
+from preprocess.gathering import Gathered
 from preprocess.joining import stem_of
-from preprocess.tablefile import LOST, cell_of
+from preprocess.likeness import Likeness
+from preprocess.tablefile import LOST, Opener, cell_of
 from preprocess.tables import open_table
-from preprocess.votes import Fractions, Likeness, Numbers, fractions_of, named
+from preprocess.votes import Fractions, Numbers, first_sums, fractions_of, likely_kind, named, rounded
 from tfrecords.builtin import builtin_tree
 from tfrecords.errors import SourceError
 from tfrecords.tree import Tree
@@ -24,6 +30,8 @@ _PADDED = re.compile(r"0\d+")
 _BARE_EXPONENT = re.compile(r"\d+[eE]\d+")
 _EXACT = 2**53
 _LARGEST = 2**63 - 1
+# Rows of a table in memory at a time. While it reads CSV, pandas needs two kilobytes for each.
+_ROWS = 2_048
 
 
 @dataclass(frozen=True)
@@ -99,10 +107,12 @@ class Ballots:
                 f"{self.path}: {named([*dict.fromkeys(twice.tolist())])} belong to one image: keep one row per galaxy"
             )
         order = kept[np.argsort(galaxy_ids[kept])]
-        asked = None if self.asked is None else self.asked[order].astype(np.float32)
+        # Most tables are in this order, and need not be in memory twice.
+        taken = slice(None) if np.array_equal(order, np.arange(len(galaxy_ids))) else order
         return Votes(
-            galaxy_ids[order], self.targets[order].astype(np.float32), self.sha256, self.warnings, self.fit.tree, asked,
-            self.estimated, self.fit.layout.name, len(galaxy_ids) - len(kept), self.fit.id,
+            galaxy_ids[order], self.targets[taken], self.sha256, self.warnings, self.fit.tree,
+            None if self.asked is None else self.asked[taken], self.estimated, self.fit.layout.name,
+            len(galaxy_ids) - len(kept), self.fit.id,
         )  # fmt: skip
 
 
@@ -127,15 +137,26 @@ def _whole(where: str, text: str) -> int:
     return int(number)
 
 
+def _compact(texts: list[str]) -> "array[int] | list[str]":
+    """Texts as 64-bit numbers, if that loses nothing of how they are written."""
+    try:
+        numbers = array("q", map(int, texts))
+    except (ValueError, OverflowError):
+        return texts
+    return numbers if [*map(str, numbers)] == texts else texts
+
+
 class Ids:
     """A column of ids, read in parts: int64 if all of them are whole numbers, else str as they are written.
 
     Numbers may end in .0 or in the suffix of an image; leading zeros make them names. What they are follows from all of them:
-    `look` at each part first, then `read` them. A part is a pandas Series of str, by row below the header.
+    either `look` at each part first, then `read` them; or `keep` each part, then ask for what was `kept`. A part is a pandas
+    Series of str, by row below the header.
     """
 
     def __init__(self, path: str, column: str) -> None:
         self._path, self._column = path, column
+        self._kept: list[array[int] | list[str]] = []
         self._largest = 0
         self._numbers = self._padded = False
         self._word = ""
@@ -181,7 +202,28 @@ class Ids:
             raise self._fault
         return True
 
-    def read(self, texts: Any) -> np.ndarray:
+    def keep(self, texts: Any) -> None:
+        """Take note of a part, which is not empty, and remember it. Raises SourceError as `look` does."""
+        part = _compact(texts.tolist())
+        if isinstance(part, array):
+            self._numbers = True
+            self._largest = max(self._largest, -min(part), max(part))
+        else:
+            self.look(texts)
+        self._kept.append(part)
+
+    def kept(self) -> np.ndarray:
+        """All parts that were kept, which are forgotten. Raises SourceError as `read` does."""
+        short = self._are_numbers() and self._largest <= _LARGEST
+        parts, self._kept = self._kept, []
+        return np.concatenate(
+            [
+                np.frombuffer(part, np.int64) if short and isinstance(part, array) else self.read([*map(str, part)])
+                for part in parts
+            ]
+        )
+
+    def read(self, texts: Iterable[str]) -> np.ndarray:
         """A part of the ids, once all parts were looked at.
 
         Raises SourceError for numbers that are not whole, and for a GalaxyID that is not a number among others that are.
@@ -240,6 +282,13 @@ class Columns:
         """Show some rows, `values` as in `fractions`, to a `likeness`."""
         likeness.add(self._answers(values))
 
+    def kind(self, parts: Iterable[np.ndarray]) -> str:
+        """What fractions above 1 are, as in `likely_kind`, judged by all rows: `values` as in `fractions`, in parts."""
+        tree, layout = self._fit.tree, self._fit.layout
+        return likely_kind(
+            self._path, tree, np.concatenate([first_sums(self._answers(values), tree, layout) for values in parts])
+        )
+
     def fractions(self, ids: np.ndarray, values: np.ndarray, assume: bool = False, judged: bool = False) -> Fractions:
         """The votes of some rows: `ids` (rows,), for messages, and `values` float64 (rows, names).
 
@@ -256,10 +305,10 @@ class Columns:
         return fractions_of(numbers, tree, self._fit.layout, assume, judged)
 
 
-def read_table(path: str, content: bytes, wanted: Wanted = ANYTHING) -> Ballots:
-    """A table of votes: a column of ids and those of a tree, in any order.
+def read_table(path: str, content: bytes | Path | Opener, wanted: Wanted = ANYTHING) -> Ballots:
+    """A table of votes: a column of ids and those of a tree, in any order. Read in parts, to hold its votes alone.
 
-    path: the name of the file in messages; content: its bytes.
+    path: the name of the file in messages; content: as in `open_table`.
 
     Raises SourceError, naming columns or galaxies, for missing columns, ids that are missing, duplicates, values that are
     missing, not finite or out of range, and sums that break the decision tree.
@@ -268,24 +317,47 @@ def read_table(path: str, content: bytes, wanted: Wanted = ANYTHING) -> Ballots:
     header = Header(table.header)
     fit = choose_fit(path, table.header, wanted)
     columns = Columns(path, header, fit)
-    frame = table.frame([header.written(fit.id)], columns.written)
-    if not len(frame):
+
+    def frames() -> Iterator[Any]:
+        return (part for part in table.frames([header.written(fit.id)], columns.written, _ROWS) if len(part))
+
+    reader, likeness = Ids(path, fit.id), columns.likeness()
+    gathered = Gathered(partial(columns.fractions, assume=True, judged=True))
+    fault: SourceError | None = None
+    for frame in frames():
+        try:
+            reader.keep(frame.iloc[:, 0])
+        except SourceError as error:  # cells that cannot be read come first, wherever they are
+            fault = fault or error
+        values = _values(frame)
+        if likeness is not None:
+            columns.look(likeness, rounded(values, fit.layout))
+        gathered.add(values)
+    if not gathered.rows:
         raise SourceError(f"{path}: has no rows: it must have one per galaxy")
-    reader = Ids(path, fit.id)
-    reader.look(frame.iloc[:, 0])
-    ids = reader.read(frame.iloc[:, 0])
+    if fault is not None:
+        raise fault
+    ids = reader.kept()
     unique, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         raise SourceError(f"{path}: more than one row for {named(unique[counts > 1])}: keep one row per galaxy")
-    fractions = columns.fractions(ids, frame.iloc[:, 1:].to_numpy(np.float64))
-    voted = ~fractions.empty
-    warnings = list(fractions.warnings)
-    if fractions.empty.any():
-        warnings.append(f"{path}: no votes, so unlabelled: {named(ids[fractions.empty])}")
-    if not voted.any():
+    refusal = gathered.refusal_of(ids)
+    if likeness is not None and (refusal is None or refusal.late):
+        likeness.refuse()
+    if refusal is not None:
+        kind = columns.kind(map(_values, frames())) if refusal.above else ""
+        raise SourceError(kind) if kind else refusal
+    warnings, empty = gathered.warnings(ids), gathered.empty
+    if empty.any():
+        warnings.append(f"{path}: no votes, so unlabelled: {named(ids[empty])}")
+    if empty.all():
         raise SourceError(f"{path}: no galaxy has any votes: check the table")
-    asked = None if fractions.asked is None else fractions.asked[voted]
-    return Ballots(path, fit, ids[voted], fractions.targets[voted], asked, fractions.estimated, table.sha256, tuple(warnings))
+    return Ballots(path, fit, ids[~empty], gathered.targets, gathered.asked, gathered.estimated, table.sha256, tuple(warnings))
+
+
+def _values(frame: Any) -> np.ndarray:
+    """The numbers of a part of a table, below its ids."""
+    return np.asarray(frame.iloc[:, 1:].to_numpy(np.float64))
 
 
 def read_files(path: str, content: bytes, tree: Tree) -> list[tuple[str, str]]:

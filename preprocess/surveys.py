@@ -31,6 +31,7 @@ from preprocess.sources import (
 from preprocess.survey import Part, Survey
 from preprocess.tablefile import head_of
 from preprocess.tables import open_table, schema_of_parquet
+from preprocess.tablestream import bytes_of
 from tfrecords.builtin import is_kaggle
 from tfrecords.dataset import SPLITS, Dataset
 from tfrecords.errors import SourceError
@@ -175,7 +176,7 @@ def _header(table: VotesTable) -> list[str]:
 
 def _better_column(table: VotesTable, ballots: Ballots, images: Images) -> str:
     """Another of the usual columns, in which many images are named; empty if the table has none."""
-    opened = open_table(table.path, table.read())
+    opened = open_table(table.path, bytes_of(table))
     header = Header(opened.header)
     usual = dict.fromkeys(header.written(column) for column in ID_COLUMNS if column in header)
     for column in usual:
@@ -314,7 +315,7 @@ def survey_of(src: Path, scratch: Path, solutions_file: Path | None = None, want
     if table is None:
         unused = _not_votes(source, wanted)
         return _survey(source, solutions.no_votes(wanted.tree), unused)
-    ballots = solutions.read_table(table.path, table.read(), wanted)
+    ballots = solutions.read_table(table.path, bytes_of(table), wanted)
     images = Images(source.images)
     galaxies = _joined(source, ballots, images)
     votes = ballots.votes(galaxies)

@@ -2,7 +2,8 @@
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ import numpy as np
 from tfrecords.errors import SourceError
 from tfrecords.text import printable
 
+# What opens the bytes of a table as a binary stream, to be read from their start, as often as it is called.
+Opener = Callable[[], AbstractContextManager[Any]]
+
 HEAD = 1_000_000
+_BLOCK = 1 << 20
 GZIP = b"\x1f\x8b"
 _SHOWN = 60
 # How people and programs write that a value is missing.
@@ -59,6 +64,13 @@ def head_of(source: bytes | Path) -> bytes:
         except zlib.error:
             return b""
     return content[:HEAD]
+
+
+def blocks_of(opener: Opener) -> Iterator[bytes]:
+    """The bytes of a table, a megabyte at a time."""
+    with opener() as file:
+        while block := file.read(_BLOCK):
+            yield block
 
 
 def cell_of(path: str, column: str, value: object, row: int) -> str:

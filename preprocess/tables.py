@@ -7,7 +7,9 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 
 from preprocess.dialects import csv_table
 from preprocess.sources import IMAGE_SUFFIXES, TABLE_SUFFIXES, archive_advice
-from preprocess.tablefile import GZIP, LOST, TableFile, cell_of, floats, head_of, without_blank_rows
+from preprocess.tablefile import GZIP, HEAD, LOST, Opener, TableFile, blocks_of, cell_of, floats, head_of, without_blank_rows
 from tfrecords.errors import ConfigError, SourceError, install_extra, lacks_memory, squeezed
 from tfrecords.files import sha256_file
 from tfrecords.mistaken import START, mistaken
@@ -34,6 +36,8 @@ _EXACT = {"halffloat": 2**11, "float": 2**24}
 _MOST_ENTRIES = 100
 _END_OF_ZIP = b"PK\x05\x06"
 _FEW = 16
+# Bytes read ahead of each column of a Parquet file; without a buffer it would be all those of a row group.
+_BUFFER = 1 << 16
 
 
 def _visible_files(names: Iterable[str]) -> list[str]:
@@ -67,24 +71,53 @@ def is_packed_table(path: Path) -> bool:
     return bool(name) and not name.lower().endswith((".zip", *IMAGE_SUFFIXES)) and not archive_advice(name)
 
 
-def _unpacked(path: str, content: bytes) -> bytes:
-    """The bytes of a table that may be packed with gzip, or the only one in a zip."""
+def _read(opener: Opener, length: int = -1) -> bytes:
+    """The first bytes of a table, or all."""
+    with opener() as file:
+        return bytes(file.read(length))
+
+
+@contextmanager
+def _from_gzip(opener: Opener) -> Iterator[Any]:
+    with opener() as packed, gzip.GzipFile(fileobj=packed, mode="rb") as file:
+        yield file
+
+
+@contextmanager
+def _from_zip(opener: Opener, name: str) -> Iterator[Any]:
+    with opener() as packed, zipfile.ZipFile(packed) as archive, archive.open(name) as file:
+        yield file
+
+
+def _unpacked(path: str, opener: Opener) -> Opener:
+    """What opens a table that may be packed with gzip, or the only one in a zip. Its bytes are unpacked while they are read."""
+    start = _read(opener, len(_ZIP))
+    if start.startswith(GZIP):
+        return _unpacked(path, partial(_from_gzip, opener))
+    if not start.startswith(_ZIP):
+        return opener
+    with opener() as packed:
+        seekable = packed.seekable() and not isinstance(packed, (gzip.GzipFile, zipfile.ZipExtFile))
+    if not seekable:  # packed twice
+        return _unpacked(path, partial(io.BytesIO, _read(opener)))
+    with opener() as packed, zipfile.ZipFile(packed) as archive:
+        names = _visible_files(archive.namelist())
+    if any(name.startswith("xl/") for name in names):
+        raise SourceError(f"{path}: is an Excel workbook: save it as CSV")
+    if not (name := _only_table(names)):
+        raise SourceError(f"{path}: is a zip of {len(names)} files: unzip it, and give the table of votes")
+    return _unpacked(path, partial(_from_zip, opener, name))
+
+
+@contextmanager
+def _refusing_damage(path: str) -> Iterator[None]:
+    """Raise SourceError for errors while a packed table is unpacked."""
     try:
-        if content.startswith(GZIP):
-            return _unpacked(path, gzip.decompress(content))
-        if content.startswith(_ZIP):
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                names = _visible_files(archive.namelist())
-                if any(name.startswith("xl/") for name in names):
-                    raise SourceError(f"{path}: is an Excel workbook: save it as CSV")
-                if not (name := _only_table(names)):
-                    raise SourceError(f"{path}: is a zip of {len(names)} files: unzip it, and give the table of votes")
-                return _unpacked(path, archive.read(name))
+        yield
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         if lacks_memory(error):
             raise MemoryError(path) from error
         raise SourceError(f"{path}: is packed and damaged ({squeezed(error)}): copy or download it again") from error
-    return content
 
 
 def glance_at_parquet(path: Path) -> "TypedFile | None":
@@ -192,7 +225,9 @@ def _parquet_table(path: str, source: bytes | Path, sha256: str) -> TypedFile:
     from pyarrow import parquet
 
     try:
-        file = parquet.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source, pre_buffer=False)
+        file = parquet.ParquetFile(
+            pa.BufferReader(source) if isinstance(source, bytes) else source, pre_buffer=False, buffer_size=_BUFFER
+        )
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: not a readable Parquet file ({squeezed(error)}): copy or download it again") from error
 
@@ -201,7 +236,7 @@ def _parquet_table(path: str, source: bytes | Path, sha256: str) -> TypedFile:
             if rows is None:
                 yield file.read([*columns])
                 return
-            for batch in file.iter_batches(rows, columns=[*columns]):
+            for batch in file.iter_batches(rows, columns=[*columns], use_threads=False):  # each thread keeps memory
                 yield pa.Table.from_batches([batch])
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{path}: is damaged ({squeezed(error)}): copy or download it again") from error
@@ -243,28 +278,44 @@ def _fits_table(path: str, source: bytes | Path, sha256: str) -> TableFile:
     return TypedFile(path, names, sha256, None, batches)
 
 
-def open_table(path: str, content: bytes) -> TableFile:
-    """Recognise the format of a table in memory. `path`: its name in messages.
+def _opener_of(source: bytes | Path | Opener) -> Opener:
+    if isinstance(source, bytes):
+        return partial(io.BytesIO, source)
+    if not isinstance(source, Path):
+        return source
+    path = source
+    return lambda: path.open("rb")
 
+
+def open_table(path: str, content: bytes | Path | Opener) -> TableFile:
+    """Recognise the format of a table, which is read whole once to check it. `path`: its name in messages.
+
+    content: its bytes, its file, or what opens its bytes. CSV stays there, packed or not, while `TableFile.frames` reads it in
+    parts, and so does Parquet in a file of its own.
     Raises SourceError, with what it is, for bytes that are no table; ConfigError if a package is missing.
     """
-    sha256 = hashlib.sha256(content).hexdigest()
-    return _recognised(path, _unpacked(path, content), sha256)
+    opener = _opener_of(content)
+    digest = hashlib.sha256()
+    for block in blocks_of(opener):
+        digest.update(block)
+    with _refusing_damage(path):
+        unpacked = _unpacked(path, opener)
+    if unpacked is opener:
+        return _recognised(path, content if isinstance(content, Path) else opener, digest.hexdigest())
+    with _refusing_damage(path):
+        return _recognised(path, unpacked, digest.hexdigest())
 
 
 def open_file(path: Path) -> TableFile:
     """Recognise the format of a table in a file, which `TableFile.frames` reads in parts. Raises as `open_table` does.
 
-    CSV and FITS packed with gzip are unpacked while they are read; Parquet, and what a zip holds, in memory.
+    As `open_table`, but the dialect of CSV follows from its start, and CSV and FITS outside zips are not checked.
     """
     with path.open("rb") as file:
         start = file.read(len(_ZIP))
-    if start.startswith(GZIP):
-        start = head_of(path)
-        whole = start.startswith((GZIP, _ZIP, _PARQUET))
-    else:
-        whole = start.startswith(_ZIP)
-    return open_table(str(path), path.read_bytes()) if whole else _recognised(str(path), path, sha256_file(path))
+    if start.startswith(_ZIP) or (start.startswith(GZIP) and head_of(path).startswith((GZIP, _ZIP, _PARQUET))):
+        return open_table(str(path), path)
+    return _recognised(str(path), path, sha256_file(path), head_of(path))
 
 
 def open_parts(folder: Path, paths: Sequence[Path]) -> TypedFile:
@@ -285,16 +336,20 @@ def open_parts(folder: Path, paths: Sequence[Path]) -> TypedFile:
     return TypedFile(str(folder), parts[0].header, together, parts[0].schema, batches)
 
 
-def _recognised(path: str, source: bytes | Path, sha256: str) -> TableFile:
-    start = head_of(source)
+def _recognised(path: str, source: Path | Opener, sha256: str, head: bytes | None = None) -> TableFile:
+    """A table that is not packed. head: its start, if that alone is looked at; then a file may be packed with gzip."""
+    opener = _opener_of(source)
+    if head is not None and _read(opener, len(GZIP)) == GZIP:
+        opener = partial(_from_gzip, opener)
+    start = _read(opener, HEAD) if head is None else head
     if start.startswith(_PARQUET):
-        return _parquet_table(path, source, sha256)
+        return _parquet_table(path, source if isinstance(source, Path) else _read(opener), sha256)
     if start.startswith(_FITS):
-        return _fits_table(path, source, sha256)
+        return _fits_table(path, source if isinstance(source, Path) and head is not None else _read(opener), sha256)
     start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start:
         raise SourceError(f"{path}: is empty: copy or download it again")
     own = next((kind for beginning, kind in _OTHERS if start.startswith(beginning)), "")
     if kind := own or mistaken(start[:START]):
         raise SourceError(f"{path}: is {kind}")
-    return csv_table(path, source, sha256)
+    return csv_table(path, opener, sha256, head)

@@ -4,17 +4,17 @@ Whatever the table holds (cumulative fractions, fractions of those asked, counts
 counts become shares of each question's answers, and shares are multiplied along the tree.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from preprocess.likeness import ROUNDING, Likeness
 from tfrecords.errors import SourceError
 from tfrecords.tree import Layout, Question, Tree, for_answers
 
-# A count may exceed those that lead to it by rounding, if it was made from a fraction.
-_ROUNDING = 0.5
-_PERCENT = 100
 _NEGLIGIBLE = 1e-6
 _NAMED = 3
 _EXCEED = "the counts of question {} exceed their total"
@@ -38,13 +38,14 @@ class Numbers:
 class Oddity:
     """Something odd that does not prevent the use of some votes: what a sentence says before and after it names the galaxies.
 
-    first: the first of these galaxies. number: how many there are.
+    first: the first of these galaxies. number: how many there are. place: of the check among all, in their order.
     """
 
     before: str
     after: str
-    first: tuple[object, ...]
+    first: tuple[Any, ...]
     number: int
+    place: int = 0
 
     def __str__(self) -> str:
         return f"{self.before} for {_in_words(self.first, self.number)}{self.after}"
@@ -54,11 +55,30 @@ class Oddity:
         return replace(self, first=(*self.first, *other.first)[:_NAMED], number=self.number + other.number)
 
 
+class Refusal(SourceError):
+    """Votes that cannot be used.
+
+    place: of the check that refuses them among all, in their order. fault: what is wrong with which galaxies. late: whether a
+    `Likeness` is judged before this check. above: whether fractions are above 1. text: the message if it names no galaxies.
+    """
+
+    def __init__(self, place: int, fault: Oddity, late: bool = False, above: bool = False, text: str = "") -> None:
+        super().__init__(text or str(fault))
+        self.place, self.fault, self.late, self.above = place, fault, late, above
+
+    def joined(self, later: "Refusal") -> "Refusal":
+        """The refusal of all rows, given that of later ones: by the first check that refuses any."""
+        if later.place != self.place:
+            return min(self, later, key=lambda refusal: refusal.place)
+        return Refusal(self.place, self.fault.joined(later.fault), self.late, self.above or later.above)
+
+
 @dataclass(frozen=True)
 class Fractions:
     """Votes in the order of a tree: `targets` float64 (n, answers), `asked` float64 (n, questions) or None.
 
     empty: bool (n,), galaxies on which nobody voted. estimated: whether `asked` follows from an assumed number of volunteers.
+    unknown: whether it must, because a question is blank which volunteers were asked.
     """
 
     targets: np.ndarray
@@ -66,44 +86,12 @@ class Fractions:
     empty: np.ndarray
     estimated: bool
     oddities: tuple[Oddity, ...]
+    unknown: bool = False
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """A sentence for each oddity."""
         return tuple(map(str, self.oddities))
-
-
-class Likeness:
-    """Whether what should be counts of volunteers looks like fractions or percentages: judged by all rows, in parts."""
-
-    def __init__(self, path: str, tree: Tree) -> None:
-        self._path, self._tree = path, tree
-        self._largest = 0.0
-        self._voted = self._broken = False
-        self._hundreds = True
-
-    def add(self, values: np.ndarray) -> None:
-        """Take note of some rows: float64 (rows, answers), NaN if blank."""
-        counts = np.nan_to_num(values)
-        self._largest = max(self._largest, float(counts.max(initial=0)))
-        self._broken |= bool((counts % 1 > 0).any())
-        sums = counts[:, self._tree.questions[0].columns].sum(axis=1)
-        voted = sums > 0
-        self._voted |= bool(voted.any())
-        self._hundreds &= bool((np.abs(sums[voted] - _PERCENT) <= _ROUNDING).all())
-
-    def refuse(self) -> None:
-        """Raise SourceError if they are no counts."""
-        if self._broken and self._largest <= 1:
-            raise SourceError(
-                f"{self._path}: holds fractions, but tree {self._tree.name} expects counts of volunteers: choose other columns "
-                "with --votes, or describe the table in a tree file"
-            )
-        if self._broken and self._voted and self._hundreds:
-            raise SourceError(
-                f"{self._path}: not all values are whole, and the columns of question {self._tree.questions[0].key} add up to "
-                f'{_PERCENT} for all galaxies: these look like percentages: divide them by 100 and use kind = "fractions"'
-            )
 
 
 def _in_words(shown: Sequence[object], number: int) -> str:
@@ -117,33 +105,69 @@ def named(ids: Sequence[object] | np.ndarray) -> str:
     return _in_words([*ids[:_NAMED]], len(ids))
 
 
+def rounded(values: np.ndarray, layout: Layout) -> np.ndarray:
+    """Values below 0 by no more than rounding as 0."""
+    return np.where((values < 0) & (values >= -layout.error), 0, values)
+
+
+def _first_sums(values: np.ndarray, tree: Tree) -> np.ndarray:
+    return np.asarray(values[:, tree.questions[0].columns].sum(axis=1))
+
+
+def first_sums(values: np.ndarray, tree: Tree, layout: Layout) -> np.ndarray:
+    """The sums of the first question's answers, float64 (n,), of values as in `Numbers`: for `likely_kind`."""
+    return _first_sums(np.nan_to_num(rounded(values, layout)), tree)
+
+
+def likely_kind(path: str, tree: Tree, sums: np.ndarray) -> str:
+    """What fractions above 1 are, as a message; empty if they are fractions. sums: as in `first_sums`, of all rows."""
+    first, whole = tree.questions[0], float(np.median(sums))
+    if whole <= 2:
+        return ""
+    percent, counts = "percentages: divide them by 100", 'counts: use a tree file with kind = "counts"'
+    kind = percent if 99 <= whole <= 101 else counts
+    if tree.rest & {*tree.columns[first.columns]}:  # the sum of all answers is unknown
+        kind = f"{percent}; or {counts}"
+    return (
+        f"{path}: the columns of question {first.key} add up to {whole:g} for most galaxies, not to 1: these look like {kind}"
+    )
+
+
 class _Checks:
     """Checks of one table that name its path, columns and galaxies."""
 
     def __init__(self, numbers: Numbers, tree: Tree, layout: Layout) -> None:
         self.numbers, self.tree, self.layout = numbers, tree, layout
         self.oddities: list[Oddity] = []
+        self.late = False
+        self._places = itertools.count()  # the same checks follow one another, whatever the rows hold
 
     def column(self, place: int) -> str:
         return f"{self.tree.columns[place]}{self.layout.suffix}"
 
-    def refuse(self, bad: np.ndarray, fault: str, cure: str) -> None:
-        """Raise SourceError if any of `bad`, bool (n, answers), is true."""
+    def _oddity(self, odd: np.ndarray, what: str, after: str, place: int) -> Oddity:
+        ids = self.numbers.ids[odd]
+        return Oddity(f"{self.numbers.path}: {what}", after, tuple(ids[:_NAMED].tolist()), len(ids), place)
+
+    def refuse(self, bad: np.ndarray, fault: str, cure: str, above: bool = False, text: str = "") -> None:
+        """Raise Refusal if any of `bad`, bool (n, answers), is true. above, text: as in `Refusal`."""
+        place = next(self._places)
         if bad.any():
             column = self.column(int(np.argwhere(bad)[0, 1]))
-            who = named(self.numbers.ids[bad.any(axis=1)])
-            raise SourceError(f"{self.numbers.path}: values {fault} for {who}, first in {column}: {cure}")
+            odd = self._oddity(np.asarray(bad.any(axis=1)), f"values {fault}", f", first in {column}: {cure}", place)
+            raise Refusal(place, odd, self.late, above, text)
 
     def refuse_question(self, bad: np.ndarray, what: str, cure: str) -> None:
-        """Raise SourceError if any of `bad`, bool (n,), is true."""
+        """Raise Refusal if any of `bad`, bool (n,), is true."""
+        place = next(self._places)
         if bad.any():
-            raise SourceError(f"{self.numbers.path}: {what} for {named(self.numbers.ids[bad])}: {cure}")
+            raise Refusal(place, self._oddity(bad, what, f": {cure}", place), self.late)
 
     def warn(self, odd: np.ndarray, what: str, after: str = "") -> None:
         """Note an oddity if any of `odd`, bool (n,), is true. after: what follows the names of the galaxies."""
+        place = next(self._places)
         if odd.any():
-            ids = self.numbers.ids[odd]
-            self.oddities.append(Oddity(f"{self.numbers.path}: {what}", after, tuple(ids[:_NAMED].tolist()), len(ids)))
+            self.oddities.append(self._oddity(odd, what, after, place))
 
     def sums(self, deviation: np.ndarray, question: Question, expected: str) -> None:
         """Compare (n,), the absolute deviations of a question's sums, with the tolerances of the layout."""
@@ -155,18 +179,10 @@ class _Checks:
     def fractions(self, values: np.ndarray) -> None:
         """Raise SourceError for fractions outside 0 to 1, rounding errors aside."""
         above = values > 1 + self.layout.error
-        first = self.tree.questions[0]
-        whole = float(np.median(values[:, first.columns].sum(axis=1))) if len(values) else 1.0
-        if above.any() and whole > 2:
-            percent, counts = "percentages: divide them by 100", 'counts: use a tree file with kind = "counts"'
-            kind = percent if 99 <= whole <= 101 else counts
-            if self.tree.rest & {*self.tree.columns[first.columns]}:  # the sum of all answers is unknown
-                kind = f"{percent}; or {counts}"
-            raise SourceError(
-                f"{self.numbers.path}: the columns of question {first.key} add up to {whole:g} for most galaxies, not to 1: "
-                f"these look like {kind}"
-            )
-        self.refuse((values < 0) | above, "outside 0 to 1", "correct them")
+        text = ""
+        if above.any():
+            text = likely_kind(self.numbers.path, self.tree, _first_sums(values, self.tree))
+        self.refuse((values < 0) | above, "outside 0 to 1", "correct them", bool(above.any()), text)
 
     def blank(self, question: Question) -> np.ndarray:
         """Galaxies for which a question has no values, bool (n,). Raises SourceError if only some of its answers have one."""
@@ -271,7 +287,7 @@ def _of_asked(checks: _Checks, assume: bool) -> Fractions:
             f"question {question.key} is blank",
             f": as the table gives no numbers of answers, {tree.volunteers} volunteers are assumed for each galaxy",
         )
-    return Fractions(targets, asked, empty, asked is not None, tuple(checks.oddities))
+    return Fractions(targets, asked, empty, asked is not None, tuple(checks.oddities), bool(unknown.any()))
 
 
 def _counted(checks: _Checks, counts: np.ndarray) -> Fractions:
@@ -285,17 +301,17 @@ def _counted(checks: _Checks, counts: np.ndarray) -> Fractions:
         everyone = given
         if totals is not None:
             total = totals[:, question.index]
-            checks.refuse_question(given > total + _ROUNDING, _EXCEED.format(question.key),
+            checks.refuse_question(given > total + ROUNDING, _EXCEED.format(question.key),
                                    "correct the table")  # fmt: skip
             checks.warn(
-                given < total - _ROUNDING,
+                given < total - ROUNDING,
                 f"question {question.key} has fewer answers with a column than its total; the others are ignored,",
             )
             everyone = np.maximum(total, given)
         if question.parents:
             leading = counts[:, list(question.parents)].sum(axis=1)
             checks.refuse_question(
-                everyone > leading + _ROUNDING,
+                everyone > leading + ROUNDING,
                 f"more volunteers answered question {question.key} than gave the answers that lead to it "
                 f"({tree.leads(question)})",
                 "correct the table, or after in the tree",
@@ -313,6 +329,7 @@ def _counts(checks: _Checks, judged: bool) -> Fractions:
         checks.blank(question)
     counts = np.asarray(np.nan_to_num(values))
     checks.refuse(counts < 0, "below 0", "correct them")
+    checks.late = True
     if not judged:
         likeness = Likeness(numbers.path, tree)
         likeness.add(values)
@@ -322,7 +339,7 @@ def _counts(checks: _Checks, judged: bool) -> Fractions:
             totals = checks.totals()
             assert totals is not None  # a tree with such an answer has a total
             group = _rest(tree, counts, question, totals[:, question.index])
-            exceeding = np.asarray((group < -_ROUNDING).any(axis=1))
+            exceeding = np.asarray((group < -ROUNDING).any(axis=1))
             checks.refuse_question(exceeding, _EXCEED.format(question.key), "correct the table")
             counts[:, question.columns] = np.maximum(group, 0)
     return _counted(checks, counts)
@@ -351,10 +368,9 @@ def fractions_of(numbers: Numbers, tree: Tree, layout: Layout, assume: bool = Fa
 
     assume: numbers of answers, if the table has none, even if no question is blank. judged: these are only a part of a table,
     all of whose rows a `Likeness` has judged.
-    Raises SourceError, naming columns or galaxies, if they cannot be used.
+    Raises Refusal, naming columns or galaxies, if they cannot be used.
     """
-    rounded = (numbers.values < 0) & (numbers.values >= -layout.error)
-    numbers = replace(numbers, values=np.where(rounded, 0, numbers.values))
+    numbers = replace(numbers, values=rounded(numbers.values, layout))
     checks = _Checks(numbers, tree, layout)
     infinite = np.isinf(numbers.values)
     checks.refuse(infinite, "missing or not finite", "correct them")
