@@ -33,7 +33,7 @@ BEHIND = {
     "trainer evaluate": "evaluate_run",
     "trainer compare": "compare_runs",
     "trainer explore": "explore_dataset",
-    "trainer predict": "predict_split",
+    "trainer predict": "tabulate_split",
     "trainer embed": "embed_galaxies",
     "trainer similar": "find_similar",
     "trainer export": "export_model",

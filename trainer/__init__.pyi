@@ -18,6 +18,9 @@ from .run import Run as Run
 from .run import open_run as open_run
 from .similar import Neighbour as Neighbour
 from .similar import find_similar as find_similar
+from .streaming import PredictedFile as PredictedFile
+from .streaming import tabulate_images as tabulate_images
+from .streaming import tabulate_split as tabulate_split
 from .tables import ExtraColumns as ExtraColumns
 from .tables import Predictions as Predictions
 from .tables import write_csv as write_csv

@@ -289,6 +289,7 @@ COMMANDS = {
         predict_flags,
         run_predict,
         f"trainer predict --run runs/vgg16 --tfrecords {_DATASET} --out submission.csv",
+        "run the same command again to resume with the last finished part",
     ),
     "embed": Command(
         "Write the features of galaxies before the model's head, as a Parquet file.",

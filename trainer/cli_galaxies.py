@@ -1,6 +1,6 @@
 """The flags of the commands that put galaxies through finished runs: predict, embed, similar."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,17 +99,16 @@ def run_predict(args: Any) -> None:
     from tfrecords.fits.flags import look_of
     from trainer.analysis.intervals import intervals
     from trainer.images.ranges import summary_of
-    from trainer.predict import predict_images, predict_split
     from trainer.run import open_run
+    from trainer.streaming import tabulate_images, tabulate_split
     from trainer.tables import (
         DEFAULT_THRESHOLD,
+        ExtraColumns,
         Predictions,
         check_classes,
         check_threshold,
         extra_columns,
         refuse_other_table,
-        write_csv,
-        write_rejected,
     )
 
     _check_source(args, ("threshold", "hubble"))
@@ -129,37 +128,35 @@ def run_predict(args: Any) -> None:
                 f"--intervals: {run.folder} was trained with --head {run.settings['head']}, which predicts none: train with "
                 "--head dirichlet"
             )
-    predictions: Predictions
-    rejected: tuple[Any, ...] = ()
-    outside, unlike = None, ""
+
+    def columns(predictions: Predictions, outside: Any) -> ExtraColumns:
+        ends = None
+        if args.intervals and predictions.concentrations is not None:
+            ends = intervals(tree, predictions.predicted, predictions.concentrations)
+        return extra_columns(predictions.predicted, threshold, args.conditional, tree, ends, outside)
+
     if args.images is None:
         from tfrecords.dataset import open_dataset
 
         dataset, split = open_dataset(args.tfrecords), args.split or "unlabelled"
-        predictions, what = predict_split(several, dataset, split, tta=args.tta), f"of split '{split}'"
+        table, what = tabulate_split(several, dataset, split, args.out, columns, tta=args.tta), f"of split '{split}'"
     else:
-        of_images = predict_images(several, args.images, args.tta, look.stretch, args.bands or "")
-        predictions, rejected, what = of_images, of_images.rejected, f"of {args.images}"
-        outside, unlike = of_images.outside, summary_of(of_images.outside, of_images.stretch)
-    write_rejected(rejected, args.out)
-    ends = None
-    if args.intervals and predictions.concentrations is not None:
-        ends = intervals(tree, predictions.predicted, predictions.concentrations)
-    extra = extra_columns(predictions.predicted, threshold, args.conditional, tree, ends, outside)
-    write_csv(predictions, args.out, extra)
-    number = len(predictions.galaxy_ids)
-    say(f"{args.out}: predictions for {_galaxies(number)} {what}{_left_out(rejected, args.out)}{unlike}")
+        what = f"of {args.images}"
+        table = tabulate_images(several, args.images, args.out, columns, args.tta, look.stretch, args.bands or "")
+    left_out = _left_out(table.noticed.rejected, args.out)
+    unlike = summary_of(table.noticed.outside, table.stretch)
+    say(f"{args.out}: predictions for {_galaxies(table.galaxies)} {what}{left_out}{unlike}")
 
 
 def _galaxies(number: int) -> str:
     return f"{number:,} {'galaxy' if number == 1 else 'galaxies'}"
 
 
-def _left_out(rejected: Sequence[Any], out: Path) -> str:
+def _left_out(rejected: int, out: Path) -> str:
     """How many images are missing from a file, and where they are listed; empty if none is."""
     from trainer.tables import rejected_path
 
-    return f"; {len(rejected):,} that cannot be used are listed in {rejected_path(out)}" if rejected else ""
+    return f"; {rejected:,} that cannot be used are listed in {rejected_path(out)}" if rejected else ""
 
 
 def embed_flags(parser: Any) -> None:
@@ -200,7 +197,7 @@ def run_embed(args: Any) -> None:
     embedding = embed_galaxies(run, source, args.out, args.split, args.dtype, look.stretch, args.bands or "")
     say(
         f"{args.out}: {embedding.dimension:,} features ({embedding.dtype}, layer {embedding.layer}) of each of "
-        f"{_galaxies(embedding.galaxies)}{_left_out(embedding.rejected, args.out)}"
+        f"{_galaxies(embedding.galaxies)}{_left_out(len(embedding.rejected), args.out)}"
     )
 
 

@@ -3,7 +3,7 @@
 A recipe sets all choices of how a run learns together; there are two.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,61 +17,11 @@ from trainer.network.heads import HEADS
 from trainer.network.losses import LOSSES
 from trainer.network.model import INITIALISATIONS, INPUT_SCALINGS, POOLINGS, Design
 from trainer.network.optimizer import SCHEDULES, Rate
+from trainer.setting import Setting
 
 GROUPS = ("data", "model", "learning", "speed", "several machines")
 CACHES = ("auto", "memory", "none")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The description of a setting, without its name and default.
-
-    group: one of GROUPS. help: its text in --help and docs/settings.md. unit: what a number counts, or what a text stands for;
-    shown in place of a value. kind: converts the text of a flag to a value; bool for a switch. choices: all legal values,
-    if they are few. minimum, maximum: the legal range of a number, inclusive; above, below: likewise, exclusive. none: the
-    meaning of a default that stands for no value, which is legal whatever the range. in_recipe: its default depends on the
-    recipe. of_run: part of what defines a run; the other settings are paths, and choices of hardware and speed. timed: it
-    affects the speed of training, so `trainer benchmark` has it too.
-    """
-
-    group: str
-    help: str
-    unit: str = ""
-    kind: Callable[[str], Any] = str
-    choices: Collection[str] | None = None
-    minimum: float | None = None
-    maximum: float | None = None
-    above: float | None = None
-    below: float | None = None
-    none: str = ""
-    in_recipe: bool = False
-    of_run: bool = True
-    timed: bool = False
-
-    def check(self, name: str, value: Any) -> None:
-        """Raise SettingError for an illegal value."""
-        if self.choices is not None and value not in self.choices:
-            raise SettingError(f"--{name} {value}: choose from {', '.join(self.choices)}")
-        wrong = (
-            (self.minimum is not None and not value >= self.minimum)
-            or (self.maximum is not None and not value <= self.maximum)
-            or (self.above is not None and not value > self.above)
-            or (self.below is not None and not value < self.below)
-        )
-        if wrong:
-            raise SettingError(f"--{name} {value}: must be {self.range}")
-
-    @property
-    def range(self) -> str:
-        """The legal range in words; empty if there is none."""
-        bounds = (
-            ("at least", self.minimum),
-            ("above", self.above),
-            ("at most", self.maximum),
-            ("below", self.below),
-        )
-        return " and ".join(f"{words} {bound:,}" for words, bound in bounds if bound is not None)
 
 
 def _setting(group: str, help: str, **more: Any) -> dict[str, Setting]:
@@ -293,6 +243,17 @@ class TrainConfig:
             choices=CACHES,
             of_run=False,
             timed=True,
+        ),
+    )
+    checkpoint_minutes: float = field(
+        default=0.0,
+        metadata=_setting(
+            "speed",
+            "minutes after which a checkpoint is saved within an epoch, besides those at the end of each; 0: none within",
+            unit="MINUTES",
+            kind=float,
+            minimum=0,
+            of_run=False,
         ),
     )
     require_gpu: bool = field(

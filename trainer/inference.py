@@ -2,10 +2,11 @@
 
 import contextlib
 import functools
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from tfrecords.errors import ConfigError, SourceError
 from tfrecords.fits.look import DEFAULT_STRETCH, SDSS, Look, Stretch
 from tfrecords.progress import progress_bar
 from trainer.backends.base import Devices, Result, in_turn
-from trainer.images.cutouts import Crop, UnreadableImage, listed, stream
+from trainer.images.cutouts import Crop, Cutouts, UnreadableImage, listed, stream
 from trainer.images.ranges import Trained, outside, warnings_of
 from trainer.run import Run
 
@@ -46,10 +47,53 @@ class ImageOutputs(NamedTuple):
     outputs: np.ndarray
 
 
-class ImageFiles:
-    """The images of a listing for the models of runs, and what was noticed about those that `through` has passed.
+@dataclass(frozen=True)
+class Noticed:
+    """What was noticed about images on their way: numbers, so that those of several batches add up.
 
-    crops: those of the runs. look: how FITS images are drawn. rejected: images that could not be read, or show no galaxy.
+    marks: of galaxies, as `ranges.outside` returns them. notes: what was done with the planes of FITS images. enlarged: images
+    of few pixels. rejected: images that cannot be used; first: the first of these.
+    """
+
+    marks: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    enlarged: int = 0
+    rejected: int = 0
+    first: tuple[UnreadableImage, ...] = ()
+
+    def __add__(self, other: "Noticed") -> "Noticed":
+        return Noticed(
+            self.marks + other.marks,
+            self.notes + other.notes,
+            self.enlarged + other.enlarged,
+            self.rejected + other.rejected,
+            (*self.first, *other.first)[:_NAMED_UNREADABLE],
+        )
+
+    @property
+    def outside(self) -> np.ndarray:
+        """The marks of all galaxies, str (n,), in any order."""
+        return np.repeat(np.array([*self.marks], object), [*self.marks.values()])
+
+
+class ImageBatch(NamedTuple):
+    """The images of a batch: those that can be used, in the order of their ids, and those that cannot.
+
+    galaxy_ids: int64 (n,). outputs: float32 (n, outputs). outside: str (n,), as `ranges.outside` returns it.
+    """
+
+    galaxy_ids: np.ndarray
+    outputs: np.ndarray
+    outside: np.ndarray
+    rejected: tuple[UnreadableImage, ...]
+    noticed: Noticed
+
+
+class ImageFiles:
+    """The images of a listing for the models of runs.
+
+    crops: those of the runs. look: how FITS images are drawn. rejected: images that could not be read, or show no galaxy, of
+    those that `through` has passed.
     """
 
     def __init__(self, runs: Sequence[Run], path: Path, images: Listing, look: Look) -> None:
@@ -57,9 +101,6 @@ class ImageFiles:
         self.look = look
         self.rejected: list[UnreadableImage] = []
         self._runs, self._path, self._images = tuple(runs), path, images
-        self._outside: list[np.ndarray] = []
-        self._notes: Counter[str] = Counter()
-        self._enlarged = 0
 
     def __len__(self) -> int:
         return len(self._images)
@@ -70,21 +111,29 @@ class ImageFiles:
         return self._images.galaxy_id
 
     @property
-    def outside(self) -> np.ndarray:
-        """How each galaxy that came through is unlike the training galaxies, as `ranges.outside` returns it: str (n,)."""
-        return np.concatenate(self._outside)
-
-    @property
-    def stretch(self) -> float | None:
-        """The stretch of the FITS images; None without any."""
-        return self.look.stretch.stretch if self._notes else None
+    def named(self) -> bool:
+        """Whether galaxies have names, because not all of them are numbers."""
+        return bool(self._images.parts)
 
     def names(self, galaxy_ids: np.ndarray) -> np.ndarray | None:
         """The names of some galaxies, str (n,); None if all of the listing are numbers."""
-        if not self._images.parts:
+        if not self.named:
             return None
         rows = np.searchsorted(self._images.galaxy_id, galaxy_ids)  # a listing is sorted by them
         return np.array([self._images.name(row) for row in rows.tolist()], object)
+
+    def stretch(self, noticed: Noticed) -> float | None:
+        """The stretch of the FITS images; None if none was noticed."""
+        return self.look.stretch.stretch if noticed.notes else None
+
+    def digest(self) -> str:
+        """A hash of the galaxies and their files: sizes, CRC-32s in zips, positions in zips or else times of change."""
+        digest = hashlib.sha256()
+        for images in (self._images, self._images.files):
+            if images is not None:
+                for column in (images.galaxy_id, images.size, images.crc, images.position):
+                    digest.update(np.ascontiguousarray(column).data)
+        return digest.hexdigest()
 
     def pictures(self, galaxy_ids: np.ndarray) -> dict[int, np.ndarray]:
         """The crops of some galaxies for the first run by GalaxyID, all in memory. Raises SourceError if one cannot be used."""
@@ -96,60 +145,92 @@ class ImageFiles:
             pictures |= zip(batch.galaxy_ids.tolist(), batch.crops[0], strict=True)
         return pictures
 
-    def through(self, function: Function, devices: Devices, doing: str) -> Iterator[ImageOutputs]:
-        """The outputs of a function for all images that can be used, in the order of their ids, a batch at a time.
-
-        The function always gets the same number of rows, of which the last may be zeros. At the end, warnings are logged for
-        images that cannot be used or are unlike the training images. Raises SourceError if none can be used. doing: for the
-        progress bar.
-        """
-        from trainer.input.evaluation import padded  # TensorFlow, which `choose` has loaded quietly
-
-        trained = [Trained(self.crops.index(crop_of(run)), run.ranges) for run in self._runs]
+    @functools.cached_property
+    def _trained(self) -> list[Trained]:
+        """What the runs were trained on; logs what is not known of it."""
         for run in self._runs:
             lacking = [("scale", run.ranges.radius), ("brightness", run.ranges.bright)]
             if words := " and ".join(word for word, ends in lacking if ends is None):
                 log.info(
                     "%s: has no record of the %s of its galaxies: no warning about images of another one", run.folder, words
                 )
-        is_outside = functools.partial(outside, trained=trained)
-        rows = devices.rounded(min(BATCH_SIZE, len(self._images)))
-        with progress_bar(len(self._images), doing, "images") as bar:
+        return [Trained(self.crops.index(crop_of(run)), run.ranges) for run in self._runs]
 
-            def started() -> Iterator[tuple[np.ndarray, Result]]:
-                for batch in stream(self._images, self.crops, rows, self.look, is_outside):
-                    self.rejected += batch.rejected
-                    bar.update(len(batch.rejected))
-                    if len(batch.galaxy_ids):
-                        self._outside.append(batch.outside)
-                        self._notes += batch.notes
-                        self._enlarged += int(batch.enlarged.sum())
-                        yield batch.galaxy_ids, function([padded(crops, rows) for crops in batch.crops])
+    def rows(self, devices: Devices) -> int:
+        """The number of images in a batch."""
+        return devices.rounded(min(BATCH_SIZE, len(self)))
 
-            for galaxy_ids, outputs in in_turn(started()):
-                yield ImageOutputs(galaxy_ids, outputs[: len(galaxy_ids)].astype(np.float32))
-                bar.update(len(galaxy_ids))
-        if not self._outside:
-            first = _reason(self.rejected[0])
-            raise SourceError(f"{self._path}: none of its {len(self.rejected):,} images can be used; the first is {first}")
-        self._warn(trained)
+    def batches(self, function: Function, devices: Devices, start: int = 0, stop: int | None = None) -> Iterator[ImageBatch]:
+        """The outputs of a function for the images from number `start` to `stop` (None: all), in the order of their ids.
 
-    def _warn(self, trained: Sequence[Trained]) -> None:
-        marks, rejected = self.outside, self.rejected
-        if rejected:
-            first = ", ".join(map(_reason, rejected[:_NAMED_UNREADABLE]))
-            more = ", ..." if len(rejected) > _NAMED_UNREADABLE else ""
-            log.warning(f"{len(rejected):,} of {len(self):,} images cannot be used and are skipped: {first}{more}")
+        The function always gets the same number of rows, of which the last may be zeros. If `start` is a multiple of `rows`,
+        an image comes in the same batch for any `start`. A batch may have no image that can be used.
+        """
+        from trainer.input.evaluation import padded  # TensorFlow, which `choose` has loaded quietly
+
+        images, rows = self._images, self.rows(devices)
+        if (start, stop or len(self)) != (0, len(self)):
+            images = images.rows(np.arange(start, len(self) if stop is None else stop))
+        is_outside = functools.partial(outside, trained=self._trained)
+
+        def started() -> Iterator[tuple[Cutouts, Result]]:
+            for batch in stream(images, self.crops, rows, self.look, is_outside):
+                usable = len(batch.galaxy_ids) > 0
+                yield batch, function([padded(crops, rows) for crops in batch.crops]) if usable else _no_rows
+
+        for batch, outputs in in_turn(started()):
+            noticed = Noticed(
+                Counter(batch.outside.tolist()),
+                batch.notes,
+                int(batch.enlarged.sum()),
+                len(batch.rejected),
+                batch.rejected[:_NAMED_UNREADABLE],
+            )
+            outputs = outputs[: len(batch.galaxy_ids)].astype(np.float32)
+            yield ImageBatch(batch.galaxy_ids, outputs, batch.outside, batch.rejected, noticed)
+
+    def through(self, function: Function, devices: Devices, doing: str) -> Iterator[ImageOutputs]:
+        """The outputs of a function for all images that can be used, in the order of their ids, a batch at a time.
+
+        At the end, warnings are logged as by `conclude`, which may raise SourceError. doing: for the progress bar.
+        """
+        noticed = Noticed()
+        with progress_bar(len(self), doing, "images") as bar:
+            for batch in self.batches(function, devices):
+                self.rejected += batch.rejected
+                noticed += batch.noticed
+                if len(batch.galaxy_ids):
+                    yield ImageOutputs(batch.galaxy_ids, batch.outputs)
+                bar.update(len(batch.galaxy_ids) + len(batch.rejected))
+        self.conclude(noticed)
+
+    def conclude(self, noticed: Noticed) -> None:
+        """Log warnings for images that cannot be used or are unlike the training images.
+
+        noticed: about all images. Raises SourceError if none can be used.
+        """
+        marks = noticed.outside
+        if not len(marks):
+            first = _reason(noticed.first[0])
+            raise SourceError(f"{self._path}: none of its {noticed.rejected:,} images can be used; the first is {first}")
+        if noticed.rejected:
+            first = ", ".join(map(_reason, noticed.first))
+            more = ", ..." if noticed.rejected > _NAMED_UNREADABLE else ""
+            log.warning(f"{noticed.rejected:,} of {len(self):,} images cannot be used and are skipped: {first}{more}")
         share = f"of {len(marks):,} images"
-        for note, number in self._notes.most_common():
+        for note, number in noticed.notes.most_common():
             log.warning("%s %s, FITS: %s", f"{number:,}", share, note)
-        if self._enlarged:
+        if noticed.enlarged:
             log.warning(
-                f"{self._enlarged:,} {share} have fewer pixels in the crop than the model expects and were enlarged: "
+                f"{noticed.enlarged:,} {share} have fewer pixels in the crop than the model expects and were enlarged: "
                 "use larger images if possible"
             )
-        for line in warnings_of(marks, [one.ranges for one in trained]):
+        for line in warnings_of(marks, [one.ranges for one in self._trained]):
             log.warning(line)
+
+
+def _no_rows() -> np.ndarray:
+    return np.zeros((0, 0), np.float32)
 
 
 def _reason(image: UnreadableImage) -> str:

@@ -1,7 +1,4 @@
-"""Predictions of one or more runs, for records or images.
-
-Several runs, and several views of each galaxy, act as one model: their predictions are averaged in float64.
-"""
+"""Predictions of one or more runs, for records or images, in memory: for use from Python. `streaming` writes tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,20 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrecords import symmetries
 from tfrecords.dataset import Dataset
-from tfrecords.errors import SettingError
 from tfrecords.files import local_path
 from tfrecords.fits.bands import given_bands
 from tfrecords.fits.look import Look
 from tfrecords.fits.look import Stretch as Stretch
-from tfrecords.integrity import check_shards, read_shards
 from tfrecords.progress import progress_bar
-from trainer.backends.base import WHOLE, Devices, Result
 from trainer.backends.choose import choose
 from trainer.backends.startup import explained
+from trainer.blocks import BlockSource, Ensemble, ImageBlocks, PredictedBlock, SplitBlocks, rows_together, several_runs
 from trainer.images.cutouts import UnreadableImage
-from trainer.inference import BATCH_SIZE, crop_of, crops_of, image_files
+from trainer.inference import Noticed, image_files
 from trainer.run import Run
 from trainer.tables import Predictions, table_order
 
@@ -42,52 +36,19 @@ class ImagePredictions(Predictions):
     stretch: float | None = field(kw_only=True)
 
 
-class _Ensemble:
-    """The mean over the models of several runs, each with its own crop, and over `views` symmetries of the square."""
-
-    def __init__(self, runs: Sequence[Run], views: int, devices: Devices) -> None:
-        self.tree = runs[0].tree
-        for run in runs[1:]:
-            self.tree.refuse_other(run.tree, runs[0].folder, run.folder)
-        self._sure = all(run.settings["head"] == "dirichlet" for run in runs)
-        self._views = views
-        self.crops = crops_of(runs)
-        with devices.scope():
-            models = [run.load_model() for run in runs]
-        self._models = [
-            (self.crops.index(crop_of(run)), devices.predictor(model)) for run, model in zip(runs, models, strict=True)
-        ]
-
-    def __call__(self, crops: Sequence[np.ndarray]) -> Result:
-        """Start predicting float64 (rows, outputs): the fractions and, if all models have them, the concentrations.
-
-        crops: uint8 (rows, size, size, 3), one array for each of `self.crops`.
-        """
-        width = len(self.tree.columns) + (len(self.tree.questions) if self._sure else 0)
-        results = [predictor(crops[place], view) for view in range(self._views) for place, predictor in self._models]
-
-        def mean() -> np.ndarray:
-            total = np.zeros((len(crops[0]), width))
-            for result in results:
-                total += result()[:, :width]
-            return total / len(results)
-
-        return mean
-
-    def apart(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Outputs (rows, outputs) as fractions (rows, n) and concentrations (rows, questions), None if a model has none."""
-        answers = len(self.tree.columns)
-        return outputs[:, :answers], outputs[:, answers:] if self._sure else None
-
-
-def _several(runs: Run | Sequence[Run], tta: int) -> tuple[Run, ...]:
-    """The runs as a tuple. Raises SettingError, before anything slow starts, if there is none or `tta` is illegal."""
-    if not 1 <= tta <= symmetries.COUNT:
-        raise SettingError(f"--tta {tta}: must be from 1 to {symmetries.COUNT}")
-    several = (runs,) if isinstance(runs, Run) else tuple(runs)
-    if not several:
-        raise SettingError("no run to predict with: give at least one --run")
-    return several
+def _in_memory(source: BlockSource, ensemble: Ensemble) -> PredictedBlock:
+    """The predictions for all galaxies of a source, in its order."""
+    blocks = []
+    with progress_bar(len(source), source.doing, source.unit) as bar:
+        for block in source.blocks(ensemble):
+            blocks.append(block)
+            bar.update(len(block))
+    noticed = sum((block.noticed for block in blocks), Noticed())
+    source.conclude(noticed)
+    votes = [block.votes for block in blocks if block.votes is not None]
+    rejected = tuple(image for block in blocks for image in block.rejected)
+    rows = rows_together(block.rows for block in blocks)
+    return PredictedBlock(rows, np.concatenate(votes) if votes else None, rejected, noticed)
 
 
 @explained
@@ -134,29 +95,18 @@ def predict_split(runs: Run | Sequence[Run], dataset: Dataset, split: str, limit
     >>> predictions.predicted.shape
     (6, 37)
     """
-    several = _several(runs, tta)
-    for run in several:
-        run.check_dataset(dataset)
-    dataset.paths(split)  # raises before anything slow starts
-    check_shards(dataset, read_shards(dataset, split, limit))
-    devices = choose("float32", require_gpu=False)
-    from tfrecords.reader import apart, votes_of  # TensorFlow, which `choose` has loaded quietly
-    from trainer.input.evaluation import predicted_batches
+    several = several_runs(runs, tta)
+    source = SplitBlocks(several, dataset, split, limit)
+    ensemble = Ensemble(several, tta, choose("float32", require_gpu=False))
+    from tfrecords.reader import apart  # TensorFlow, which `choose` has loaded quietly
 
-    ensemble = _Ensemble(several, tta, devices)
-    batches = predicted_batches(lambda images: ensemble([images]), dataset, split, devices.rounded(BATCH_SIZE), limit, WHOLE)
-    parts = []
-    with progress_bar(dataset.galaxies(split, limit), f"predicting {split}", "galaxies") as bar:
-        for part in batches:
-            parts.append(part)
-            bar.update(len(part[0]))
-    ids, outputs, votes = (np.concatenate(column) for column in zip(*parts, strict=True))
-    names = votes_of(dataset, split, limit).names if dataset.named or dataset.names() else None
-    order = table_order(ids, names)
-    targets, asked = apart(votes[order], dataset)
-    predicted, concentrations = ensemble.apart(outputs[order])
-    names = None if names is None else names[order]
-    return Predictions(ids[order], predicted, targets, asked, concentrations, dataset.tree, names)
+    block = _in_memory(source, ensemble)
+    assert block.votes is not None
+    order = table_order(block.rows.galaxy_ids, block.rows.names)
+    rows = block.rows.take(order)
+    targets, asked = apart(block.votes[order], dataset)
+    predicted, concentrations = ensemble.apart(rows.outputs)
+    return Predictions(rows.galaxy_ids, predicted, targets, asked, concentrations, dataset.tree, rows.names)
 
 
 @explained
@@ -206,17 +156,15 @@ def predict_images(
     >>> len(predictions.galaxy_ids), predictions.rejected
     (6, ())
     """
-    several, asked = _several(runs, tta), Look(given_bands(bands), stretch)
+    several, asked = several_runs(runs, tta), Look(given_bands(bands), stretch)
     with image_files(several, local_path(path), asked) as images:
-        devices = choose("float32", require_gpu=False)
-        ensemble = _Ensemble(several, tta, devices)
-        ids, outputs = (np.concatenate(part) for part in zip(*images.through(ensemble, devices, "predicting"), strict=True))
-        names = images.names(ids)
-    order = table_order(ids, names)
-    predicted, concentrations = ensemble.apart(outputs[order])
-    names = None if names is None else names[order]
+        ensemble = Ensemble(several, tta, choose("float32", require_gpu=False))
+        block = _in_memory(ImageBlocks(images), ensemble)
+    rows = block.rows.in_table_order()
+    predicted, concentrations = ensemble.apart(rows.outputs)
     without = np.full_like(predicted, np.nan)
+    assert rows.outside is not None
     return ImagePredictions(
-        ids[order], predicted, without, None, concentrations, ensemble.tree, names, outside=images.outside[order],
-        rejected=tuple(images.rejected), stretch=images.stretch,
+        rows.galaxy_ids, predicted, without, None, concentrations, ensemble.tree, rows.names, outside=rows.outside,
+        rejected=block.rejected, stretch=images.stretch(block.noticed),
     )  # fmt: skip

@@ -5,7 +5,7 @@ config.json     settings; the dataset's fingerprint, crop and size; half_light_r
 tree.toml       the decision tree of the dataset, whose SHA-256 is in config.json
 history.csv     one row per epoch
 checkpoint/     epoch-00007/{arrays.npz, progress.json}: all that training needs to resume exactly after 7 epochs;
-                epoch-00007-step-0000012 if it was interrupted 12 steps later
+                beside it epoch-00007-step-0000012 if it was interrupted, or saved, 12 steps later
 model.keras     the best model so far, for inference
 metrics.json, predictions-test.csv, report/, README.md    the run's own evaluation on `test`, after training
 evaluations/    NAME/{metrics.json, predictions-SPLIT.csv, report/}: other evaluations of the model
@@ -43,6 +43,7 @@ from trainer.metadata import KEY, model_metadata
 from trainer.network.archive import write_portable
 from trainer.network.backbones import BACKBONES, Backbone
 from trainer.origin import dataset_summary, tree_of
+from trainer.saving import NOTHING_YET, Progress
 from trainer.sealing import seal, unseal
 
 CONFIG = "config.json"
@@ -55,23 +56,6 @@ _SHARDS = "shards.json"
 _LATER = ("freeze",)  # settings that runs of earlier versions lack; their defaults change nothing
 _BUSY = "another trainer command is writing here: wait for it, or choose another folder"
 _START_AGAIN = "start again with --overwrite, or choose another --out"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The progress of a run: its finished epochs, the steps done in the next one, its precision and its backend."""
-
-    history: tuple[Epoch, ...]
-    steps: int
-    precision: str
-    backend: str = ""
-
-    @property
-    def finished(self) -> int:
-        return len(self.history)
-
-
-NOTHING_YET = Progress((), 0, "")
 
 
 @dataclass(frozen=True)
@@ -222,13 +206,18 @@ class Run:
         output.settle(MODEL)
 
     def save_checkpoint(self, arrays: Sequence[np.ndarray], progress: Progress) -> None:
-        """Commit everything that training resumes from as one folder, and remove the previous one."""
+        """Commit everything that training resumes from as one folder, and remove the previous one.
+
+        Within an epoch, the one from its beginning is kept: other machines may have to begin the epoch again.
+        """
         step = f"-step-{progress.steps:07d}" if progress.steps else ""
         name = f"{CHECKPOINT}/epoch-{progress.finished:05d}{step}"
         final, output = self.folder / name, self.output
-        if (final / _PROGRESS).is_file():  # saved already: the same validation was interrupted twice
-            return
         listed = {f"{name}/{_ARRAYS}", f"{name}/{_PROGRESS}"}
+        if (final / _PROGRESS).is_file():
+            if self._read_progress(final).get("streams", 0) == progress.streams:
+                return  # saved already: the same validation was interrupted twice
+            output.remove(sorted(listed))  # of an epoch that has begun again
         output.claim(*listed, digest=NEVER)
         real_folder(final.parent)
         partial = output.private / f".{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
@@ -240,7 +229,8 @@ class Run:
         write_text(partial / _PROGRESS, seal(content))
         partial.rename(final)
         sync_folder(final.parent)
-        output.remove([name for name in output.files if name.startswith(f"{CHECKPOINT}/") and name not in listed])
+        kept = (f"{name}/", f"{CHECKPOINT}/epoch-{progress.finished:05d}/")
+        output.remove([old for old in output.files if old.startswith(f"{CHECKPOINT}/") and not old.startswith(kept)])
 
     def _identity(self) -> str:
         """A hash that ties a checkpoint to its settings and dataset."""
@@ -248,9 +238,9 @@ class Run:
         parts["dataset"] = (parts["dataset"] or {}).get("fingerprint")
         return hashlib.sha256(to_json(parts).encode("utf-8")).hexdigest()
 
-    def _latest_checkpoint(self) -> Path | None:
+    def _latest_checkpoint(self, within: bool) -> Path | None:
         checkpoints = sorted(path.parent for path in (self.folder / CHECKPOINT).glob(f"epoch-*[0-9]/{_PROGRESS}"))
-        return checkpoints[-1] if checkpoints else None
+        return next((latest for latest in reversed(checkpoints) if within or "-step-" not in latest.name), None)
 
     def _read_progress(self, latest: Path) -> dict[str, Any]:
         try:
@@ -261,18 +251,21 @@ class Run:
         except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
             raise RunError(f"{latest}: damaged ({error}): {_START_AGAIN}") from error
 
-    def progress(self) -> Progress:
-        """The progress in the latest checkpoint. Raises RunError if it is damaged or belongs to another run."""
-        latest = self._latest_checkpoint()
+    def progress(self, within: bool = True) -> Progress:
+        """The progress in the latest checkpoint, or the latest that is not within an epoch.
+
+        Raises RunError if it is damaged or belongs to another run.
+        """
+        latest = self._latest_checkpoint(within)
         if latest is None:
             return NOTHING_YET
         content = self._read_progress(latest)
         history = tuple(Epoch(**row) for row in content["history"])
-        return Progress(history, content["steps"], content["precision"], content["backend"])
+        return Progress(history, content["steps"], content["precision"], content["backend"], content.get("streams", 0))
 
-    def checkpoint_arrays(self) -> list[np.ndarray]:
-        """The arrays of the latest checkpoint, as saved. Raises RunError if they are damaged."""
-        latest = self._latest_checkpoint()
+    def checkpoint_arrays(self, within: bool = True) -> list[np.ndarray]:
+        """The arrays of the same checkpoint as `progress`, as saved. Raises RunError if they are damaged."""
+        latest = self._latest_checkpoint(within)
         assert latest is not None
         digest = self._read_progress(latest)["arrays"]
         try:

@@ -6,9 +6,9 @@ from tfrecords.commandline import say
 from tfrecords.dataset import open_dataset
 from tfrecords.errors import ConfigError, DatasetError, SettingError
 from trainer.config import TrainConfig
-from trainer.predict import predict_split
 from trainer.run import Run
-from trainer.tables import refuse_other_table, write_csv
+from trainer.streaming import tabulate_split
+from trainer.tables import refuse_other_table
 
 _SPLIT = "unlabelled"
 
@@ -35,6 +35,5 @@ def check_submission(config: TrainConfig, path: Path) -> None:
 def write_submission(run: Run, config: TrainConfig, path: Path) -> None:
     """Predict the galaxies without votes of a run's dataset, and write the table."""
     refuse_other_table(path, run.tree, "--submission")  # hours may have passed
-    predictions = predict_split(run, open_dataset(config.tfrecords), _SPLIT)
-    write_csv(predictions, path)
-    say(f"{path}: predictions for {len(predictions.galaxy_ids):,} galaxies of split '{_SPLIT}'")
+    table = tabulate_split(run, open_dataset(config.tfrecords), _SPLIT, path, flag="--submission")
+    say(f"{path}: predictions for {table.galaxies:,} galaxies of split '{_SPLIT}'")

@@ -4,10 +4,11 @@ Smooth galaxies are called elliptical by convention: volunteers cannot tell an S
 """
 
 import csv
+import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -255,14 +256,22 @@ def write_csv(
     >>> open("predictions.csv").readline()[:26]
     'GalaxyID,Class1.1,Class1.2'
     """
-    path, tree = local_path(path), predictions.tree
+    write_blocks(predictions.tree, [(predictions, extra)], local_path(path), beside)
+
+
+def write_blocks(
+    tree: Tree, blocks: Iterable[tuple[Predictions, ExtraColumns]], path: Path, beside: Path | None = None
+) -> None:
+    """Write a table as `write_csv` does, from at least one block of its rows. All have the same extra columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, beside) as file:
-        file.write(csv_line((*_header(tree), *extra.names)))
-        more = extra.rows or ((),) * len(predictions.galaxy_ids)
-        galaxies = first_column(predictions.galaxy_ids, predictions.names)
-        for galaxy, row, added in zip(galaxies, predictions.predicted, more, strict=True):
-            file.write(csv_line((galaxy, *(f"{value:.9f}" for value in row), *added)))
+        for number, (predictions, extra) in enumerate(blocks):
+            if not number:
+                file.write(csv_line((*_header(tree), *extra.names)))
+            more = extra.rows or ((),) * len(predictions.galaxy_ids)
+            galaxies = first_column(predictions.galaxy_ids, predictions.names)
+            for galaxy, row, added in zip(galaxies, predictions.predicted, more, strict=True):
+                file.write(csv_line((galaxy, *(f"{value:.9f}" for value in row), *added)))
 
 
 def rejected_path(path: Path) -> Path:
@@ -270,17 +279,18 @@ def rejected_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}-rejected.csv")
 
 
-def write_rejected(rejected: Sequence[UnreadableImage], path: Path) -> None:
+def write_rejected(rejected: Iterable[UnreadableImage], path: Path) -> None:
     """List the unreadable images in a file beside the table of predictions at `path`; remove the file if there are none."""
-    listing = rejected_path(path)
-    if not rejected:
+    listing, rejected = rejected_path(path), iter(rejected)
+    first = next(rejected, None)
+    if first is None:
         if _is_rejected_list(listing):  # left by an earlier command
             listing.unlink()
         return
     listing.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(listing) as file:
         file.write(_REJECTED_HEADER)
-        for image in rejected:
+        for image in itertools.chain([first], rejected):
             galaxy = cell(image.galaxy) if isinstance(image.galaxy, str) else image.galaxy
             file.write(csv_line((galaxy, cell(image.path), cell(image.reason))))
 

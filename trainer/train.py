@@ -3,7 +3,7 @@
 In order: dataset, run folder, devices, column means, model, resuming, epochs, evaluation. Each epoch ends by committing the
 best model, history.csv and the checkpoint, in this order; on a GPU beside the next epochs (see `saving`). If the process is
 killed between them, the epoch is repeated, which on a CPU gives the same model again. Ctrl-C and SIGTERM save a checkpoint
-after the current step, and the same command resumes with the next step.
+after the current step, --checkpoint_minutes in its intervals, and the same command resumes with the next step.
 """
 
 import contextlib
@@ -14,7 +14,6 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -26,7 +25,6 @@ from tfrecords.errors import ConfigError, RunError
 from tfrecords.integrity import check_shards, read_shards
 from tfrecords.interrupts import Interruption, deferred_interrupts
 from tfrecords.progress import progress_bar
-from tfrecords.tree import column_means
 from trainer import advice
 from trainer import run as runs
 from trainer.backends import hosts
@@ -41,8 +39,9 @@ from trainer.network.backbones import freeze_blocks
 from trainer.network.losses import error_function, loss_function
 from trainer.network.model import architecture, build_model, for_inference
 from trainer.network.optimizer import Rate, build_optimizer
-from trainer.run import NOTHING_YET, OWN, Progress, Run
-from trainer.saving import Saver, Unsaved
+from trainer.resuming import resume_point
+from trainer.run import OWN, Run
+from trainer.saving import NOTHING_YET, Progress, Saver, Unsaved
 from trainer.warm import open_start, transfer
 
 log = logging.getLogger("trainer")
@@ -190,23 +189,23 @@ class _Training:
 
     def __init__(self, run: Run, is_new: bool, config: TrainConfig, dataset: Dataset, devices: Devices) -> None:
         """Build the model and restore the latest checkpoint, if there is one."""
-        from tfrecords.reader import votes_of
+        from tfrecords.reader import target_means
         from trainer.input.training import steps_per_epoch
 
         self.run, self.config, self.dataset, self.devices = run, config, dataset, devices
         self.steps_per_epoch, self.batch_size = steps_per_epoch(dataset, config.batch_size, config.limit, devices.replicas)
-        self.progress = NOTHING_YET if is_new else run.progress()
-        _check_precision(config, self.progress, devices, run.folder)
-        resumes = self.progress != NOTHING_YET
+        point = resume_point(run, is_new, config.precision, devices, self.steps_per_epoch, self.batch_size)
+        self.progress, self.streams = point.progress, point.streams
+        if point.line:
+            self.say(point.line)
         self.rate = config.rate(self.steps_per_epoch)
         self.cached = self._plan_cache()
         self.design = config.design(dataset.size, dataset.tree, (run.config.get("start") or {}).get("scaling", ""))
         with devices.scope():
-            if resumes:  # all weights come from the checkpoint: the file of initial weights may be gone
+            if point.has_state:  # all weights come from the checkpoint: the file of initial weights may be gone
                 model = architecture(self.design, devices.precision, config.seed, devices.splits_batches)
             else:
-                votes = votes_of(dataset, "train", config.limit)
-                means = column_means(votes.targets, dataset.tree.counted(votes.asked))
+                means = target_means(dataset, "train", config.limit)
                 source = open_start(config)
                 if source and source.config()["start"] != run.config["start"]:
                     raise ConfigError(
@@ -218,15 +217,14 @@ class _Training:
                     self.say(transfer(source, model, self.design))
             freeze_blocks(config.backbone, model, config.freeze)
             self.steps = build_steps(model, config, devices, self.rate, dataset)
-        if resumes:
+        if point.has_state:
             try:
-                self.steps.restore(run.checkpoint_arrays())
+                self.steps.restore(run.checkpoint_arrays(point.within))
             except ValueError as error:
                 raise RunError(f"{run.folder}: its checkpoint does not fit ({error}): start again with --overwrite") from error
         if is_new and self.writes:
             runs.create(run)
-        self.progress = replace(self.progress, precision=devices.precision, backend=devices.backend)
-        self.saver = Saver(beside=bool(devices.gpus) and self.writes)
+        self.saver = Saver(bool(devices.gpus) and self.writes, config.checkpoint_minutes if self.writes else 0)
         self._unsaved = Unsaved()
         self._batches: Iterator[Any] = iter(())
         self._curves = Curves(run.folder)
@@ -245,10 +243,13 @@ class _Training:
     def _plan_cache(self) -> str:
         from trainer.input import cache
 
-        config, galaxies = self.config, self.steps_per_epoch * self.batch_size // self.devices.share.processes
+        share, config = self.devices.share, self.config
+        galaxies = self.steps_per_epoch * self.batch_size // share.processes
+        available = cache.available_memory()  # before any process fills it
+        processes = hosts.processes_here(share)
         if config.cache == "auto" and config.epochs - self.progress.finished == 1:
             return "none"  # in a single epoch each galaxy is read only once
-        cached = cache.plan(config.cache, self.dataset, galaxies, cache.available_memory())
+        cached = cache.plan(config.cache, self.dataset, galaxies, available, processes)
         if cached != "none":
             self.say(f"keeping the {galaxies:,} galaxies of split 'train' in memory, {cached}")
         return cached
@@ -259,7 +260,8 @@ class _Training:
 
         config, share = self.config, self.devices.share
         drawn = config.augment != "none"
-        source = TrainingInput(self.dataset, self.batch_size, config.seed, config.limit, self.cached, share, augmented=drawn)
+        place = (self.dataset, self.batch_size, config.seed, config.limit, self.cached, share)
+        source = TrainingInput(*place, augmented=drawn, streams=self.streams)
         self._batches = iter(self.steps.ready(source.batches(self.progress.finished, config.epochs, self.progress.steps)))
 
     def epoch(self, interruption: Interruption) -> None:
@@ -290,14 +292,15 @@ class _Training:
     def _train(self, interruption: Interruption) -> tuple[float, float]:
         """Train the rest of an epoch; return the mean squared error over all its steps, and images per second."""
         began = ended = time.monotonic()
-        done, total = self.progress.steps, self.steps_per_epoch
+        first, total = self.progress.steps, self.steps_per_epoch
+        done = first
         label = f"epoch {self.progress.finished + 1}/{self.config.epochs}"
         bar = progress_bar(total, label, "steps", done, leave=False, disable=not self.writes)
         with bar:
             while done < total:
                 stop = self.steps.train(next(self._batches), interruption.signal is not None)
                 before, ended = ended, time.monotonic()
-                if done > self.progress.steps or total == 1:  # the first step waits for the pipeline and for compilation
+                if done > first or total == 1:  # the first step waits for the pipeline and for compilation
                     self._step_seconds.append(ended - before)
                 done += 1
                 self._steps_seen += 1
@@ -310,8 +313,11 @@ class _Training:
                     bar.write(advice.time_to_end(per_step, to_go, self.dataset.size, bool(self.devices.gpus)))
                 if stop:
                     self._stop(interruption, done)
+                if self.saver.is_due():
+                    self.progress = replace(self.progress, steps=done)
+                    self._save()
             error = self.steps.error_sum() / total
-        images = (done - self.progress.steps) * self.batch_size
+        images = (done - first) * self.batch_size
         return error, images / max(time.monotonic() - began, 1e-9) if images else math.nan
 
     def _stop(self, interruption: Interruption, done: int) -> NoReturn:
@@ -388,7 +394,7 @@ class _Training:
     def _keep(self, row: Epoch) -> None:
         """Save an epoch: the model if it is the best so far, the history, the checkpoint; later if a save is running."""
         history = (*self.progress.history, row)
-        self.progress = replace(self.progress, history=history, steps=0)
+        self.progress = replace(self.progress, history=history, steps=0, streams=self.streams)
         best = best_epoch(history)
         kept = "best so far" if best is row else f"best is epoch {best.epoch}"
         validation = "" if math.isnan(row.val_mse) else f", validation MSE {row.val_mse:.5f} ({kept})"
@@ -410,17 +416,3 @@ def build_steps(model: Any, config: TrainConfig, devices: Devices, rate: Rate, d
     loss, error = loss_function(config.loss, dataset.tree, dataset.asked), error_function(dataset.tree, dataset.asked)
     objective = Objective(functools.partial(augment, kind=config.augment), loss, error)
     return devices.steps(model, optimizer, objective)
-
-
-def _check_precision(config: TrainConfig, progress: Progress, devices: Devices, folder: Path) -> None:
-    """Raise ConfigError if the checkpoint has another backend or precision; `auto` may differ on this machine."""
-    if progress.backend and progress.backend != devices.backend:
-        raise ConfigError(
-            f"{folder}: was started on the {progress.backend} backend, but this is {devices.backend}: resume with "
-            f"KERAS_BACKEND={progress.backend}, or start again with --overwrite"
-        )
-    if progress.precision and progress.precision != devices.precision:
-        raise ConfigError(
-            f"{folder}: was started with precision {progress.precision}, but --precision {config.precision} means "
-            f"{devices.precision} on this machine: resume it on a machine like the first, or start again with --overwrite"
-        )

@@ -117,6 +117,23 @@ def host(folder: str, out: str, hosts: str, index: str) -> None:
         )
 
 
+def devices() -> None:
+    """Join the run that the cluster manager started; print which GPUs JAX may use, and how many devices there are.
+
+    MACHINE stands for the machine.
+    """
+    import jax
+
+    from trainer.backends import hosts
+    from trainer.backends.choose import choose
+
+    hosts.machine_id = lambda: os.environ["MACHINE"]
+    with hosts.joined("auto", None) as share:
+        used = choose("float32", require_gpu=False, share=share)
+        allowed = jax.config.read("jax_cuda_visible_devices")
+        print(f"{used.replicas} devices, GPUs {allowed}, {hosts.processes_here(share)} processes here", flush=True)
+
+
 def statistics() -> None:
     """Assert that batch statistics after a step on two devices are those of the whole batch on one."""
     import keras
@@ -153,4 +170,4 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
     if os.environ.get("TENSORFLOW_DEVICES") == "2":
         _two_devices_on_tensorflow()
-    {"gradient": gradient, "host": host, "statistics": statistics}[sys.argv[1]](*sys.argv[2:])
+    {"gradient": gradient, "host": host, "devices": devices, "statistics": statistics}[sys.argv[1]](*sys.argv[2:])

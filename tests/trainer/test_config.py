@@ -41,6 +41,7 @@ def test_the_defaults_are_those_of_the_best_recipe_and_every_recipe_makes_the_sa
         "seed",
         "limit",
         "cache",
+        "checkpoint_minutes",
         "require_gpu",
         "hosts",
         "host_index",
@@ -72,6 +73,8 @@ def test_every_recipe_says_what_it_is(recipe: str) -> None:
         ("weight_decay", float("nan")),
         ("ema", 1.0),
         ("ema", -0.1),
+        ("checkpoint_minutes", -1.0),
+        ("checkpoint_minutes", float("nan")),
         *((name, "float64") for name in CHOICES),
     ],
 )
@@ -110,8 +113,8 @@ def test_concentrations_and_the_loss_that_needs_them_go_together(loss: str) -> N
 )  # fmt: skip
 def test_the_settings_hold_every_choice_but_the_places_and_the_hardware(values: dict[str, Any]) -> None:
     values["loss"] = "dirichlet_multinomial" if values["head"] == "dirichlet" else "mse"
-    assert _config(**values, require_gpu=True, cache="none", hosts="auto").settings() == values
-    where = {"tfrecords", "out", "cache", "require_gpu", "hosts", "host_index"}
+    assert _config(**values, require_gpu=True, cache="none", checkpoint_minutes=0.5, hosts="auto").settings() == values
+    where = {"tfrecords", "out", "cache", "checkpoint_minutes", "require_gpu", "hosts", "host_index"}
     assert set(values) == {field.name for field in fields(TrainConfig)} - where
 
 

@@ -21,7 +21,7 @@ from tests.trainer import small
 from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, DatasetError, SettingError, SourceError
-from trainer import predict as predicting
+from trainer import blocks
 from trainer.config import TrainConfig
 from trainer.predict import predict_images, predict_split
 from trainer.run import Run, open_run
@@ -54,7 +54,7 @@ def test_predictions_do_not_depend_on_the_batches(
     tiny_run: Run, plain_dataset: Dataset, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = predict_split(tiny_run, plain_dataset, "test")
-    monkeypatch.setattr(predicting, "BATCH_SIZE", batch_size)
+    monkeypatch.setattr(blocks, "BATCH_SIZE", batch_size)
     predictions = predict_split(tiny_run, plain_dataset, "test")
     np.testing.assert_array_equal(predictions.galaxy_ids, expected.galaxy_ids)
     np.testing.assert_allclose(predictions.predicted, expected.predicted, atol=1e-6)

@@ -21,7 +21,9 @@ from tfrecords.files import sha256_file
 from trainer import run
 from trainer.analysis.card import command
 from trainer.history import Curves, Epoch, best_epoch, stops_early
-from trainer.run import NOTHING_YET, Progress, Run, open_run
+from trainer.run import Run, open_run
+from trainer.saving import NOTHING_YET, Progress
+from trainer.sealing import seal, unseal
 
 SETTINGS = {"epochs": 3, "learning_rate": 1e-5, "weights": "none"}
 NUMBERS = st.floats(allow_nan=True, allow_infinity=False)
@@ -84,7 +86,9 @@ def _listed(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "checkpoint").iterdir())
 
 
-def test_only_the_latest_checkpoint_is_kept_and_an_unfinished_one_counts_for_nothing(tmp_path: Path) -> None:
+def test_only_the_latest_checkpoint_and_that_before_its_epoch_are_kept_and_an_unfinished_one_counts_for_nothing(
+    tmp_path: Path,
+) -> None:
     a_run = Run(tmp_path, {})
     assert a_run.progress() == NOTHING_YET
     a_run.save_checkpoint(ARRAYS, _progress([0.5]))
@@ -94,12 +98,36 @@ def test_only_the_latest_checkpoint_is_kept_and_an_unfinished_one_counts_for_not
     assert a_run.progress() == _progress([0.5])
     assert len(a_run.checkpoint_arrays()) == len(ARRAYS)
     a_run.save_checkpoint(ARRAYS, _progress([0.5], steps=3))
-    assert _listed(tmp_path) == ["epoch-00001-step-0000003", mine.name]
+    assert _listed(tmp_path) == ["epoch-00001", "epoch-00001-step-0000003", mine.name]
+    assert a_run.progress() == _progress([0.5], steps=3)
+    assert a_run.progress(within=False) == _progress([0.5])
     a_run.save_checkpoint(ARRAYS, _progress([0.5], steps=11))
+    assert _listed(tmp_path) == ["epoch-00001", "epoch-00001-step-0000011", mine.name]
     a_run.save_checkpoint(ARRAYS, _progress([0.5, 0.4]))
     assert _listed(tmp_path) == ["epoch-00002", mine.name]
     assert a_run.progress() == _progress([0.5, 0.4])
     assert (mine / "progress.json").read_text() == "["
+
+
+def test_a_step_that_was_trained_again_in_another_order_replaces_its_checkpoint(tmp_path: Path) -> None:
+    a_run = Run(tmp_path, {})
+    first, again = (dataclasses.replace(_progress([0.5], steps=3), streams=streams) for streams in (8, 3))
+    a_run.save_checkpoint(ARRAYS, first)
+    a_run.save_checkpoint([*ARRAYS[:2], np.float32(0.5)], first)  # the same steps: nothing to save
+    assert a_run.checkpoint_arrays()[2] == 0.25
+    a_run.save_checkpoint([*ARRAYS[:2], np.float32(0.5)], again)
+    assert a_run.progress() == again and a_run.checkpoint_arrays()[2] == 0.5
+    assert _listed(tmp_path) == ["epoch-00001-step-0000003"]
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_number_of_streams(tmp_path: Path) -> None:
+    a_run = Run(tmp_path, {})
+    a_run.save_checkpoint(ARRAYS, dataclasses.replace(_progress([0.5], steps=3), streams=8))
+    [path] = (tmp_path / "checkpoint").glob("*/progress.json")
+    content = unseal(path.read_text("utf-8"))
+    del content["streams"]
+    path.write_text(seal(content), "utf-8")
+    assert a_run.progress() == _progress([0.5], steps=3)
 
 
 def test_of_two_checkpoints_the_later_one_counts(tmp_path: Path) -> None:

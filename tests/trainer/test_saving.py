@@ -18,7 +18,7 @@ from trainer.train import train_model
 
 def _beside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save in a thread, as on a GPU."""
-    monkeypatch.setattr(train, "Saver", lambda beside: Saver(True))
+    monkeypatch.setattr(train, "Saver", lambda beside, minutes: Saver(True, minutes))
 
 
 def _slowed(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[int]:
@@ -65,6 +65,29 @@ def test_a_run_saved_in_a_thread_is_the_run_saved_at_once(
     assert [line.split(":")[0] for line in lines] == [f"epoch {number}/{epochs}" for number in range(1, epochs + 1)]
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_checkpoints_within_epochs_change_nothing_but_the_time(
+    beside: bool, tiny_run: Run, plain_dataset: Dataset, tiny_settings: dict[str, Any], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if beside:
+        _beside(monkeypatch)
+    steps: list[int] = []
+    save_checkpoint = Run.save_checkpoint
+
+    def noted(run: Run, arrays: Any, progress: Any) -> None:
+        save_checkpoint(run, arrays, progress)
+        steps.append(progress.steps)
+
+    monkeypatch.setattr(Run, "save_checkpoint", noted)
+    train_model(TrainConfig(plain_dataset.folder, tmp_path / "run", checkpoint_minutes=1e-9, **tiny_settings))
+    assert _contents(tmp_path / "run") == _contents(tiny_run.folder)
+    if beside:  # as often as the saves before have ended
+        assert any(steps) and steps[-1] == 0
+    else:  # after every step, and after the validation
+        assert steps == [1, 2, 3, 4, 5, 6, 0] * len(tiny_run.history())
+
+
 def test_an_interrupted_run_saved_in_a_thread_resumes_with_the_same_result(
     tiny_run: Run, plain_dataset: Dataset, tiny_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +106,8 @@ def test_an_interrupted_run_saved_in_a_thread_resumes_with_the_same_result(
         with pytest.raises(BaseException) as stopped:
             train_model(config)
     assert stopped.typename == "Terminated"
-    assert [path.name[:16] for path in (tmp_path / "run" / "checkpoint").iterdir()] == ["epoch-00001-step"]
+    names = sorted(path.name[:16] for path in (tmp_path / "run" / "checkpoint").iterdir())
+    assert names == ["epoch-00001", "epoch-00001-step"]
     train_model(config)
     assert _contents(tmp_path / "run") == _contents(tiny_run.folder)
 
@@ -113,6 +137,21 @@ def test_lines_come_once_and_only_after_their_save(beside: bool) -> None:
         go_on.set()
         assert saver.saved_lines(wait=True) == ["one", "two"]
         assert not saver.is_busy() and not saver.saved_lines()
+
+
+def test_a_save_is_due_once_its_time_has_passed_since_the_last_and_that_is_done() -> None:
+    assert not Saver(beside=False).is_due() and not Saver(beside=False, minutes=60).is_due()
+    go_on = threading.Event()
+    with Saver(True, minutes=0.3 / 60) as saver:
+        assert not saver.is_due()
+        time.sleep(0.4)
+        assert saver.is_due()
+        saver.start(lambda: _wait(go_on), [])
+        time.sleep(0.4)
+        assert not saver.is_due()
+        go_on.set()
+        saver.saved_lines(wait=True)
+        assert saver.is_due()
 
 
 def _wait(event: threading.Event) -> None:

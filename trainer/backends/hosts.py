@@ -12,10 +12,12 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import astuple
 from typing import Any, NoReturn
 
 from tfrecords.errors import ConfigError, RunError, SettingError, install_extra, squeezed
 from trainer.backends.base import WHOLE, Share
+from trainer.backends.gpus import Sight, local_device_ids, machine_id, present_gpus, unused_gpus, visible_gpus
 from trainer.backends.startup import load_backend, without_native_notes
 
 # How long a killed process or a lost machine may go unnoticed if its connection is not closed.
@@ -94,6 +96,8 @@ def join(hosts: str, index: int | None) -> Share:
             coordinator_address=named[0] if named else None,
             num_processes=len(named) or None,
             process_id=index if named else None,
+            # Without a list, JAX uses one GPU per process on Slurm and Open MPI; an empty list restricts nothing.
+            local_device_ids=None if os.environ.get("JAX_LOCAL_DEVICE_IDS") else [],
             initialization_timeout=MEETING_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
@@ -110,6 +114,7 @@ def join(hosts: str, index: int | None) -> Share:
 
     try:
         _watch(share)
+        _divide_gpus(share)
         with without_native_notes():  # the first operation of all devices connects them
             multihost_utils.sync_global_devices("joined")
     except (OSError, RuntimeError) as error:  # JAX' errors are RuntimeErrors
@@ -162,6 +167,38 @@ def _watch(share: Share) -> None:
         threading.Thread(target=_listen, args=(connection,), daemon=True).start()
 
 
+def _divide_gpus(share: Share) -> None:
+    """Restrict this process to its part of the GPUs; print which are left. Raises RunError if they cannot be divided."""
+    import jax
+
+    chosen, platforms = jax.config.read("jax_cuda_visible_devices"), getattr(jax.config, "jax_platforms", None)
+    present = present_gpus() if not platforms or {"cuda", "gpu"} & {*platforms.split(",")} else ()
+    visible = visible_gpus(os.environ, present, chosen)
+    own = Sight(machine_id(), socket.gethostname(), present, visible, chosen != "all")
+    sights = [
+        Sight(machine, host, tuple(present), tuple(visible), chosen)
+        for machine, host, present, visible, chosen in _exchange(share, "GPUs", astuple(own))
+    ]
+    try:
+        numbers = [local_device_ids(index, sights) for index in range(share.processes)]
+    except RunError:  # in every process
+        leave(share)
+        raise
+    if (mine := numbers[share.index]) is not None:
+        for vendor in ("cuda", "rocm"):
+            jax.config.update(f"jax_{vendor}_visible_devices", ",".join(map(str, mine)))
+    if share.index == 0 and (line := unused_gpus(sights)):
+        print(line, flush=True)
+
+
+def processes_here(share: Share) -> int:
+    """The number of processes of this run on this machine. All must call this at the same point of the work, once."""
+    if share.processes == 1:
+        return 1
+    machines = _exchange(share, "machines", machine_id())
+    return machines.count(machines[share.index])
+
+
 @contextlib.contextmanager
 def joined(hosts: str, index: int | None) -> Iterator[Share]:
     """Connect to the other processes for the block, see `join`, and disconnect after it.
@@ -207,17 +244,7 @@ def agree(share: Share, what: str, settings: Mapping[str, Any]) -> None:
     """Wait for all processes. Raises ConfigError in each if their settings differ; `what` names these in messages."""
     if share.processes == 1:
         return
-    import jax
-
-    client = _jax_state().client
-    keys = [f"{what}/{index}" for index in range(share.processes)]
-    client.key_value_set(keys[share.index], json.dumps(settings, sort_keys=True))
-    try:
-        every = [json.loads(client.blocking_key_value_get(key, MEETING_SECONDS * 1000)) for key in keys]
-    except jax.errors.JaxRuntimeError as error:
-        raise RunError(
-            f"the other processes of this run did not send their {what} within {MEETING_SECONDS} s: check their messages"
-        ) from error
+    every = _exchange(share, what, settings)
     different = {name: [one[name] for one in every] for name in settings if any(one[name] != settings[name] for one in every)}
     if different:
         listed = "; ".join(f"{name}: {', '.join(map(str, values))}" for name, values in different.items())
@@ -226,6 +253,21 @@ def agree(share: Share, what: str, settings: Mapping[str, Any]) -> None:
             f"the processes of this run differ in their {what} ({listed}): give the same flags on all machines, and folders "
             "that they share"
         )
+
+
+def _exchange(share: Share, what: str, value: Any) -> list[Any]:
+    """The values of all processes, in their order, once all have sent theirs; `what` names them in messages."""
+    import jax
+
+    client = _jax_state().client
+    keys = [f"{what}/{index}" for index in range(share.processes)]
+    client.key_value_set(keys[share.index], json.dumps(value, sort_keys=True))
+    try:
+        return [json.loads(client.blocking_key_value_get(key, MEETING_SECONDS * 1000)) for key in keys]
+    except jax.errors.JaxRuntimeError as error:
+        raise RunError(
+            f"the other processes of this run did not send their {what} within {MEETING_SECONDS} s: check their messages"
+        ) from error
 
 
 def _jax_state() -> Any:

@@ -3,6 +3,8 @@
 auto     decoded if that needs at most a quarter of the free memory, else as stored if that does, else nothing
 memory   the same with nine tenths, and an error if not even the stored records fit
 none     nothing: every epoch reads the shards again
+
+Several processes of a run on one machine divide its free memory equally.
 """
 
 import math
@@ -73,22 +75,24 @@ def available_memory() -> int:
     return min([int(psutil.virtual_memory().available), *_left_in_cgroups(own, _CGROUPS)])
 
 
-def plan(cache: str, dataset: Dataset, galaxies: int, available: int) -> str:
+def plan(cache: str, dataset: Dataset, galaxies: int, available: int, processes: int = 1) -> str:
     """What to keep of this number of galaxies with `available` bytes of memory: "decoded", "stored" or "none".
 
+    processes: those of the run on this machine, each of which keeps as many galaxies, in an equal part of the memory.
     Raises RunError if `cache` is "memory" and nothing fits.
     """
     if cache == "none":
         return "none"
     shards = [shard for shard in dataset.shards if shard.examples]
     stored = sum(shard.bytes for shard in shards) / sum(shard.examples for shard in shards)
-    room = available * (AUTO_SHARE if cache == "auto" else MEMORY_SHARE)
+    room = available * (AUTO_SHARE if cache == "auto" else MEMORY_SHARE) / processes
     overhead = dataset.votes_width * 4 + _OVERHEAD
     for kind, each in (("decoded", dataset.size**2 * 3), ("stored", stored)):
         if galaxies * (each + overhead) <= room:
             return kind
     if cache == "auto":
         return "none"
+    galaxies *= processes
     raise RunError(
         f"--cache memory: {galaxies:,} galaxies need {galaxies * (stored + overhead) / 1e9:.1f} GB as stored, "
         f"more than nine tenths of the free {available / 1e9:.1f} GB: use --cache none, --limit, or a machine with more memory"

@@ -3,7 +3,7 @@
 Guarantees
 - A training batch depends only on the dataset, the batch size, the seed, the epoch and its place in the epoch. It does not
   depend on the cache, the number of devices, the step at which a run was stopped, or the number of machines if that divides
-  the number of streams. (A split smaller than a batch is reduced to what the devices can share equally.)
+  the number of streams, which a run keeps. (A split smaller than a batch is reduced to what the devices can share equally.)
 - An epoch consists of whole batches and has no galaxy twice; the few galaxies left over differ from epoch to epoch. An
   evaluation covers every galaxy exactly once.
 
@@ -59,6 +59,17 @@ def steps_per_epoch(dataset: Dataset, batch_size: int, limit: int = 0, replicas:
     return galaxies // batch_size, batch_size
 
 
+def stream_count(batch_size: int, processes: int, kept: int = 0) -> int:
+    """The number of streams, which determines the order of the galaxies; `kept`: that of the run so far, 0 if unknown.
+
+    It stays the same as long as the processes can divide it among them.
+    """
+    if kept and batch_size % kept == 0 and kept % processes == 0:
+        return kept
+    count = math.gcd(batch_size, STREAMS)
+    return processes if count % processes else count
+
+
 @dataclass(frozen=True)
 class _Streams:
     """The pieces of all streams of a process, in sequence: those of stream s are bounds[s] up to bounds[s + 1].
@@ -82,11 +93,9 @@ class _Streams:
         return self.firsts[-1] + self.pieces[-1].take
 
 
-def _streams(dataset: Dataset, batch_size: int, limit: int, share: Share) -> _Streams:
+def _streams(dataset: Dataset, count: int, limit: int, share: Share) -> _Streams:
+    """This process' part of `count` streams."""
     galaxies = dataset.galaxies("train", limit)
-    count = math.gcd(batch_size, STREAMS)
-    if count % share.processes:
-        count = share.processes
     each = count // share.processes
     pieces: list[Piece] = []
     firsts: list[int] = []
@@ -109,6 +118,7 @@ class TrainingInput:
     """Everything that determines the training batches; batch_size counts the galaxies of all processes together.
 
     cache: "decoded", "stored" or "none", see `cache`. augmented: draw the numbers for `augmentation`; otherwise they are zeros.
+    streams: the number of streams kept by the run, 0 if it has none, see `stream_count`.
     """
 
     dataset: Dataset
@@ -118,6 +128,7 @@ class TrainingInput:
     cache: str = "none"
     share: Share = WHOLE
     augmented: bool = True
+    streams: int = 0
 
     def batches(self, first_epoch: int, epochs: int, skip: int = 0) -> tf.data.Dataset:
         """This process' part of the batches from `first_epoch` up to `epochs`: images, votes, numbers for `augmentation`.
@@ -127,8 +138,9 @@ class TrainingInput:
         global seed unset: it would change the order, and with a global seed of 0 tf.data refuses seeds that are tensors.
         """
         steps, batch_size = steps_per_epoch(self.dataset, self.batch_size, self.limit)
+        count = stream_count(batch_size, self.share.processes, self.streams)
         batch_size //= self.share.processes
-        streams = _streams(self.dataset, batch_size * self.share.processes, self.limit, self.share)
+        streams = _streams(self.dataset, count, self.limit, self.share)
         cache = None
         if self.cache != "none":
             cache = Cache(self.dataset, "train", streams.start, streams.stop, self.cache)

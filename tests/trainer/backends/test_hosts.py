@@ -98,8 +98,10 @@ class Ended:
     complained: str
 
 
-def _pair(commands: list[list[str]], signalled: int = 0, number: signal.Signals | None = None) -> list[Ended]:
-    """Run two processes at once; one gets a signal when the first process has shown step 1 or 2 of an epoch."""
+def _pair(
+    commands: list[list[str]], signalled: int = 0, number: signal.Signals | None = None, shown: bytes = rb" [12]/3 "
+) -> list[Ended]:
+    """Run two processes at once; one gets a signal when the first process has shown step 1 or 2 of an epoch, or `shown`."""
     environment = {**os.environ, **PAIRED}
     if number is not None:
         environment["STEP_SECONDS"] = "0.3"
@@ -109,7 +111,7 @@ def _pair(commands: list[list[str]], signalled: int = 0, number: signal.Signals 
     def listen(place: int, read: Callable[[], bytes], heard: list[bytes]) -> None:
         while got := read():
             heard[place] += got
-            if number is not None and not sent.is_set() and re.search(rb" [12]/3 ", complained[0]):
+            if number is not None and not sent.is_set() and re.search(shown, complained[0]):
                 sent.set()
                 pair[signalled].send_signal(number)
 
@@ -163,7 +165,7 @@ class Together:
 def together(plain_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Together]:
     folder = tmp_path_factory.mktemp("together")
     terminated = _pair(_trainers(plain_dataset, folder / "run"), 1, signal.SIGTERM)
-    checkpoints = [path.name for path in (folder / "run" / "checkpoint").glob("*")]
+    checkpoints = sorted(path.name for path in (folder / "run" / "checkpoint").glob("*"))
     ended = _pair(_trainers(plain_dataset, folder / "run"))
     assert [process.status for process in ended] == [0, 0], ended[0].complained[-2000:] + ended[1].complained[-2000:]
     alone = [*small.PROGRAM, f"--tfrecords={plain_dataset.folder}", f"--out={folder / 'alone'}"]
@@ -176,7 +178,7 @@ def together(plain_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.mark.slow
 def test_sigterm_to_one_ends_both_with_a_checkpoint(together: Together) -> None:
     assert [process.status for process in together.terminated] == [143, 143]
-    [name] = together.checkpoints
+    name = together.checkpoints[-1]
     assert re.fullmatch(r"epoch-0000(0-step-000000[1-3]|1-step-000000[1-3])", name)
     assert all("Traceback" not in process.complained for process in together.terminated)
 
@@ -218,6 +220,78 @@ def test_a_process_whose_partner_was_killed_ends_with_one_line(plain_dataset: Da
     assert f"error: {GONE}" in left.complained.splitlines() or left.status != 1
     assert "Traceback" not in left.complained
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+
+def _on_slurm(folder: Path, gpus: int, nodes: int) -> list[list[str]]:
+    """Two tasks as Slurm starts them on one or two nodes, each with two CPU devices; nvidia-smi lists `gpus` GPUs."""
+    lines = "".join(f"echo GPU-{number}{number}{number}{number}aaaa-rest\n" for number in range(gpus))
+    (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{lines}")
+    (folder / "nvidia-smi").chmod(0o755)
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    shared = {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "XLA_FLAGS": f"{ON_JAX['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
+        "JAX_COORDINATOR_PORT": port,
+        "SLURM_JOB_ID": 7,
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": 2,
+    }
+    tasks = (
+        {**shared, "SLURM_PROCID": number, "SLURM_LOCALID": number // nodes, "MACHINE": f"node{number % nodes}"}
+        for number in range(2)
+    )
+    child = [sys.executable, str(CHILDREN), "devices"]
+    return [["env", *(f"{name}={value}" for name, value in task.items()), *child] for task in tasks]
+
+
+def _without_gloo(ended: Ended) -> list[str]:
+    """The lines of stdout but those of JAX' library Gloo, which may come in the middle of another."""
+    notes = r"\[Gloo\] Rank \d is connected to \d peer ranks\. Expected number of connected peer ranks is : \d"
+    return [line for line in re.sub(notes, "", ended.said).splitlines() if line]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("gpus", "parts"), [(5, ["0,1", "2,3"]), (0, ["0", "1"])])
+def test_tasks_of_one_node_divide_its_gpus_and_name_what_is_left(tmp_path: Path, gpus: int, parts: list[str]) -> None:
+    """Without nvidia-smi they use one each, as JAX does."""
+    first, second = _pair(_on_slurm(tmp_path, gpus, nodes=1))
+    assert (first.status, second.status) == (0, 0), first.complained[-2000:] + second.complained[-2000:]
+    lines = [f"4 devices, GPUs {part}, 2 processes here" for part in parts]
+    assert _without_gloo(second) == lines[1:]
+    *left, last = _without_gloo(first)
+    assert last == lines[0]
+    if gpus:
+        assert len(left) == 1 and left[0].startswith(f"not used by this run: GPU-4444aaaa of {socket.gethostname()}: ")
+    else:
+        assert left == []
+
+
+@pytest.mark.slow
+def test_one_task_on_each_node_uses_all_its_gpus(tmp_path: Path) -> None:
+    """JAX alone would use GPU 0 of each."""
+    for ended in _pair(_on_slurm(tmp_path, 4, nodes=2)):
+        assert ended.status == 0, ended.complained[-2000:]
+        assert _without_gloo(ended) == ["4 devices, GPUs all, 1 processes here"]
+
+
+@pytest.mark.slow
+def test_kill_9_within_an_epoch_of_two_processes_loses_only_the_steps_since_the_checkpoint(
+    together: Together, plain_dataset: Dataset, tmp_path: Path
+) -> None:
+    """Only the first process saves; the other waits in its next step."""
+    often = [[*command, "--checkpoint_minutes=0.001"] for command in _trainers(plain_dataset, tmp_path / "run")]
+    killed = _pair(often, 0, signal.SIGKILL, shown=rb" 2/3 ")
+    assert killed[0].status == -signal.SIGKILL and killed[1].status in (1, -signal.SIGABRT)
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoint").glob("*"))
+    assert re.fullmatch(r"epoch-0000[01]-step-000000[1-3]", names[-1])
+    resumed = _pair(_trainers(plain_dataset, tmp_path / "run"))
+    assert [process.status for process in resumed] == [0, 0], resumed[0].complained[-2000:]
+    assert re.search(r"resuming after epoch [01] of 2 and [1-3] of 3 steps", resumed[0].said)
+    run = open_run(tmp_path / "run")
+    for mine, other in zip(run.checkpoint_arrays(), together.run.checkpoint_arrays(), strict=True):
+        assert mine.tobytes() == other.tobytes()
+    shutil.rmtree(run.folder)
 
 
 @pytest.mark.slow

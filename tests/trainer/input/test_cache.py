@@ -64,6 +64,19 @@ def test_the_error_says_what_is_needed_what_is_free_and_what_to_do() -> None:
         plan("memory", JPEGS, 2_000_000, 3_200_000_000)
 
 
+def test_processes_on_one_machine_divide_its_free_memory() -> None:
+    from trainer.input.cache import plan
+
+    for processes in (2, 3, 8):
+        available = processes * 4 * 40 * DECODED
+        assert plan("auto", JPEGS, 40, available, processes) == "decoded"
+        assert plan("auto", JPEGS, 40, available - processes, processes) == "stored"
+    with pytest.raises(
+        RunError, match=r"2,000,000 galaxies need 10\.0 GB as stored, more than nine tenths of the free 3\.2 GB"
+    ):
+        plan("memory", JPEGS, 1_000_000, 3_200_000_000, 2)
+
+
 def test_none_keeps_nothing_however_much_memory_there_is() -> None:
     from trainer.input.cache import plan
 

@@ -261,7 +261,7 @@ def test_the_shuffle_buffers_hold_no_more_than_they_may(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "SHUFFLE_RECORDS", records)
         patch.setattr(training, "SHUFFLE_BYTES", room)
-        streams = training._streams(small_dataset, batch_size, 0, WHOLE)
+        streams = training._streams(small_dataset, training.stream_count(batch_size, 1), 0, WHOLE)
     together = streams.buffer * (len(streams.bounds) - 1)
     assert 1 <= together <= records
     assert together * largest <= room * 1.1  # it is computed from the mean over all shards
@@ -378,6 +378,37 @@ def test_processes_get_equal_parts_from_ranges_of_their_own_and_no_galaxy_twice(
         assert max(one) < min(following)
     for index, own in enumerate(read):
         assert galaxies * index // processes <= min(own) and max(own) < galaxies * (index + 1) // processes
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "processes", "kept", "expected"),
+    [
+        (32, 1, 0, 8),  # a new run, or one of an earlier version
+        (12, 2, 0, 4),
+        (7, 1, 0, 1),
+        (24, 3, 0, 3),
+        (32, 16, 0, 16),
+        (24, 1, 3, 3),  # kept
+        (48, 2, 6, 6),
+        (32, 8, 16, 16),
+        (24, 2, 3, 8),  # cannot be divided
+        (24, 3, 8, 3),
+        (10, 1, 4, 2),  # a batch of a small split, on other devices
+    ],
+)
+def test_the_number_of_streams_is_kept_if_the_processes_can_divide_it(
+    batch_size: int, processes: int, kept: int, expected: int
+) -> None:
+    from trainer.input.training import stream_count
+
+    assert stream_count(batch_size, processes, kept) == expected
+
+
+def test_one_process_continues_the_batches_of_three(small_dataset: Dataset) -> None:
+    shared = _shared_out(small_dataset, 24, 3)
+    together = [sorted(galaxy for part in parts for galaxy in part.galaxies) for parts in zip(*shared, strict=True)]
+    alone = [[sorted(batch.galaxies) for batch in _batches(_input(small_dataset, 24, 6, streams=n), 0, 3)] for n in (3, 0)]
+    assert alone[0] == together != alone[1]
 
 
 @pytest.mark.slow
