@@ -165,7 +165,10 @@ def _dask_client(address: str) -> Any:
     except ImportError as error:
         raise ConfigError(f"--dask needs the package distributed, which is not installed: {install_extra('dask')}") from error
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # errors are reported here, in one line
+    # Errors are reported here, in one line. Some of its loggers have a level of their own.
+    for name in [*logging.Logger.manager.loggerDict]:
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         client = distributed.Client(address, timeout=_DASK_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
@@ -178,9 +181,22 @@ def _dask_client(address: str) -> Any:
     return client
 
 
-def require_dask(address: str) -> None:
-    """Raise ConfigError, with the next step, if no Dask cluster can be reached at `address`."""
-    _dask_client(address).close()
+def require_dask(address: str, probe: Callable[[], Any] | None = None) -> None:
+    """Raise ConfigError, with the next step, if no Dask cluster can be reached at `address`.
+
+    probe: as for `run_dask`; it may not differ on a worker.
+    """
+    with _dask_client(address) as client:
+        if probe is not None:
+            _check_workers(client, probe)
+
+
+def _check_workers(client: Any, probe: Callable[[], Any]) -> None:
+    """Raise ConfigError if `probe()` is not the same on all workers as here."""
+    here = probe()
+    for worker, there in client.run(probe, on_error="return").items():
+        if there != here and not isinstance(there, OSError):  # such a worker has left
+            raise ConfigError(f"Dask worker {worker} has {there}, but this process has {here}: make both the same")
 
 
 def run_dask(
@@ -195,12 +211,10 @@ def run_dask(
     client = _dask_client(address)
     import distributed
 
-    remaining, here = iter(tasks), probe()
+    remaining = iter(tasks)
     with client:
         try:
-            for worker, there in client.run(probe).items():
-                if there != here:
-                    raise ConfigError(f"Dask worker {worker} has {there}, but this process has {here}: make both the same")
+            _check_workers(client, probe)
             running = distributed.as_completed(loop=client.loop)
             while True:
                 threads = sum(client.nthreads().values())  # workers come and go

@@ -347,12 +347,16 @@ def build_dataset(
         require_dask(dask)
         src, out = src.resolve(), out.resolve()  # workers on other machines have another current folder
 
+    probe = partial(_seen_by_a_worker, out / state.WORK)
+
     def run(tasks: Iterator[ShardTask], on_images: Callable[[int], object]) -> Iterator[Receipt]:
         if dask:
-            return run_dask(write_shard, tasks, dask, partial(_seen_by_a_worker, out / state.WORK), on_images)
+            return run_dask(write_shard, tasks, dask, probe, on_images)
         return run_local(write_shard, tasks, workers, on_images)
 
     with state.locked_job(out) as work, ExitStack() as at_the_end:
+        if dask:  # before there is a job to resume, and before a dataset is replaced
+            require_dask(dask, probe)
         survey = surveys.survey_of(src, work, solutions_file, Wanted(tree, votes, id_column, path_column))
         at_the_end.callback(survey.close)
         columns = {"id_column": id_column, "path_column": path_column}

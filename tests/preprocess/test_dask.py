@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -102,6 +104,55 @@ def test_a_bad_image_is_refused_as_on_this_machine(
 def test_workers_that_see_something_else_are_refused(cluster: str) -> None:
     with pytest.raises(ConfigError, match=r"Dask worker tcp://\S+ has \d+, but this process has \d+: make both the same"):
         list(run_dask(_twice, [1], cluster, _process, lambda images: None))
+
+
+def test_a_job_whose_workers_are_refused_leaves_nothing_behind_and_costs_no_dataset(
+    cluster: str,
+    survey: Path,
+    build_settings: Callable[..., BuildSettings],
+    contents: Contents,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("preprocess.job._seen_by_a_worker", lambda work: _process())
+    with pytest.raises(ConfigError, match="make both the same"):
+        build_dataset(survey, tmp_path / "new" / "out", build_settings(), dask=cluster)
+    assert not (tmp_path / "new").exists()
+    build_dataset(survey, tmp_path / "out", build_settings(), workers=1)
+    before = contents(tmp_path / "out")
+    with pytest.raises(ConfigError, match="make both the same"):
+        build_dataset(survey, tmp_path / "out", build_settings(size=48), overwrite=True, dask=cluster)
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies_ends_the_job_with_one_line(make_survey: Callable[..., Path], tmp_path: Path) -> None:
+    """Without the tracebacks that Dask logs while it tries to connect again."""
+    source, out = make_survey(tmp_path / "kaggle", labelled=400, unlabelled=0), tmp_path / "out"
+    with socket.create_server(("localhost", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    dask = [sys.executable, "-m", "dask"]
+    quiet: dict[str, Any] = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    scheduler = subprocess.Popen([*dask, "scheduler", "--port", address.rpartition(":")[2], "--no-dashboard"], **quiet)
+    worker = subprocess.Popen([*dask, "worker", address, "--nthreads=1", "--no-nanny", "--no-dashboard"], **quiet)
+    try:
+        with distributed.Client(address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
+        flags = ["--src", source, "--out", out, "--dask", address, "--examples_per_shard", "1", "--size", "900"]
+        command = [sys.executable, "-m", "preprocess", *map(str, flags)]
+        job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while job.poll() is None and len(list(out.glob(".preprocess/receipts/*.json"))) < 2:
+            time.sleep(0.05)
+        scheduler.kill()
+        _, complaint = job.communicate(timeout=120)
+    finally:
+        for process in (scheduler, worker):
+            process.kill()
+            process.wait()
+    assert job.returncode == 1
+    assert "Traceback" not in complaint
+    [line] = [line for line in complaint.splitlines() if "shards" not in line]
+    assert line.startswith(f"error: the Dask cluster at {address} lost its workers or its scheduler")
 
 
 @pytest.mark.slow
