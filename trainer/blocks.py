@@ -176,13 +176,10 @@ class SplitBlocks:
         return devices.rounded(BATCH_SIZE)
 
     def blocks(self, ensemble: Ensemble, start: int = 0, stop: int | None = None) -> Iterator[PredictedBlock]:
-        from tfrecords import reader  # TensorFlow, which `choose` has loaded quietly
-        from trainer.input.evaluation import PREFETCH_BATCHES, padded
+        from trainer.input.evaluation import evaluation_batches, padded  # TensorFlow, which `choose` has loaded quietly
 
         dataset, rows = self._dataset, self.rows(ensemble.devices)
-        parts = reader.pieces(dataset, self._split, start, self._total if stop is None else stop)
-        records = reader.stored_order(parts, dataset.encoding)
-        batches = reader.decoded(records, dataset, rows).prefetch(PREFETCH_BATCHES).as_numpy_iterator()
+        batches = evaluation_batches(dataset, self._split, rows, stop or self._total, start=start).as_numpy_iterator()
         started = (((ids, votes), ensemble([padded(images, rows)])) for ids, images, votes in batches)
         next_names = self._next_names(start)
         for (ids, votes), outputs in in_turn(started):

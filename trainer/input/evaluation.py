@@ -12,13 +12,15 @@ from trainer.backends.base import WHOLE, Result, Share, in_turn
 PREFETCH_BATCHES = 2
 
 
-def evaluation_batches(dataset: Dataset, split: str, batch_size: int, limit: int = 0, share: Share = WHOLE) -> tf.data.Dataset:
+def evaluation_batches(
+    dataset: Dataset, split: str, batch_size: int, limit: int = 0, share: Share = WHOLE, start: int = 0
+) -> tf.data.Dataset:
     """Batches (galaxy_id int64 (n,), image uint8 (rows, size, size, 3), votes float32 (n, width)), every galaxy exactly once.
 
-    In stored order; the last batch may be smaller. With several processes, each gets the ids and votes of the whole
-    batch, but only the images of its own rows, of which the last batch may have none.
+    In stored order, from number `start` on; the last batch may be smaller. With several processes, each gets the ids and votes
+    of the whole batch, but only the images of its own rows, of which the last batch may have none.
     """
-    parts = reader.pieces(dataset, split, 0, dataset.galaxies(split, limit))
+    parts = reader.pieces(dataset, split, start, dataset.galaxies(split, limit))
     records = reader.stored_order(parts, dataset.encoding)
     if share.processes == 1:
         return reader.decoded(records, dataset, batch_size).prefetch(PREFETCH_BATCHES)
