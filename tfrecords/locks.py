@@ -1,4 +1,4 @@
-"""A work folder, used by one process at a time: its lock and its removal.
+"""A work folder, used by one process at a time or by several that share it: its lock and its removal.
 
 The lock is `flock` on a file `lock` in the folder, and ends with the process, even if that is killed. On file systems without
 `flock` (Lustre, some NFS and FUSE mounts) one warning is logged, and work continues without a lock.
@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import itertools
+import logging
 import os
 import re
 import secrets
@@ -24,6 +25,7 @@ _LOCK = "lock"
 _OURS = b"galaxy-zoo-vgg16\n"
 _ATTEMPTS = 1000
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+log = logging.getLogger("tfrecords")
 _DOOMED = re.compile(r"-[0-9a-f]{16}")
 _PARTIAL = re.compile(rf"\..*{re.escape(PARTIAL_SUFFIX)}")
 
@@ -69,11 +71,26 @@ def _open(work: Path, known: re.Pattern[str]) -> int:
     return descriptor
 
 
-def _acquire(work: Path, busy: str, known: re.Pattern[str]) -> int:
+def _flock(descriptor: int, kind: int, folder: Path) -> None:
+    """Take a lock of this kind. Raises BlockingIOError if another process holds it; warns where there are no locks."""
+    try:
+        fcntl.flock(descriptor, kind)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        warn_once(
+            "lock",
+            f"{folder}: this file system has no locks ({error.strerror}): "
+            "make sure that only one command at a time writes here",
+        )
+
+
+def _acquire(work: Path, busy: str, known: re.Pattern[str], shared: bool) -> int:
     """Lock a work folder, created if missing, and return the open lock.
 
     Another process may finish and remove the folder between any two steps; then the steps are repeated.
     """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     for attempt in itertools.count(1):
         try:
             work.parent.mkdir(parents=True, exist_ok=True)
@@ -83,19 +100,13 @@ def _acquire(work: Path, busy: str, known: re.Pattern[str]) -> int:
                 raise
             continue
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(descriptor, kind | fcntl.LOCK_NB, work.parent)
         except BlockingIOError as error:
             os.close(descriptor)
             raise ConfigError(f"{work.parent}: {busy}") from error
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                os.close(descriptor)
-                raise
-            warn_once(
-                "lock",
-                f"{work.parent}: this file system has no locks ({error.strerror}): "
-                "make sure that only one command at a time writes here",
-            )
+        except OSError:
+            os.close(descriptor)
+            raise
         if _is_here(descriptor, work):
             return descriptor
         os.close(descriptor)
@@ -142,25 +153,55 @@ def leftovers(work: Path) -> Iterator[Path]:
                 yield path
 
 
+def _is_last(descriptor: int) -> bool:
+    """Whether no other process shares a lock that this one shares."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
-def locked(work: Path, busy: str, known: re.Pattern[str], keep: tuple[str, ...] = ()) -> Iterator[None]:
+def locked(work: Path, busy: str, known: re.Pattern[str], keep: tuple[str, ...] = (), shared: bool = False) -> Iterator[None]:
     """Lock the work folder `work` while the block runs. Afterwards it is removed, unless it contains one of the files `keep`.
 
-    known: names of our files. Raises ConfigError, with the advice `busy`, if another process holds the lock, and if the folder
-    or a file in it is not ours.
+    known: names of our files. shared: several processes may hold the lock that share it, but none beside one that does not; the
+    last of them removes the folder. Raises ConfigError, with the advice `busy`, if another process holds the lock, and if the
+    folder or a file in it is not ours.
     """
     new = [path for path in (work.parent, *work.parent.parents) if not path.exists()]
-    descriptor = _acquire(work, busy, known)
+    descriptor = _acquire(work, busy, known, shared)
     try:
         for leftover in leftovers(work):
             _empty(leftover, known)
-        clear(work, _PARTIAL)  # left by a process that was killed
+        if not shared:
+            clear(work, _PARTIAL)  # left by a process that was killed
         yield
     finally:
         # A command that was refused leaves no trace. A finished build has removed its folder, which may be another's by now.
-        if _is_here(descriptor, work) and not any((work / name).exists() for name in keep):
+        unused = _is_here(descriptor, work) and not any((work / name).exists() for name in keep)
+        if unused and (not shared or _is_last(descriptor)):
             remove(work, known)
             with contextlib.suppress(OSError):
                 for path in new:
                     path.rmdir()
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def in_turn(path: Path, waiting: str) -> Iterator[None]:
+    """Lock the file at `path`, created if missing, while the block runs; wait while another process holds it.
+
+    waiting: logged if this has to wait. The folder of the file is one that is `locked`.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    try:
+        try:
+            _flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, path.parent)
+        except BlockingIOError:
+            log.info("%s", waiting)
+            _flock(descriptor, fcntl.LOCK_EX, path.parent)
+        yield
+    finally:
         os.close(descriptor)

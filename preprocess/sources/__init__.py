@@ -33,6 +33,7 @@ from preprocess.sources.listing import (
 )
 from preprocess.sources.looks import chosen_look, evenly_spaced, sample_of_fits
 from preprocess.sources.pictures import check_drawn, picture_in, stored_in, warnings_of_fits
+from preprocess.sources.saved import arrays_of, listing_of, load_arrays, load_listing, save_arrays, save_listing
 
 __all__ = [
     "BANDS",
@@ -54,6 +55,7 @@ __all__ = [
     "Source",
     "VotesTable",
     "archive_advice",
+    "arrays_of",
     "check_drawn",
     "chosen_look",
     "evenly_spaced",
@@ -61,6 +63,9 @@ __all__ = [
     "find_source",
     "hashed_id",
     "is_fits",
+    "listing_of",
+    "load_arrays",
+    "load_listing",
     "name_of",
     "number_of",
     "picture_in",
@@ -68,6 +73,8 @@ __all__ = [
     "plain_number",
     "refuse_several",
     "sample_of_fits",
+    "save_arrays",
+    "save_listing",
     "solutions_table",
     "stored_in",
     "suffix_of",

@@ -95,7 +95,7 @@ class Listing:
 
     def nbytes(self) -> int:
         """Bytes held in memory, without the places."""
-        columns = [*(getattr(self, column) for column in _COLUMNS), self.first, self.count]
+        columns = [*(getattr(self, column) for column in COLUMNS), self.first, self.count]
         files = 0 if self.files is None else self.files.nbytes()
         return len(self.names) + files + sum(column.nbytes for column in columns if column is not None)
 
@@ -118,7 +118,7 @@ class Listing:
 
     def rows(self, rows: np.ndarray) -> "Listing":
         """These rows in this order; the names are shared."""
-        columns = {column: getattr(self, column)[rows] for column in _COLUMNS}
+        columns = {column: getattr(self, column)[rows] for column in COLUMNS}
         files = self._with_files(rows, only=False)
         return Listing(self.places, self.names, **columns, parts=self.parts, called=self._called(rows), **files)
 
@@ -127,7 +127,7 @@ class Listing:
         names = [self._name(row) for row in rows]
         lengths = np.array([len(name) for name in names], np.uint16)
         starts = np.cumsum(lengths, dtype=np.int64) - lengths
-        columns = {column: getattr(self, column)[rows] for column in _COLUMNS}
+        columns = {column: getattr(self, column)[rows] for column in COLUMNS}
         columns |= {"name_start": starts, "name_length": lengths}
         files = self._with_files(rows, only=True)
         return Listing(self.places, b"".join(names), **columns, parts=self.parts, called=self._called(rows), **files)
@@ -173,7 +173,7 @@ class Listing:
 
 
 _NOT_COLUMNS = ("places", "names", "parts", "called", "files", "first", "count", "usual")
-_COLUMNS = tuple(field.name for field in fields(Listing) if field.name not in _NOT_COLUMNS)
+COLUMNS = tuple(field.name for field in fields(Listing) if field.name not in _NOT_COLUMNS)
 
 
 def name_of(path: str, parts: int) -> str:
@@ -198,8 +198,8 @@ class ListingBuilder:
         self._names = bytearray()
         # Type codes of array: q int64, I uint32, B uint8, H uint16.
         codes = {"galaxy_id": "q", "position": "q", "name_start": "q", "method": "B", "named": "B", "name_length": "H"}
-        self._columns = {column: array(codes.get(column, "I")) for column in _COLUMNS}
-        self._append = [self._columns[column].append for column in _COLUMNS]
+        self._columns = {column: array(codes.get(column, "I")) for column in COLUMNS}
+        self._append = [self._columns[column].append for column in COLUMNS]
 
     def enter(self, place: Place) -> None:
         """Set the place of the images that follow."""

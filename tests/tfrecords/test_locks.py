@@ -143,3 +143,61 @@ def test_unfinished_files_of_a_killed_process_go(tmp_path: Path) -> None:
     with locks.locked(work, BUSY, known, keep=("job.json",)):
         assert sorted(path.name for path in work.iterdir()) == ["job.json", "lock"]
     assert (elsewhere / "mine").exists()
+
+
+SHARE = """
+import re, sys
+from pathlib import Path
+from tfrecords import locks
+with locks.locked(Path(sys.argv[1]), "", re.compile("half"), shared=True):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_shared_lock_is_shared_with_those_that_share_it_and_the_last_removes_the_folder(tmp_path: Path) -> None:
+    work = tmp_path / "out" / ".work"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", SHARE, str(work)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+    (work / "half").touch()
+    with locks.locked(work, BUSY, KNOWN, shared=True):
+        assert (work / "half").exists()
+    assert work.exists()
+    with pytest.raises(ConfigError, match=BUSY), locks.locked(work, BUSY, KNOWN):
+        pass
+    for process in processes:
+        process.communicate("")
+        assert process.returncode == 0
+    assert not work.exists()
+
+
+def test_no_lock_is_shared_beside_one_that_is_not(tmp_path: Path) -> None:
+    work = tmp_path / "out" / ".work"
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(work)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    with pytest.raises(ConfigError, match=BUSY), locks.locked(work, BUSY, KNOWN, shared=True):
+        pass
+    process.kill()
+    process.wait()
+
+
+TURN = """
+import sys, time
+from pathlib import Path
+from tfrecords import locks
+with locks.in_turn(Path(sys.argv[1]) / "turn", "waits"):
+    text = Path(sys.argv[1], "text")
+    before = text.read_text() if text.exists() else ""
+    time.sleep(0.1)
+    text.write_text(before + "x")
+"""
+
+
+def test_each_has_its_turn(tmp_path: Path) -> None:
+    processes = [subprocess.Popen([sys.executable, "-c", TURN, str(tmp_path)]) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert (tmp_path / "text").read_text() == "xxxx"
