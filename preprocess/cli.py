@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tfrecords.commandline import Command, at_least, between, fraction, run_program, say
+from tfrecords.errors import SettingError
 from tfrecords.files import local_path
+from tfrecords.shares import share_of
 from tfrecords.text import printable, shell_word
 
 _DATASET = "data/galaxy_zoo/1.0.0"
@@ -28,10 +30,8 @@ def _workers_flag(group: Any) -> None:
 
 
 def _build_flags(parser: Any) -> None:
-    from preprocess.job import BadImages
-    from preprocess.plan import PlanSettings
+    from preprocess.settings import BadImages, CropSettings, PlanSettings
     from tfrecords.fits.flags import add_fits_flags
-    from tfrecords.images import CropSettings
 
     add = parser.add_argument_group("data").add_argument
     add(
@@ -163,24 +163,60 @@ def _build_flags(parser: Any) -> None:
         default="",
         help="build on the Dask cluster at this address, whose workers must see the same files (default: on this machine)",
     )
+    speed.add_argument(
+        "--part",
+        type=share_of,
+        default=None,
+        metavar="I/N",
+        help="write only the I-th of N equal shares of the shards, beside processes that write the others; when all are "
+        "complete, run the command without --part (default: write all)",
+    )
+
+
+def _build_part(args: Any, asked: dict[str, Any]) -> None:
+    """Run build with --part; asked: the arguments that are those of `build_dataset` too."""
+    from preprocess.job import build_share
+
+    for name in ("overwrite", "dask"):
+        if getattr(args, name):
+            raise SettingError(f"--{name}: is for the whole job: omit it, or --part {args.part}")
+    share = build_share(args.part, args.src, args.out, **asked)
+    if share.already_complete:
+        say(f"{args.out}: already complete, nothing to do")
+        return
+    noun = "shard" if share.shards == 1 else "shards"
+    say(f"{args.out}: part {args.part} is complete: {share.shards:,} {noun}, {share.galaxies:,} galaxies")
+    if share.missing:
+        say(f"  {share.missing:,} of {share.all_shards:,} shards are still missing")
+    say("next: when all parts have ended, run the same command without --part")
 
 
 def _build(args: Any) -> None:
-    from preprocess.job import BadImages, BuildSettings, build_dataset
-    from preprocess.plan import PlanSettings
+    from preprocess.job import build_dataset
+    from preprocess.settings import BadImages, BuildSettings, CropSettings, PlanSettings
     from tfrecords.dataset import REJECTED, SPLITS
     from tfrecords.fits.flags import look_of
-    from tfrecords.images import CropSettings
 
     settings = BuildSettings(
         CropSettings(args.crop_fraction, args.size, args.encoding, args.jpeg_quality),
         PlanSettings(args.validation_fraction, args.test_fraction, args.seed, args.examples_per_shard, args.limit or 0),
     )
     bad = BadImages(args.on_bad_image == "skip", args.max_bad_fraction)
-    result = build_dataset(
-        args.src, args.out, settings, args.solutions, args.workers, args.overwrite, bad, args.dask, args.tree, args.votes,
-        args.id_column, args.path_column, look_of(args),
-    )  # fmt: skip
+    asked = {
+        "settings": settings,
+        "solutions_file": args.solutions,
+        "workers": args.workers,
+        "bad": bad,
+        "tree": args.tree,
+        "votes": args.votes,
+        "id_column": args.id_column,
+        "path_column": args.path_column,
+        "look": look_of(args),
+    }
+    if args.part is not None:
+        _build_part(args, asked)
+        return
+    result = build_dataset(args.src, args.out, overwrite=args.overwrite, dask=args.dask, **asked)
     dataset = result.dataset
     state = "already complete, nothing to do" if result.already_complete else "complete"
     say(f"{dataset.folder}: {state}{_votes_in(dataset, result.id_column, args.src)}")
@@ -247,7 +283,7 @@ def _verify_flags(parser: Any) -> None:
 
 def _verify(args: Any) -> None:
     from preprocess.verify.dataset import verify_dataset
-    from tfrecords.errors import BUILD_AGAIN, DatasetError, SettingError
+    from tfrecords.errors import BUILD_AGAIN, DatasetError
 
     if args.solutions and not args.src:
         raise SettingError("--solutions is compared only together with its source: give --src too")

@@ -8,7 +8,6 @@ manifest or in `.preprocess/` are ever overwritten or removed.
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from tfrecords.dataset import Shard
 from tfrecords.errors import ConfigError, DatasetError
 from tfrecords.files import files_of_users, local_path, real_folder, sha256_file, write_text
 from tfrecords.integrity import unchanged_shards
+from tfrecords.shares import JobShare
 from tfrecords.sums import TargetSums
 
 WORK = ".preprocess"
@@ -29,11 +29,16 @@ _JOB = "job.json"
 _FILES = "files.json"
 _RECEIPTS = "receipts"
 _UNFINISHED = "unfinished-"
+_PLANNING = "planning"
 # In the order in which they are written; the last two make the folder a dataset.
 METADATA = (dataset.REJECTED, dataset.NAMES, dataset.TREE, dataset.FEATURES, dataset.DATASET_INFO, dataset.MANIFEST)
 _SHARD = re.compile(rf"{dataset.NAME}-[a-z]+\.tfrecord-\d+-of-\d+")
 # The names in the work folder, including those of copied zips and unfinished files.
-_KNOWN = re.compile(rf"{re.escape(_JOB)}|{re.escape(_FILES)}|{_RECEIPTS}|{_UNFINISHED}.*|inner-.*|rows-.*|\..*\.partial")
+_SHARE = re.compile(r"share-\d+-of-\d+")
+_KNOWN = re.compile(
+    rf"{re.escape(_JOB)}|{re.escape(_FILES)}|{_RECEIPTS}|{_UNFINISHED}.*|inner-.*|rows-.*|plan\.json|plan-.*|{_PLANNING}|"
+    rf"{_SHARE.pattern}(-.*)?|\..*\.partial"
+)
 _BUSY = "another preprocess job is writing here: wait for it, or choose another --out"
 
 
@@ -68,15 +73,35 @@ def _refuse_others(folder: Path) -> None:
 
 
 @contextmanager
-def locked_job(folder: Path) -> Iterator[Path]:
+def locked_job(folder: Path, shared: bool = False) -> Iterator[Path]:
     """Yield the job's work folder, locked for this process alone; the lock ends with the process, however it ends.
 
-    Raises ConfigError if `folder` is a file, holds other files, or is in use by another job.
+    shared: locked for the processes of a job array. Raises ConfigError if `folder` is a file, holds other files, or is in use
+    by another job.
     """
     _refuse_others(folder)
-    with locks.locked(folder / WORK, _BUSY, _KNOWN, keep=(_JOB, _FILES)):
+    with locks.locked(folder / WORK, _BUSY, _KNOWN, keep=(_JOB, _FILES), shared=shared):
         _refuse_others(folder)
         yield folder / WORK
+
+
+@contextmanager
+def planning(folder: Path, work: Path) -> Iterator[None]:
+    """Wait until no other process of a job array plans, and keep them from it."""
+    with locks.one_at_a_time(work / _PLANNING, f"{folder}: waits while another part lists the source"):
+        yield
+
+
+@contextmanager
+def locked_share(work: Path, share: JobShare) -> Iterator[Path]:
+    """Yield a folder for the unfinished files of a share, locked for this process alone, and removed afterwards.
+
+    Raises ConfigError if another process is at work on this share.
+    """
+    private = work / f"share-{share.number}-of-{share.total}"
+    with locks.locked(private, f"part {share} is running already: wait until it ends", _KNOWN):
+        locks.clear(private, _KNOWN)  # left by a process that was killed
+        yield Path(mkdtemp(prefix=_UNFINISHED, dir=private))
 
 
 def _list(folder: Path, work: Path, names: set[str]) -> None:
@@ -84,16 +109,22 @@ def _list(folder: Path, work: Path, names: set[str]) -> None:
     write_text(work / _FILES, dataset.to_json(sorted(names | _listed(folder))))
 
 
-def begin(folder: Path, work: Path, job: dict[str, Any], shards: Iterable[str]) -> Path:
-    """Record the job and the files that it writes, so that it can be resumed; return a new folder for unfinished files.
-
-    The folder is new because a worker of a killed job may still be running on a cluster: it must not write where we do.
-    """
+def begin(folder: Path, work: Path, job: dict[str, Any], shards: Iterable[str]) -> None:
+    """Record the job and the files that it writes, so that it can be resumed."""
     if not (work / _JOB).exists():
         _list(folder, work, {*shards, *METADATA})
         write_text(work / _JOB, dataset.to_json(job))
     real_folder(work / _RECEIPTS)
-    locks.clear(work, re.compile(f"{_UNFINISHED}.*|rows-.*"))
+
+
+def new_unfinished(work: Path, planned: bool) -> Path:
+    """A new folder for the unfinished files of a job that no other process works on; those of earlier ones are removed.
+
+    It is new because a worker of a killed job may still be running on a cluster: it must not write where we do. planned: the
+    images may lie in what was scattered for a shared plan.
+    """
+    scattered = "" if planned else "|rows-.*"
+    locks.clear(work, re.compile(rf"{_UNFINISHED}.*|{_SHARE.pattern}(-.*)?{scattered}"))
     return Path(mkdtemp(prefix=_UNFINISHED, dir=work))
 
 
@@ -155,7 +186,7 @@ def remove_dataset(folder: Path, work: Path) -> None:
     for name in sorted(_listed(folder), key=lambda name: (name not in METADATA, name != dataset.MANIFEST, name)):
         (folder / name).unlink(missing_ok=True)
     (work / _JOB).unlink(missing_ok=True)
-    shutil.rmtree(work / _RECEIPTS, ignore_errors=True)
+    locks.clear(work, re.compile(rf"{_RECEIPTS}|plan\.json|plan-.*"))
 
 
 def remove_work(work: Path) -> None:
@@ -168,15 +199,22 @@ def save_receipt(work: Path, receipt: Receipt) -> None:
     write_text(work / _RECEIPTS / f"{receipt.shard.name}.json", dataset.to_json(asdict(receipt)))
 
 
-def receipts(folder: Path, work: Path) -> dict[str, Receipt]:
-    """The receipts of an interrupted job whose shards are unchanged since they were written, by shard name."""
+def missing(work: Path, shards: Iterable[str]) -> int:
+    """How many of these shards have no receipt yet."""
+    held = {*os.listdir(work / _RECEIPTS)}
+    return sum(f"{name}.json" not in held for name in shards)
+
+
+def receipts(folder: Path, work: Path, shards: Iterable[str]) -> dict[str, Receipt]:
+    """The receipts of these shards that are there and unchanged since they were written, by name."""
     held: list[Receipt] = []
-    for path in sorted((work / _RECEIPTS).glob("*.json")):
+    for name in sorted(shards):
+        path = work / _RECEIPTS / f"{name}.json"
+        if not path.is_file() or not (folder / name).is_file():
+            continue
         content = json.loads(path.read_text("utf-8"))
         shard = Shard(**content["shard"])
         if "targets" not in content:  # an earlier version wrote it
-            continue
-        if not (folder / shard.name).is_file():
             continue
         shape = tuple(content["shape"]) if content["shape"] else None
         rejected = tuple(Rejected(**entry) for entry in content["rejected"])

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class Survey(ABC):
     """A source that was read and checked. galaxies: sorted by id; the plan refers to them by row.
 
     tree, layout: of its votes, the layout empty without any. asked: whether there are counts. named: whether galaxies have
-    names. id_column: that of the table, empty without one.
+    names. id_column: that of the table, empty without one. current: whether the source was listed by this command.
     """
 
     path: Path
@@ -46,6 +46,8 @@ class Survey(ABC):
     asked: bool
     named: bool
     id_column: str
+
+    current: ClassVar[bool] = True
 
     @property
     def tree_name(self) -> str:
@@ -64,6 +66,10 @@ class Survey(ABC):
     @abstractmethod
     def part(self, rows: np.ndarray) -> Part:
         """The galaxies of these rows, in this order."""
+
+    def part_of(self, shard: plan.ShardPlan) -> Part:
+        """The galaxies of a shard, in the order in which they are written."""
+        return self.part(shard.rows)
 
     @abstractmethod
     def fits_images(self) -> Listing:
@@ -86,7 +92,7 @@ class Survey(ABC):
     def crcs(self, shards: Sequence[plan.ShardPlan]) -> Iterator[int]:
         """The current CRC-32 of every image of these shards, shard by shard; images in zips are not read."""
         for shard in shards:
-            images = self.part(shard.rows).images
+            images = self.part_of(shard).images
             yield from content_crcs(images, np.arange(len(images)))
 
 

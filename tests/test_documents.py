@@ -38,6 +38,7 @@ NOT_RUN = {
     "python -c ": "needs a GPU",
     "python predict.py ": "test_export.py runs it",
     "docker ": "needs Docker",
+    "sbatch ": "needs Slurm",
 }
 
 
@@ -238,7 +239,8 @@ def test_each_flag_that_a_page_names_exists() -> None:
         for action in _parser(program, name, commands, default)._actions
         for option in action.option_strings
     }
-    others = {"--exclude", "--build-arg", "--gpus", "--user", "--logdir"}  # of rsync, Docker and TensorBoard
+    # Of rsync, Docker, TensorBoard and Slurm.
+    others = {"--exclude", "--build-arg", "--gpus", "--user", "--logdir", "--array", "--cpus-per-task", "--wrap", "--wait"}
     for page in PAGES:
         assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", (ROOT / page).read_text("utf-8"))) - others <= exist
 

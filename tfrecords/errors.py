@@ -28,6 +28,10 @@ class SourceError(GalaxyZooError):
     """The images or the table of votes cannot be used."""
 
 
+class ChangedError(SourceError):
+    """A file has changed or disappeared since the source was listed. The message ends with ": run the same command again"."""
+
+
 class ImageError(GalaxyZooError):
     """One image cannot be decoded, cropped or encoded."""
 

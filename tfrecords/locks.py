@@ -190,7 +190,7 @@ def locked(work: Path, busy: str, known: re.Pattern[str], keep: tuple[str, ...] 
 
 
 @contextlib.contextmanager
-def in_turn(path: Path, waiting: str) -> Iterator[None]:
+def one_at_a_time(path: Path, waiting: str) -> Iterator[None]:
     """Lock the file at `path`, created if missing, while the block runs; wait while another process holds it.
 
     waiting: logged if this has to wait. The folder of the file is one that is `locked`.

@@ -9,8 +9,8 @@ T = TypeVar("T")
 _TEXT = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 
 
-class Share(NamedTuple):
-    """Share `number` of `total`, counted from 1."""
+class JobShare(NamedTuple):
+    """JobShare `number` of `total`, counted from 1."""
 
     number: int
     total: int
@@ -27,10 +27,10 @@ class Share(NamedTuple):
         return range(length * (self.number - 1) // self.total, length * self.number // self.total)
 
 
-def share_of(text: str) -> Share:
+def share_of(text: str) -> JobShare:
     """Parse a share such as 3/100. Raises argparse.ArgumentTypeError for anything else."""
     match = _TEXT.fullmatch(text)
-    share = Share(int(match[1]), int(match[2])) if match else Share(0, 0)
+    share = JobShare(int(match[1]), int(match[2])) if match else JobShare(0, 0)
     if not 1 <= share.number <= share.total:
         raise argparse.ArgumentTypeError(f"{text!r} is no share: give, for the third of a hundred, 3/100")
     return share

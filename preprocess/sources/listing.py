@@ -18,7 +18,7 @@ import numpy as np
 
 from preprocess.sources import archives
 from tfrecords.decoding import MAX_BYTES
-from tfrecords.errors import ImageError, SourceError
+from tfrecords.errors import ChangedError, ImageError
 
 # The method of a file outside zips.
 PLAIN = 255
@@ -228,8 +228,8 @@ def _open(listing: Listing, row: int, path: Path | str) -> int:
     try:
         return os.open(path, os.O_RDONLY)
     except FileNotFoundError as error:
-        raise SourceError(
-            f"{listing.shown(row)}: has disappeared since the command started: run the same command again"
+        raise ChangedError(
+            f"{listing.shown(row)}: has disappeared since the source was listed: run the same command again"
         ) from error
 
 
@@ -317,5 +317,5 @@ class ImageReader:
         finally:
             os.close(fd)
         if len(data) != size:
-            raise SourceError(f"{listing.shown(row)}: has changed since the command started: run the same command again")
+            raise ChangedError(f"{listing.shown(row)}: has changed since the source was listed: run the same command again")
         return Content(data, zlib.crc32(data), changed)

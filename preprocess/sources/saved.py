@@ -3,7 +3,7 @@
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from preprocess.sources.listing import COLUMNS, Listing, Place
-from tfrecords.errors import ConfigError
+from tfrecords.errors import ConfigError, squeezed
 from tfrecords.files import atomic_file
 
 # The name of the array with all that is no array, as JSON.
@@ -42,14 +42,14 @@ def listing_of(arrays: Mapping[str, np.ndarray]) -> Listing:
     """The inverse of `arrays_of`. Raises KeyError, ValueError or TypeError if they are no listing."""
     rest = json.loads(arrays[_REST].tobytes())
     called = None if rest["called"] is None else np.array(rest["called"], object)
-    columns = {column: arrays[column] for column in COLUMNS}
+    columns: dict[str, Any] = {column: arrays[column] for column in COLUMNS}
     places = tuple(map(_place, rest["places"]))
     listing = Listing(places, arrays["names"].tobytes(), **columns, parts=rest["parts"], called=called)
     if "first" not in arrays:
         return listing
     files = {name.removeprefix(_FILES): array for name, array in arrays.items() if name.startswith(_FILES)}
-    bands = {"first": arrays["first"], "count": arrays["count"], "usual": tuple(rest["usual"])}
-    return replace(listing, files=listing_of(files), **bands)
+    first, count = arrays["first"], arrays["count"]
+    return replace(listing, files=listing_of(files), first=first, count=count, usual=tuple(rest["usual"]))
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -58,13 +58,13 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file. Raises ConfigError if it is damaged."""
+def load_arrays(path: Path, names: Collection[str] = (), advice: str = "") -> dict[str, np.ndarray]:
+    """The arrays of a file, or those of these names alone. Raises ConfigError, with the advice, if it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            return {name: file[name] for name in names or file.files}
     except _DAMAGED as error:
-        raise _damaged(path, error) from error
+        raise _damaged(path, error, advice) from error
 
 
 def save_listing(path: Path, listing: Listing) -> None:
@@ -80,8 +80,9 @@ def load_listing(path: Path) -> Listing:
         raise _damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> ConfigError:
-    return ConfigError(f"{path}: damaged ({error}): remove the folder {path.parent} and run the same command again")
+def _damaged(path: Path, error: Exception, advice: str = "") -> ConfigError:
+    cure = advice or f"remove the folder {path.parent} and run the same command again"
+    return ConfigError(f"{path}: damaged ({squeezed(error)}): {cure}")
 
 
 def _bytes(data: bytes) -> np.ndarray:

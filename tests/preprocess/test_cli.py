@@ -423,6 +423,7 @@ def test_python_m_preprocess_is_the_same_program(run_main: Main, capfd: pytest.C
                 "--encoding": "jpeg", "--jpeg_quality": "95", "--validation_fraction": "0.1", "--test_fraction": "0.1",
                 "--seed": "0", "--examples_per_shard": "2048", "--workers": None, "--limit": "all", "--on_bad_image": "skip",
                 "--max_bad_fraction": "0.01", "--overwrite": None, "--dask": None,
+                "--part": "write all",
                 "--id_column": "that of the tree, else GalaxyID, id_str, iauname or another usual one",
                 "--path_column": "in a catalogue filename, file or another usual one, else none",
                 "--tree": "found by the table's columns", "--votes": "the first of the tree that the table has",

@@ -248,7 +248,7 @@ def test_an_image_that_vanished_is_named_and_no_file_is_left(make_task: Make, ow
     gone.unlink()
     with pytest.raises(SourceError) as caught:
         _write(task)
-    assert str(caught.value) == f"{gone}: has disappeared since the command started: run the same command again"
+    assert str(caught.value) == f"{gone}: has disappeared since the source was listed: run the same command again"
     _assert_nothing_left(task)
 
 
@@ -261,7 +261,7 @@ def test_an_image_of_another_length_than_was_listed_is_named_and_no_file_is_left
     path = own_survey / PATHS[1]
     content = path.read_bytes()
     path.write_bytes(content[:-1] if change < 0 else content + b"\0")
-    with pytest.raises(SourceError, match="has changed since the command started: run the same command again") as caught:
+    with pytest.raises(SourceError, match="has changed since the source was listed: run the same command again") as caught:
         _write(task)
     assert str(caught.value).startswith(f"{path}: ")
     _assert_nothing_left(task)

@@ -189,7 +189,7 @@ TURN = """
 import sys, time
 from pathlib import Path
 from tfrecords import locks
-with locks.in_turn(Path(sys.argv[1]) / "turn", "waits"):
+with locks.one_at_a_time(Path(sys.argv[1]) / "turn", "waits"):
     text = Path(sys.argv[1], "text")
     before = text.read_text() if text.exists() else ""
     time.sleep(0.1)

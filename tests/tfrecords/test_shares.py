@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfrecords.shares import Share, share_of
+from tfrecords.shares import JobShare, share_of
 
 
 @given(st.integers(0, 500), st.integers(1, 60))
@@ -26,4 +26,4 @@ def test_anything_else_is_no_share(text: str) -> None:
 
 
 def test_a_share_is_written_as_it_is_read() -> None:
-    assert (share_of("03/100"), str(share_of("3/100"))) == (Share(3, 100), "3/100")
+    assert (share_of("03/100"), str(share_of("3/100"))) == (JobShare(3, 100), "3/100")

@@ -189,7 +189,8 @@ def test_a_file_that_changed_its_size_since_it_was_listed_is_refused_by_name(tmp
     (tmp_path / "kaggle" / "a" / "7.jpg").write_bytes(content)
     with ImageReader() as reader, pytest.raises(SourceError) as caught:
         reader.read(images, 0)
-    assert str(caught.value) == f"{tmp_path}/kaggle/a/7.jpg: has changed since the command started: run the same command again"
+    what = "has changed since the source was listed: run the same command again"
+    assert str(caught.value) == f"{tmp_path}/kaggle/a/7.jpg: {what}"
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
