@@ -101,8 +101,9 @@ def make(galaxies: Galaxies, settings: PlanSettings) -> list[ShardPlan]:
     A split is shuffled by sha256("order:SEED:GalaxyID") and divided into shards of nearly equal length.
     """
     rows = _chosen(galaxies, settings)
-    split = np.where(galaxies.kept[rows] >= 0, galaxies.kept[rows], splits_of(galaxies.ids[rows], settings))
-    split[~galaxies.labelled[rows]] = SPLITS.index("unlabelled")
+    split = np.where(galaxies.labelled[rows], galaxies.kept[rows], SPLITS.index("unlabelled")).astype(np.int8)
+    hashed = split < 0
+    split[hashed] = splits_of(galaxies.ids[rows[hashed]], settings)
     shards: list[ShardPlan] = []
     for index, name in enumerate(SPLITS):
         members = rows[split == index]

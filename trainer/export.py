@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tfrecords.children import of_module
 from tfrecords.errors import ConfigError, GalaxyZooError, RunError, install_extra, one_line
 from tfrecords.files import local_path, partial_path, sync_folder
 from tfrecords.outputs import Output
@@ -155,8 +156,8 @@ def _place_one(out: Path, texts: Mapping[str, str]) -> tuple[Path, bool]:
 def _run_process(run: Run, target: Path, kind: str, scratch: Path) -> None:
     """Export in a separate process. Its temporary files are in `scratch`, so none are left behind."""
     ours = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(scratch.resolve())}
-    command = [sys.executable, "-m", "trainer.export", str(run.folder), str(target), kind]
-    done = subprocess.run(command, env={**os.environ, **ours}, capture_output=True, text=True, check=False)
+    command, environment = of_module("trainer.export", str(run.folder), str(target), kind)
+    done = subprocess.run(command, env={**environment, **ours}, capture_output=True, text=True, check=False)
     if done.returncode == _SAID:
         raise RunError(done.stdout.strip().splitlines()[-1])
     if done.returncode:

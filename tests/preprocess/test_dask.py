@@ -156,10 +156,10 @@ def test_a_scheduler_that_dies_ends_the_job_with_one_line(make_survey: Callable[
 
 
 @pytest.mark.slow
-def test_a_worker_of_another_version_that_joins_late_ends_the_job_before_its_shard_counts(
+def test_a_worker_of_another_version_that_joins_late_ends_the_job_before_it_writes_a_shard(
     make_survey: Callable[..., Path], build_settings: Callable[..., BuildSettings], tmp_path: Path
 ) -> None:
-    """A worker that joins after the first check of all workers is checked with every shard that it writes."""
+    """A worker that joins after the first check of all workers is checked with its first shard."""
     root = Path(__file__).parents[2]
     for name in ("preprocess", "tfrecords"):
         shutil.copytree(root / name, tmp_path / "other" / name)
@@ -189,18 +189,118 @@ def test_a_worker_of_another_version_that_joins_late_ends_the_job_before_its_sha
             late[0].kill()
             late[0].wait()
     message = str(caught.value)
-    assert f"has galaxy-zoo-vgg16 9.9.9 instead of {__version__}, so galaxy_zoo-" in message
-    assert message.endswith("is discarded: install the same versions on all workers and run the same command again")
+    assert message.startswith("Dask worker tcp://") and "'galaxy-zoo-vgg16': '9.9.9'" in message
+    assert message.endswith(": make both the same")
     receipts = [json.loads(path.read_text()) for path in out.glob(".preprocess/receipts/*.json")]
     assert receipts and {receipt["tool"]["galaxy-zoo-vgg16"] for receipt in receipts} == {__version__}
 
 
-def test_a_cluster_without_workers_is_refused() -> None:
-    with (
-        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty,
-        pytest.raises(ConfigError, match="has no workers: start some with `dask worker"),
-    ):
-        list(run_dask(_twice, [1], empty.scheduler_address, _nothing, lambda images: None))
+@pytest.mark.slow
+def test_an_adaptive_cluster_starts_its_workers_for_the_job_and_writes_the_same_bytes(
+    make_survey: Callable[..., Path],
+    build_settings: Callable[..., BuildSettings],
+    contents: Contents,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = make_survey(tmp_path / "kaggle", labelled=60, unlabelled=6)
+    settings = build_settings(examples_per_shard=2, size=300, encoding="png")
+    here = build_dataset(source, tmp_path / "here", settings, workers=2).dataset.folder
+    with distributed.LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=":0") as cluster:
+        cluster.adapt(minimum=0, maximum=2, interval="100ms", target_duration="10ms")
+        there = build_dataset(source, tmp_path / "there", settings, dask=cluster.scheduler_address).dataset.folder
+    assert contents(there) == contents(here) and len(contents(here)) > 30
+    [line] = {record.getMessage() for record in caplog.records if "workers yet" in record.getMessage()}
+    assert line.startswith(f"the Dask scheduler at {cluster.scheduler_address} has no workers yet: waiting")
+
+
+@pytest.mark.slow
+def test_workers_may_come_and_go() -> None:
+    results: list[tuple[int, int]] = []
+    alone_again: list[int] = []
+
+    def tasks() -> Iterator[int]:
+        for task in range(5000):
+            if alone_again and len(results) > alone_again[0] + 10:
+                return
+            yield task
+
+    def work(task: int, on_image: Callable[[], None]) -> tuple[int, int]:
+        time.sleep(0.02)
+        return task, os.getpid()
+
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+        for result in run_dask(work, tasks(), cluster.scheduler_address, _nothing, lambda images: None):
+            results.append(result)
+            both = len({process for _, process in results}) == 2
+            if len(results) == 5:
+                cluster.scale(2)
+            elif both and len(cluster.plan) == 2:
+                cluster.scale(1)
+            elif both and len(cluster.scheduler.workers) == 1 and not alone_again:
+                alone_again.append(len(results))
+    assert sorted(task for task, _ in results) == [*range(len(results))]
+    assert alone_again and len({process for _, process in results[-8:]}) == 1
+
+
+def test_a_cluster_that_gets_no_workers_is_refused_and_leaves_nothing_behind(
+    survey: Path, build_settings: Callable[..., BuildSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preprocess.engines._WORKERS_SECONDS", 0.5)
+    with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty:
+        address = empty.scheduler_address
+        with pytest.raises(ConfigError) as caught:
+            build_dataset(survey, tmp_path / "new" / "out", build_settings(), dask=address)
+    assert str(caught.value) == (
+        f"the Dask scheduler at {address} has no workers: start some with `dask worker {address}`, "
+        "and run the same command again"
+    )
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_a_worker_that_joins_late_and_sees_other_files_ends_the_job_before_it_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Functions within the test are sent by value, so the late worker needs nothing of ours."""
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "here" / "seen").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    late: list[subprocess.Popen[bytes]] = []
+
+    def probe() -> bool:
+        return Path("seen").exists()
+
+    def work(task: int, on_image: Callable[[], None]) -> bool:
+        time.sleep(0.05)
+        return Path("seen").exists()
+
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+        address = cluster.scheduler_address
+        command = [sys.executable, "-m", "dask", "worker", address, "--nthreads=1", "--no-nanny", "--no-dashboard"]
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        try:
+            with pytest.raises(ConfigError, match=r"Dask worker tcp://\S+ has False, but this process has True: make both"):
+                for right in run_dask(work, range(2000), address, probe, lambda images: None):
+                    assert right
+                    if not late:
+                        late.append(subprocess.Popen(command, cwd=tmp_path / "elsewhere", **quiet))
+        finally:
+            late[0].kill()
+            late[0].wait()
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_all_its_workers_ends_the_job_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preprocess.engines._WORKERS_SECONDS", 1)
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+        results = run_dask(_twice, [1] * 100, cluster.scheduler_address, _nothing, lambda images: None)
+        assert next(results) == 2
+        cluster.scale(0)
+        with pytest.raises(GalaxyZooError, match="lost its workers or its scheduler: check their logs"):
+            for _ in results:
+                time.sleep(0.2)
 
 
 @pytest.mark.slow
@@ -218,7 +318,9 @@ def _die(task: int, on_image: Callable[[], None]) -> int:
 
 
 @pytest.mark.slow
-def test_workers_that_die_end_the_job_with_one_line() -> None:
+def test_workers_that_die_end_the_job_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask gives a task up after some deaths, or the worker, if the machine is busy: then none is left."""
+    monkeypatch.setattr("preprocess.engines._WORKERS_SECONDS", 10)
     with (
         distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
         pytest.raises(GalaxyZooError, match="lost its workers or its scheduler: check their logs"),

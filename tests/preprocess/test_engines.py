@@ -3,6 +3,7 @@
 A task is made only when one of them is about to be free for it.
 """
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing import synchronize
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from preprocess import engines, sources
 from preprocess.engines import run_local
 from preprocess.shard import Receipt, ShardTask, write_shard
 from tfrecords.builtin import builtin_tree
-from tfrecords.errors import GalaxyZooError, SourceError
+from tfrecords.errors import ConfigError, GalaxyZooError, SourceError
 from tfrecords.images import CropSettings
 
 # Enlarging 24 crops to this takes a second or more: far longer than a worker runs between checks for a stop.
@@ -191,6 +193,23 @@ def test_a_killed_worker_is_told_with_the_way_out(make_tasks: Make, workers: int
     ):
         list(run_local(write_shard, make_tasks((24,), SLOW), workers, kill))
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_without_shared_memory_one_worker_is_this_process_and_several_are_refused(
+    make_tasks: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def no_semaphore(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(synchronize._multiprocessing, "SemLock", no_semaphore)  # type: ignore[attr-defined]
+    counts: list[int] = []
+    receipts = list(run_local(write_shard, itertools.islice(make_tasks((3, 2)), 2), 1, counts.append))
+    assert [receipt.shard.examples for receipt in receipts] == [3, 2] and sum(counts) == 5
+    what = rf"no memory that processes can share \({os.strerror(number)}\): free /dev/shm, .* or use --workers 1"
+    with pytest.raises(ConfigError, match=what):
+        list(run_local(write_shard, make_tasks((3,)), 2, counts.append))
+    _assert_nothing_goes_on(tmp_path)
 
 
 def test_a_worker_counts_its_images(make_tasks: Make, as_worker: Callable[[int], Any]) -> None:

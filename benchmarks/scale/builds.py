@@ -1,16 +1,13 @@
-"""What a job costs besides images and training steps, by the number of galaxies: reruns, resuming, means of targets.
+"""Reruns, resuming and means of targets, measured on builds of real files.
 
-    .venv/bin/python -m benchmarks.scale --src ../shared/kaggle --galaxies 4000 40000
-
-A dataset of 32 x 32 is built from so many files; galaxies recur under new ids. Each time is the median of --rounds.
+A dataset of 32 x 32 is built from so many files; galaxies recur under new ids. Each time is the median of several rounds.
 """
 
-import argparse
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -60,26 +57,21 @@ def _measured(source: Path, folder: Path, galaxies: int, rounds: int) -> dict[st
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--src", type=Path, default=Path("../shared/kaggle"), help="Kaggle's galaxies (default: %(default)s)")
-    parser.add_argument("--galaxies", type=int, nargs="+", default=[4000, 40_000], metavar="N", help="sizes, ascending")
-    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
-    args = parser.parse_args()
+def measure_builds(src: Path, sizes: Sequence[int], rounds: int) -> None:
+    """Print a table of seconds, by the number of galaxies.
+
+    src: Kaggle's galaxies. sizes: ascending.
+    """
     columns = []
     with tempfile.TemporaryDirectory() as scratch:
-        for galaxies in args.galaxies:
+        for galaxies in sizes:
             source = Path(scratch) / f"source-{galaxies}"
-            lay_out(args.src, source, galaxies)
-            columns.append(_measured(source, Path(scratch), galaxies, args.rounds))
+            lay_out(src, source, galaxies)
+            columns.append(_measured(source, Path(scratch), galaxies, rounds))
             shutil.rmtree(source)
-    sizes = [f"{galaxies:,}" for galaxies in args.galaxies]
-    print(f"| s | {' | '.join(sizes)} | us more per galaxy |\n|{'---|' * (len(sizes) + 2)}")
+    shown = [f"{galaxies:,}" for galaxies in sizes]
+    print(f"| s | {' | '.join(shown)} | us more per galaxy |\n|{'---|' * (len(shown) + 2)}")
     for name in columns[0]:
         values = [column[name] for column in columns]
-        more = 1e6 * (values[-1] - values[0]) / max(args.galaxies[-1] - args.galaxies[0], 1)
+        more = 1e6 * (values[-1] - values[0]) / max(sizes[-1] - sizes[0], 1)
         print(f"| {name} | {' | '.join(f'{value:.3f}' for value in values)} | {more:.1f} |")
-
-
-if __name__ == "__main__":
-    main()
