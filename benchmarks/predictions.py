@@ -1,4 +1,4 @@
-"""The memory of `trainer predict`: for ten times as many galaxies, in parts on disk and, as from Python, in memory.
+"""The memory of `trainer predict`: for ten times as many galaxies, in parts on disk, to CSV or Parquet, and in memory.
 
     .venv/bin/python -m benchmarks.predictions
 
@@ -7,6 +7,7 @@ shards are repeated until there are enough galaxies. Each figure is that of a ne
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ from benchmarks.children import run_child
 _SIZE = 32
 _DEMO = 1000
 _SPLIT = "train"
-_STREAMED, _IN_MEMORY = "in parts (`trainer predict`)", "in memory (`predict_split`, `write_csv`)"
+_STREAMED, _FOLDER = "in parts (`trainer predict`)", "in parts, to Parquet (`--out NAME.parquet`)"
+_IN_MEMORY = "in memory (`predict_split`, `write_csv`)"
 
 
 def _prepare(work: Path) -> None:
@@ -54,6 +56,14 @@ def _measure(work: Path, galaxies: int, way: str) -> None:
     shards = tuple(shard for shard in dataset.shards if shard.split == _SPLIT)
     times = -(-galaxies // dataset.galaxies(_SPLIT))
     many = replace(dataset, shards=shards * times)
+    if way == _FOLDER:
+        from pyarrow import parquet
+
+        folder = out.with_suffix(".parquet")
+        tabulate_split(run, many, _SPLIT, folder, limit=galaxies)
+        print(sum(parquet.read_metadata(path).num_rows for path in folder.iterdir()))
+        shutil.rmtree(folder)
+        return
     if way == _STREAMED:
         tabulate_split(run, many, _SPLIT, out, limit=galaxies)
     else:
@@ -80,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         log = Path(folder) / "log.txt"
         run_child([*program, "0", ""], log)
         print("| predictions | galaxies | peak memory | seconds |\n|---|---|---|---|")
-        for way in (_STREAMED, _IN_MEMORY):
+        for way in (_STREAMED, _FOLDER, _IN_MEMORY):
             for galaxies in (args.galaxies, 10 * args.galaxies):
                 seconds, peak, _, rows = run_child([*program, str(galaxies), way], log)
                 assert int(rows) == galaxies, rows

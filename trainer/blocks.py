@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from tfrecords import symmetries
-from tfrecords.dataset import Dataset
+from tfrecords.dataset import Dataset, Shard
 from tfrecords.errors import SettingError
-from tfrecords.integrity import check_shards, read_shards
+from tfrecords.integrity import Stamp, check_shards
 from trainer.backends.base import Devices, Result, in_turn
 from trainer.images.cutouts import UnreadableImage
 from trainer.inference import BATCH_SIZE, ImageFiles, Noticed, crop_of, crops_of
@@ -158,13 +158,13 @@ class SplitBlocks:
     ordered = False
 
     def __init__(self, runs: Sequence[Run], dataset: Dataset, split: str, limit: int = 0) -> None:
-        """Raises ConfigError if the dataset does not fit a run, DatasetError if the split is absent or a shard is damaged."""
+        """Raises ConfigError if the dataset does not fit a run, DatasetError if the split is absent."""
         for run in runs:
             run.check_dataset(dataset)
         dataset.paths(split)  # raises before anything slow starts
-        check_shards(dataset, read_shards(dataset, split, limit))
         self.doing = f"predicting {split}"
         self._dataset, self._split, self._total = dataset, split, dataset.galaxies(split, limit)
+        self._checked: dict[str, Stamp] = {}
 
     def __len__(self) -> int:
         return self._total
@@ -176,15 +176,27 @@ class SplitBlocks:
         return devices.rounded(BATCH_SIZE)
 
     def blocks(self, ensemble: Ensemble, start: int = 0, stop: int | None = None) -> Iterator[PredictedBlock]:
+        """As in `BlockSource`. Raises DatasetError before the first block if one of their shards is damaged."""
         from trainer.input.evaluation import evaluation_batches, padded  # TensorFlow, which `choose` has loaded quietly
 
         dataset, rows = self._dataset, self.rows(ensemble.devices)
+        self._checked |= check_shards(dataset, self._shards(start, stop or self._total), self._checked)
         batches = evaluation_batches(dataset, self._split, rows, stop or self._total, start=start).as_numpy_iterator()
         started = (((ids, votes), ensemble([padded(images, rows)])) for ids, images, votes in batches)
         next_names = self._next_names(start)
         for (ids, votes), outputs in in_turn(started):
             outputs = outputs[: len(ids)].astype(np.float32)
             yield PredictedBlock(PredictedRows(ids, outputs, next_names(len(ids))), votes)
+
+    def _shards(self, start: int, stop: int) -> list[Shard]:
+        """The shards that hold the galaxies from number `start` to `stop`."""
+        shards, first = [], 0
+        for shard in self._dataset.shards:
+            if shard.split == self._split:
+                if first < stop and first + shard.examples > start:
+                    shards.append(shard)
+                first += shard.examples
+        return shards
 
     def _next_names(self, start: int) -> Callable[[int], np.ndarray | None]:
         """A function for the names of the next n galaxies, from number `start` on; None if they are numbers."""

@@ -31,6 +31,7 @@ def _add_source(add: Callable[..., Any], records: str, images: str, splits: str)
 def predict_flags(parser: Any) -> None:
     """Add the flags of predict."""
     from tfrecords.fits.flags import add_fits_flags
+    from tfrecords.shares import share_of
     from trainer.tables import DEFAULT_THRESHOLD
 
     add = parser.add_argument_group("data").add_argument
@@ -43,7 +44,22 @@ def predict_flags(parser: Any) -> None:
         help=f"{RUN_FOLDER} (required); repeat the flag to predict the mean of several runs",
     )
     _add_source(add, "split to predict", "to predict", "unlabelled")
-    add("--out", type=local_path, required=True, metavar="FILE.csv", help="table of predictions to write (required)")
+    add(
+        "--out",
+        type=local_path,
+        required=True,
+        metavar="FILE.csv",
+        help="table of predictions to write (required); a name that ends in .parquet is that of a folder of Parquet files with "
+        "the same rows and columns",
+    )
+    add(
+        "--part",
+        type=share_of,
+        default=None,
+        metavar="I/N",
+        help="predict only the I-th of N shares of the galaxies, for job arrays: all N may run at the same time; then the "
+        "same command without --part writes the table (default: none, predict all and write it)",
+    )
     add = parser.add_argument_group("predictions").add_argument
     add(
         "--tta",
@@ -101,6 +117,7 @@ def run_predict(args: Any) -> None:
     from trainer.images.ranges import summary_of
     from trainer.run import open_run
     from trainer.streaming import tabulate_images, tabulate_split
+    from trainer.tablefolder import refuse_other_predictions
     from trainer.tables import (
         DEFAULT_THRESHOLD,
         ExtraColumns,
@@ -108,7 +125,6 @@ def run_predict(args: Any) -> None:
         check_classes,
         check_threshold,
         extra_columns,
-        refuse_other_table,
     )
 
     _check_source(args, ("threshold", "hubble"))
@@ -118,7 +134,7 @@ def run_predict(args: Any) -> None:
     look = look_of(args)
     several = [open_run(folder) for folder in args.run]
     tree = several[0].tree
-    refuse_other_table(args.out, tree)
+    refuse_other_predictions(args.out, tree)
     refuse_unwritable(args.out)
     if threshold is not None:
         check_classes(tree)
@@ -139,10 +155,20 @@ def run_predict(args: Any) -> None:
         from tfrecords.dataset import open_dataset
 
         dataset, split = open_dataset(args.tfrecords), args.split or "unlabelled"
-        table, what = tabulate_split(several, dataset, split, args.out, columns, tta=args.tta), f"of split '{split}'"
+        what = f"of split '{split}'"
+        table = tabulate_split(several, dataset, split, args.out, columns, tta=args.tta, share=args.part)
     else:
         what = f"of {args.images}"
-        table = tabulate_images(several, args.images, args.out, columns, args.tta, look.stretch, args.bands or "")
+        bands = args.bands or ""
+        table = tabulate_images(several, args.images, args.out, columns, args.tta, look.stretch, bands, args.part)
+    if args.part is not None:
+        rejected = table.noticed.rejected
+        unusable = f" and {rejected:,} {'image' if rejected == 1 else 'images'} that cannot be used" if rejected else ""
+        say(
+            f"{args.out}: part {args.part} is done: {_galaxies(table.galaxies)} {what}{unusable}\n"
+            "when all parts are done, run the same command without --part: it writes the table"
+        )
+        return
     left_out = _left_out(table.noticed.rejected, args.out)
     unlike = summary_of(table.noticed.outside, table.stretch)
     say(f"{args.out}: predictions for {_galaxies(table.galaxies)} {what}{left_out}{unlike}")

@@ -3,10 +3,14 @@
 Only training writes the run's own record, at the top of the run folder. Every other evaluation has a folder in `evaluations/`,
 and the card lists it. `metrics.json` is written last and identifies model, dataset and predictions. While these are unchanged,
 the table of predictions is reused, and the report is made again without the model.
+
+More than IN_MEMORY galaxies are streamed: their table is written from parts on disk, from which a killed evaluation resumes,
+and read back in blocks that are added up. Charts that need single galaxies, and galleries, then show a sample.
 """
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,20 +20,29 @@ from tfrecords.dataset import Dataset, to_json
 from tfrecords.errors import RunError
 from tfrecords.files import sha256_file
 from tfrecords.integrity import check_shards, read_shards
+from tfrecords.progress import progress_bar
 from trainer.advice import CONSTANT_SPREAD, what_to_change
 from trainer.analysis import metrics
 from trainer.analysis.card import write_card
+from trainer.analysis.totals import GROUPS, Sample, Tally, Totals, totals_in_memory
 from trainer.backends.startup import explained, load_backend
 from trainer.history import best_epoch
+from trainer.pairing import paired_blocks
+from trainer.parts import SUFFIX
 from trainer.predict import predict_split
 from trainer.run import CARD, EVALUATIONS, OWN, Record, Run
+from trainer.sealing import unseal
+from trainer.streaming import tabulate_split
 from trainer.tables import ExtraColumns, Predictions, concentration_columns, read_csv, write_csv
 
 log = logging.getLogger("trainer")
+# More galaxies than this are streamed. In memory, so many take half a gigabyte (`benchmarks.evaluations`) and some seconds of
+# bootstrap; all of Kaggle's are fewer.
+IN_MEMORY = 100_000
 
 
 def _content(
-    run: Run, dataset: Dataset, record: Record, predictions: Predictions, scores: metrics.Scores, baselines: dict[str, float]
+    run: Run, dataset: Dataset, record: Record, predictions: Predictions, scores: metrics.Scores, totals: Totals
 ) -> dict[str, Any]:
     history = run.history()
     best = best_epoch(history) if history else None
@@ -39,12 +52,19 @@ def _content(
             return {"mse": None, "rmse": None, "interval": None}
         return {"mse": float(mse), "rmse": float(np.sqrt(mse)), "interval": [float(end) for end in interval]}
 
+    added_up = {}
+    if len(predictions.galaxy_ids) < totals.galaxies:
+        added_up = {
+            "bootstrap": {"resamples": metrics.RESAMPLES, "random_groups": GROUPS},
+            "sample": len(predictions.galaxy_ids),
+        }
     return {
         "split": record.split,
-        "galaxies": len(predictions.galaxy_ids),
+        "galaxies": totals.galaxies,
         "mse": scores.mse,
         "rmse": scores.rmse,
         "interval": list(scores.interval),
+        **added_up,
         "per_class": {
             name: {
                 **measured(scores.per_class[column], scores.class_intervals[column]),
@@ -58,8 +78,8 @@ def _content(
                 dataset.tree.questions, scores.per_question, scores.question_intervals, strict=True
             )
         },
-        "baselines": baselines,
-        "spread": float(predictions.predicted.std(axis=0, dtype=np.float64).mean()),
+        "baselines": totals.baselines,
+        "spread": totals.spread,
         "best_validation": None
         if best is None or np.isnan(best.val_mse)
         else {"mse": best.val_mse, "rmse": float(np.sqrt(best.val_mse)), "epoch": best.epoch},
@@ -118,41 +138,90 @@ def other_evaluations(run: Run) -> list[tuple[Record, dict[str, Any]]]:
     return evaluations
 
 
+def _sure(predictions: Predictions) -> ExtraColumns:
+    """The columns after the fractions: the concentrations, if the head predicts them."""
+    if predictions.concentrations is None:
+        return ExtraColumns()
+    return concentration_columns(predictions.concentrations, predictions.tree)
+
+
+def _forget_others(table: Path, run: Run, dataset: Dataset) -> None:
+    """Drop the unfinished predictions of an earlier evaluation if they are of another model or dataset."""
+    path = table.with_name(f"{table.name}{SUFFIX}") / "job.json"
+    try:
+        job = unseal(path.read_text("utf-8"))
+        ours = (job["run"], job["dataset"]) == ([sha256_file(run.model_path)], dataset.fingerprint)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return  # there are none, or `tabulate_split` refuses them
+    if not ours:
+        path.unlink()
+
+
+def _in_memory(
+    run: Run, dataset: Dataset, record: Record, limit: int, means: np.ndarray | None
+) -> tuple[Predictions, metrics.Scores, Totals]:
+    """The predictions, scores and totals of a record; means: the column means of train."""
+    from tfrecords.reader import votes_of
+
+    predictions = read_csv(run.path(record.predictions), dataset.tree, votes_of(dataset, record.split, limit))
+    counted = dataset.tree.counted(predictions.asked)
+    scores = metrics.score(predictions.predicted, predictions.targets, dataset.tree, counted)
+    return predictions, scores, totals_in_memory(predictions, means)
+
+
+def _added_up(
+    run: Run, dataset: Dataset, record: Record, limit: int, means: np.ndarray | None
+) -> tuple[Predictions, metrics.Scores, Totals]:
+    """The same of any number of galaxies, with the predictions of a sample of IN_MEMORY galaxies."""
+    galaxies = dataset.galaxies(record.split, limit)
+    tally, sample = Tally(dataset.tree, means), Sample(galaxies, IN_MEMORY)
+    with progress_bar(galaxies, f"measuring {record.split}", "galaxies") as bar:
+        for block in paired_blocks(run.path(record.predictions), dataset, record.split, limit):
+            tally.add(block)
+            sample.add(block)
+            bar.update(len(block.galaxy_ids))
+    return sample.predictions(), tally.scores(), tally.totals()
+
+
 def _measure(run: Run, dataset: Dataset, record: Record, limit: int) -> dict[str, Any]:
     """Write predictions, report and metrics of a record; return the metrics.
 
     Existing predictions of this model and dataset are reused. The baseline of column means is that of the dataset's own
     `train`, if it has one.
     """
-    from tfrecords.reader import target_means, votes_of
+    from tfrecords.reader import target_means
 
     split, output = record.split, run.output
+    galaxies = dataset.galaxies(split, limit)
     ours = (name for name in output.files if name.startswith(f"{record.folder}report/"))
     output.refuse_others([record.metrics, record.predictions, record.report, *ours])
     read = [split] if dataset.has_means("train", limit) else dict.fromkeys((split, "train"))
     shards = [shard for name in read for shard in read_shards(dataset, name, limit)]
     check_shards(dataset, shards, run.checked_shards())
-    if not _is_of(run, dataset, record, dataset.galaxies(split, limit)):
+    if not _is_of(run, dataset, record, galaxies):
         if split == "unlabelled":
             raise RunError(f"{dataset.folder}: galaxies of split '{split}' have no votes to compare with: use trainer predict")
-        fresh = predict_split(run, dataset, split, limit)
+        fresh = predict_split(run, dataset, split, limit) if galaxies <= IN_MEMORY else None
         if record.metrics in output.files:  # they belong to other predictions
             output.remove([record.metrics])
         output.claim(record.predictions)
         output.make_folders(record.predictions)
-        sure = ExtraColumns() if fresh.concentrations is None else concentration_columns(fresh.concentrations, run.tree)
-        write_csv(fresh, run.path(record.predictions), sure, output.private)
+        table = run.path(record.predictions)
+        if fresh is None:
+            _forget_others(table, run, dataset)
+            tabulate_split(run, dataset, split, table, lambda several, _: _sure(several), limit, flag="--run")
+        else:
+            write_csv(fresh, table, _sure(fresh), output.private)
         output.settle(record.predictions)
-    predictions = read_csv(run.path(record.predictions), dataset.tree, votes_of(dataset, split, limit))
-    from trainer.analysis.report import Evaluation, write_report
+    from trainer.analysis.report import write_report
+    from trainer.analysis.subject import Evaluation
 
     means = None
     if dataset.galaxies("train"):
         means = target_means(dataset, "train", limit)
-    counted = dataset.tree.counted(predictions.asked)
-    scores = metrics.score(predictions.predicted, predictions.targets, dataset.tree, counted)
-    content = _content(run, dataset, record, predictions, scores, metrics.baselines(predictions.targets, means, counted))
-    write_report(Evaluation(run, dataset, split, predictions, scores, means, content), record)
+    predictions, scores, totals = (_in_memory if galaxies <= IN_MEMORY else _added_up)(run, dataset, record, limit, means)
+    content = _content(run, dataset, record, predictions, scores, totals)
+    write_report(Evaluation(run, dataset, split, predictions, scores, means, content, totals), record)
     run.output.write({record.metrics: to_json(content).encode("utf-8")})
     return content
 

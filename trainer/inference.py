@@ -19,6 +19,7 @@ from tfrecords.progress import progress_bar
 from trainer.backends.base import Devices, Result, in_turn
 from trainer.images.cutouts import Crop, Cutouts, UnreadableImage, listed, stream
 from trainer.images.ranges import Trained, outside, warnings_of
+from trainer.listings import listed_once
 from trainer.run import Run
 
 log = logging.getLogger("trainer")
@@ -238,13 +239,14 @@ def _reason(image: UnreadableImage) -> str:
 
 
 @contextlib.contextmanager
-def image_files(runs: Sequence[Run], path: Path, asked: Look) -> Iterator[ImageFiles]:
+def image_files(runs: Sequence[Run], path: Path, asked: Look, folder: Path | None = None) -> Iterator[ImageFiles]:
     """The images of a file, a folder or a zip for the models of runs, readable within the block.
 
     asked: how FITS images are to be drawn. By default as those of training, or as bright as them; what was chosen is logged.
-    Raises SourceError if there are no images, and ConfigError if FITS images need a package that is not installed.
+    folder: a work folder whose processes share a listing. Raises SourceError if there are no images, and ConfigError if FITS
+    images need a package that is not installed.
     """
-    with listed(path) as images:
+    with listed(path) if folder is None else listed_once(path, folder) as images:
         yield ImageFiles(runs, path, images, _look(runs, path, images, asked))
 
 

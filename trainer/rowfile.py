@@ -39,13 +39,15 @@ def _schema(width: int, metadata: Mapping[str, Any]) -> Any:
     return pa.schema([*types.items()], {_KEY: json.dumps(metadata)})
 
 
-def write_rows(path: Path, blocks: Iterable[PredictedRows], width: int, metadata: Mapping[str, Any]) -> None:
-    """Write rows, a row group for each block. The file appears when it is complete."""
+def write_rows(
+    path: Path, blocks: Iterable[PredictedRows], width: int, metadata: Mapping[str, Any], beside: Path | None = None
+) -> None:
+    """Write rows, a row group for each block. The file appears when it is complete. beside: as for `atomic_file`."""
     import pyarrow as pa
     from pyarrow import parquet
 
     schema = _schema(width, metadata)
-    with atomic_file(path) as file, parquet.ParquetWriter(file, schema, **_COMPRESSION) as writer:
+    with atomic_file(path, beside) as file, parquet.ParquetWriter(file, schema, **_COMPRESSION) as writer:
         for ids, outputs, *words in blocks:
             values = pa.array(np.ascontiguousarray(outputs, np.float32).ravel())
             columns = [

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from tfrecords.commandline import say
-from tfrecords.dataset import open_dataset
 from tfrecords.errors import ConfigError, DatasetError, SettingError
+from tfrecords.storage import open_anywhere
 from trainer.config import TrainConfig
 from trainer.run import Run
 from trainer.streaming import tabulate_split
-from trainer.tables import refuse_other_table
+from trainer.tablefolder import refuse_other_predictions
 
 _SPLIT = "unlabelled"
 
@@ -21,7 +21,7 @@ def check_submission(config: TrainConfig, path: Path) -> None:
     """
     if config.hosts:
         raise SettingError(f"--submission {path}: not with --hosts: run trainer predict after the training")
-    dataset = open_dataset(config.tfrecords)
+    dataset = open_anywhere(config.tfrecords, config.cache_dir)
     if not dataset.galaxies(_SPLIT):
         raise DatasetError(
             f"{dataset.folder}: has no galaxies without votes (split {_SPLIT}) for --submission: omit the flag, or preprocess "
@@ -29,11 +29,11 @@ def check_submission(config: TrainConfig, path: Path) -> None:
         )
     if config.out.resolve() in path.resolve().parents:
         raise ConfigError(f"{path}: is in the run folder: choose another --submission")
-    refuse_other_table(path, dataset.tree, "--submission")
+    refuse_other_predictions(path, dataset.tree, "--submission")
 
 
 def write_submission(run: Run, config: TrainConfig, path: Path) -> None:
     """Predict the galaxies without votes of a run's dataset, and write the table."""
-    refuse_other_table(path, run.tree, "--submission")  # hours may have passed
-    table = tabulate_split(run, open_dataset(config.tfrecords), _SPLIT, path, flag="--submission")
+    refuse_other_predictions(path, run.tree, "--submission")  # hours may have passed
+    table = tabulate_split(run, open_anywhere(config.tfrecords, config.cache_dir), _SPLIT, path, flag="--submission")
     say(f"{path}: predictions for {table.galaxies:,} galaxies of split '{_SPLIT}'")

@@ -7,7 +7,6 @@ import csv
 import itertools
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -17,7 +16,7 @@ import numpy as np
 
 from tfrecords.builtin import builtin_names, builtin_tree
 from tfrecords.dataset import csv_line
-from tfrecords.errors import ConfigError, RunError, SettingError, squeezed
+from tfrecords.errors import ConfigError, RunError, SettingError
 from tfrecords.files import atomic_file, local_path
 from tfrecords.outputs import listed_files
 from tfrecords.text import cell
@@ -31,9 +30,6 @@ UNCERTAIN = "uncertain"
 DEFAULT_THRESHOLD = 0.6
 # Below this share of volunteers who were asked, the predicted fractions among them are meaningless.
 MINIMUM_ASKED = 0.05
-# How far rounding may take a predicted fraction beyond 0 and 1.
-_ROUNDING = 1e-6
-_PREDICT = "give a table that trainer predict wrote for this dataset"
 _CONCENTRATION = "_concentration"
 # The table of `preprocess demo` for a survey whose own is no CSV file.
 _DEMO = "votes.csv"
@@ -66,16 +62,20 @@ def table_order(galaxy_ids: np.ndarray, names: np.ndarray | None) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ExtraColumns:
-    """Columns in addition to the predicted fractions: their names, and for each galaxy their values as text."""
+    """Columns in addition to the predicted fractions: their names, and for each galaxy their values as text.
+
+    numbers: the names of those that hold numbers, or nothing; in Parquet they are float64, others string.
+    """
 
     names: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
+    numbers: tuple[str, ...] = ()
 
 
 _NO_COLUMNS = ExtraColumns()
 
 
-def _header(tree: Tree) -> tuple[str, ...]:
+def table_header(tree: Tree) -> tuple[str, ...]:
     """The names of the columns."""
     return (tree.table_id, *tree.columns)
 
@@ -149,29 +149,32 @@ def extra_columns(
     upper ends for each answer, (galaxies, n) each. outside: how each image is unlike the training galaxies, str (galaxies,).
     """
     names: list[str] = []
+    numbers: list[str] = []
     columns: list[list[str]] = []
     if hubble is not None:
         classes = hubble_classes(votes, hubble, tree)
         names += ["hubble", "hubble_detail"]
         columns += [classes, hubble_details(votes, classes, tree)]
     if with_conditional:
+        numbers += conditional_names(tree)
         names += conditional_names(tree)
         fractions = tree.conditional(votes, MINIMUM_ASKED)
         columns += [["" if np.isnan(value) else f"{value:.9f}" for value in column] for column in fractions.T.tolist()]
     if intervals is not None:
-        names += [f"{column}_{end}" for column in tree.columns for end in ("low", "high")]
+        numbers += (limits := [f"{column}_{end}" for column in tree.columns for end in ("low", "high")])
+        names += limits
         ends = np.stack(intervals, axis=2).reshape(len(votes), -1)
         columns += [[f"{value:.9f}" for value in column] for column in ends.T.tolist()]
     if outside is not None:
         names.append("outside")
         columns.append([*outside])
-    return ExtraColumns(tuple(names), tuple(zip(*columns, strict=True)) if columns else ())
+    return ExtraColumns(tuple(names), tuple(zip(*columns, strict=True)) if columns else (), tuple(numbers))
 
 
 def concentration_columns(concentrations: np.ndarray, tree: Tree) -> ExtraColumns:
     """The concentrations (galaxies, questions) as columns that `read_csv` restores to the last digit."""
     names = tuple(f"{question.key}{_CONCENTRATION}" for question in tree.questions)
-    return ExtraColumns(names, tuple(tuple(f"{value:.9g}" for value in row) for row in concentrations.tolist()))
+    return ExtraColumns(names, tuple(tuple(f"{value:.9g}" for value in row) for row in concentrations.tolist()), names)
 
 
 def _is_rejected_list(path: Path) -> bool:
@@ -190,14 +193,14 @@ def _is_table(path: Path, tree: Tree) -> bool:
     """Whether a file begins as a table of predictions for this tree does: its header, and fractions with nine decimals."""
     with path.open("rb") as file:
         head, first = (file.readline().rstrip(b"\r\n") for _ in range(2))
-    start = csv_line(_header(tree)).rstrip(b"\r\n")
+    start = csv_line(table_header(tree)).rstrip(b"\r\n")
     predicted = re.compile(rb",\d\.\d{9}" * len(tree.columns))
     return (head == start or head.startswith(start + b",")) and (not first or bool(predicted.search(first)))
 
 
 def refuse_reserved(path: Path, example: str, flag: str = "--out") -> None:
     """Raise ConfigError if `path` is listed by an output folder of ours, is a folder, or has another file beside it where the
-    list of unreadable images would be written. example: a name for a file in that folder.
+    list of unreadable images would be written. example: a name for a file in that folder; empty if `path` may be a folder.
     """
     for folder in local_path(path).absolute().parents:
         if path.absolute().relative_to(folder).as_posix() in listed_files(folder):
@@ -207,7 +210,7 @@ def refuse_reserved(path: Path, example: str, flag: str = "--out") -> None:
         raise ConfigError(
             f"{listing}: exists and is not a list of unreadable images: move it elsewhere, or choose another {flag}"
         )
-    if path.is_dir():
+    if example and path.is_dir():
         raise ConfigError(f"{path}: is a folder: set {flag} to a file, such as {path / example}")
 
 
@@ -267,7 +270,7 @@ def write_blocks(
     with atomic_file(path, beside) as file:
         for number, (predictions, extra) in enumerate(blocks):
             if not number:
-                file.write(csv_line((*_header(tree), *extra.names)))
+                file.write(csv_line((*table_header(tree), *extra.names)))
             more = extra.rows or ((),) * len(predictions.galaxy_ids)
             galaxies = first_column(predictions.galaxy_ids, predictions.names)
             for galaxy, row, added in zip(galaxies, predictions.predicted, more, strict=True):
@@ -295,61 +298,6 @@ def write_rejected(rejected: Iterable[UnreadableImage], path: Path) -> None:
             file.write(csv_line((galaxy, cell(image.path), cell(image.reason))))
 
 
-@dataclass(frozen=True)
-class PredictedTable:
-    """A table of predictions of any galaxies: their names as its first column shows them, and `predicted` float64 (rows, n).
-
-    others: the columns that are not of the tree.
-    """
-
-    galaxies: list[str]
-    predicted: np.ndarray
-    others: tuple[str, ...]
-
-
-def read_predicted(path: Path, tree: Tree) -> PredictedTable:
-    """Read a table that `trainer predict` wrote, with any added columns. The first column names the galaxies.
-
-    Raises ConfigError unless it has all columns of the tree, one row for each galaxy, and values from 0 to 1.
-    """
-    import pyarrow as pa
-    from pyarrow import csv as arrow_csv
-
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader(file), [])
-    except (ValueError, csv.Error) as error:
-        raise ConfigError(f"{path}: is not a table in CSV ({squeezed(error)}): {_PREDICT}") from error
-    if missing := [column for column in tree.columns if column not in header]:
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ConfigError(f"{path}: lacks the column {missing[0]}{others} of the decision tree {tree.name}: {_PREDICT}")
-    if repeated := [column for column in tree.columns if header.count(column) > 1]:
-        raise ConfigError(f"{path}: has more than one column {repeated[0]}: {_PREDICT}")
-    if header[0] in tree.index:
-        raise ConfigError(f"{path}: its first column, {header[0]}, does not name the galaxies: {_PREDICT}")
-    names = [f"f{place}" for place in (0, *map(header.index, tree.columns))]  # as Arrow calls columns without a header
-    try:
-        table = arrow_csv.read_csv(
-            path,
-            arrow_csv.ReadOptions(skip_rows=1, autogenerate_column_names=True, use_threads=False),  # so that errors name a row
-            convert_options=arrow_csv.ConvertOptions(
-                column_types={name: pa.float64() if place else pa.string() for place, name in enumerate(names)},
-                include_columns=names,
-                null_values=[""],
-            ),
-        )
-    except (pa.ArrowException, KeyError) as error:
-        raise ConfigError(f"{path}: has no rows, or is damaged ({squeezed(error)}): {_PREDICT}") from error
-    galaxies = table.column(0).to_pylist()
-    predicted = np.stack([table.column(place).to_numpy() for place in range(1, len(names))], axis=1)
-    if repeated := [name for name, count in Counter(galaxies).items() if count > 1][:1]:
-        raise ConfigError(f"{path}: has several rows for galaxy {repeated[0]}: {_PREDICT}")
-    for row, column in np.argwhere(~((predicted >= -_ROUNDING) & (predicted <= 1 + _ROUNDING)))[:1].tolist():
-        value = "no value" if np.isnan(predicted[row, column]) else f"{predicted[row, column]:g}, which is not from 0 to 1,"
-        raise ConfigError(f"{path}: galaxy {galaxies[row]} has {value} in column {tree.columns[column]}: {_PREDICT}")
-    return PredictedTable(galaxies, predicted, tuple(name for name in header[1:] if name not in tree.index))
-
-
 def read_csv(path: Path, tree: Tree, galaxies: "SplitVotes") -> Predictions:
     """Read a table that `write_csv` wrote, with `concentration_columns` or none, and add the votes of its galaxies.
 
@@ -364,7 +312,7 @@ def read_csv(path: Path, tree: Tree, galaxies: "SplitVotes") -> Predictions:
         values = np.array([row[1:] for row in rows], np.float32).reshape(len(rows), len(header) - 1)
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise RunError(f"{path}: damaged ({error}): remove it, and run the same command again") from error
-    columns = [*_header(tree)]
+    columns = [*table_header(tree)]
     place = {name: row for row, name in enumerate(first_column(galaxies.galaxy_ids, galaxies.names))}
     if header not in (columns, columns + extra) or len(listed) != len(place) or {*listed} != {*place}:
         raise RunError(f"{path}: lists other galaxies: remove it, and run the same command again")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from preprocess.job import BuildSettings, build_dataset
-from tests.trainer import small
+from tests.trainer import small, streamed
 from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import Dataset
 from trainer.config import RECIPES, TrainConfig
@@ -177,3 +177,38 @@ def unmeasured_dataset(make_dataset: Any) -> Dataset:
     """The plain survey without a test split, for tests of training only. Read-only."""
     dataset: Dataset = make_dataset(test_fraction=0.0, validation_fraction=0.3, examples_per_shard=16)
     return dataset
+
+
+@pytest.fixture
+def mixed_images(plain_survey: Path, tmp_path: Path) -> Path:
+    """21 images, some with names and three that cannot be read."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    paths = sorted((plain_survey / "images_training_rev1").iterdir())[:18]
+    for number, path in enumerate(paths):
+        shutil.copy(path, folder / (f"NGC {99 - number}.jpg" if number % 3 else path.name))
+    for name in ("7.jpg", "broken.jpg", "IC 1.jpg"):
+        (folder / name).write_text("nothing to see")
+    return folder
+
+
+@pytest.fixture
+def shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of eight galaxies, batches of four."""
+    streamed.shrink(monkeypatch.setattr)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows by an element for each batch."""
+    from trainer.blocks import Ensemble
+
+    batches: list[int] = []
+    call = Ensemble.__call__
+
+    def counting(self: Ensemble, crops: Any) -> Any:
+        batches.append(len(crops[0]))
+        return call(self, crops)
+
+    monkeypatch.setattr(Ensemble, "__call__", counting)
+    return batches

@@ -13,8 +13,8 @@ from trainer.run import Run
 
 # Modules that Python, its workers and ours import.
 NAMES = (
-    "signal", "random", "json", "multiprocessing", "threading", "pickle", "numpy", "PIL", "pandas", "tensorflow", "keras", "jax",
-    "tqdm", "matplotlib", "preprocess", "trainer", "tfrecords", "sitecustomize", "usercustomize",
+    "signal", "random", "json", "multiprocessing", "threading", "pickle", "numpy", "PIL", "pandas", "tensorflow", "keras",
+    "jax", "tqdm", "matplotlib", "preprocess", "trainer", "tfrecords", "sitecustomize", "usercustomize",
 )  # fmt: skip
 
 

@@ -2,10 +2,8 @@
 
 import csv
 import itertools
-import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.trainer import streamed
+from tests.trainer.streamed import batches, ended, start
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, RunError
 from trainer import rowfile, streaming
-from trainer.blocks import Ensemble, PredictedRows
+from trainer.blocks import PredictedRows
 from trainer.parts import SUFFIX, locked_parts
 from trainer.predict import predict_images, predict_split
 from trainer.rowfile import merged_files, merged_rows, metadata_of, read_rows, sliced, write_rows
@@ -29,71 +27,26 @@ from trainer.tables import table_order, write_csv
 Main = Callable[..., tuple[int, str, str]]
 
 
-def _child(flags: list[str], predicted: Path, killed_after: int = 0) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PREDICTED": str(predicted), "KILLED_AFTER": str(killed_after), "KERAS_BACKEND": "tensorflow"}
-    return subprocess.run([*streamed.PROGRAM, "predict", *flags], env=environment, capture_output=True, text=True, check=False)
-
-
-def _batches(predicted: Path) -> int:
-    number = len(predicted.read_text().splitlines())
-    predicted.unlink()
-    return number
-
-
-@pytest.fixture
-def images(plain_survey: Path, tmp_path: Path) -> Path:
-    """21 images, some with names and three that cannot be read."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    paths = sorted((plain_survey / "images_training_rev1").iterdir())[:18]
-    for number, path in enumerate(paths):
-        shutil.copy(path, folder / (f"NGC {99 - number}.jpg" if number % 3 else path.name))
-    for name in ("7.jpg", "broken.jpg", "IC 1.jpg"):
-        (folder / name).write_text("nothing to see")
-    return folder
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["records", "images"])
 def test_a_killed_command_resumes_to_the_same_bytes_and_predicts_no_part_twice(
-    source: str, tiny_run: Run, plain_dataset: Dataset, images: Path, tmp_path: Path
+    source: str, tiny_run: Run, plain_dataset: Dataset, mixed_images: Path, tmp_path: Path
 ) -> None:
-    given = [f"--tfrecords={plain_dataset.folder}", "--split=train"] if source == "records" else [f"--images={images}"]
+    given = [f"--tfrecords={plain_dataset.folder}", "--split=train"] if source == "records" else [f"--images={mixed_images}"]
     flags = [f"--run={tiny_run.folder}", *given, "--hubble", f"--out={tmp_path / 'out' / 'table.csv'}"]
     out, counts = tmp_path / "out", tmp_path / "counts"
-    assert _child(flags, counts).returncode == 0
+    assert ended(start(flags, counts))[0] == 0
     expected = {path.name: path.read_bytes() for path in out.iterdir()}
     assert {*expected} == {"table.csv"} | ({"table-rejected.csv"} if source == "images" else set())
-    every = _batches(counts)
+    every = batches(counts)
     shutil.rmtree(out)
-    killed = _child(flags, counts, killed_after=5)
-    assert killed.returncode == -signal.SIGKILL and _batches(counts) == 5
+    assert ended(start(flags, counts, killed_after=5))[0] == -signal.SIGKILL and batches(counts) == 5
     assert [path.name for path in out.iterdir()] == [f"table.csv{SUFFIX}"]
     assert len([*out.glob("*/part-*.parquet")]) == 2  # of two batches each; the fifth was in vain
-    resumed = _child(flags, counts)
-    assert resumed.returncode == 0 and "resumes with 16 of" in resumed.stderr
-    assert _batches(counts) == every - 4
+    code, _, err = ended(start(flags, counts))
+    assert code == 0 and "resumes with 16 of" in err
+    assert batches(counts) == every - 4
     assert {path.name: path.read_bytes() for path in out.iterdir()} == expected
-
-
-@pytest.fixture
-def shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of eight galaxies, batches of four."""
-    streamed.shrink(monkeypatch.setattr)
-
-
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A list that grows by an element for each batch."""
-    batches: list[int] = []
-    call = Ensemble.__call__
-
-    def counting(self: Ensemble, crops: Any) -> Any:
-        batches.append(len(crops[0]))
-        return call(self, crops)
-
-    monkeypatch.setattr(Ensemble, "__call__", counting)
-    return batches
 
 
 def _interrupted(run: Run, dataset: Dataset, out: Path, tta: int = 1) -> Path:
@@ -110,16 +63,16 @@ def _interrupted(run: Run, dataset: Dataset, out: Path, tta: int = 1) -> Path:
 
 @pytest.mark.usefixtures("shrunk")
 def test_a_table_in_parts_is_that_of_predictions_in_memory(
-    tiny_run: Run, plain_dataset: Dataset, images: Path, tmp_path: Path
+    tiny_run: Run, plain_dataset: Dataset, mixed_images: Path, tmp_path: Path
 ) -> None:
     for limit in (0, 13):
         write_csv(predict_split(tiny_run, plain_dataset, "train", limit), tmp_path / "expected.csv")
         table = tabulate_split(tiny_run, plain_dataset, "train", tmp_path / "table.csv", limit=limit)
         assert (tmp_path / "table.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
         assert table.galaxies == plain_dataset.galaxies("train", limit)
-    in_memory = predict_images(tiny_run, images)
+    in_memory = predict_images(tiny_run, mixed_images)
     write_csv(in_memory, tmp_path / "expected.csv")
-    table = tabulate_images(tiny_run, images, tmp_path / "table.csv")
+    table = tabulate_images(tiny_run, mixed_images, tmp_path / "table.csv")
     assert (tmp_path / "table.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
     assert (table.galaxies, table.noticed.rejected) == (18, 3)
     assert sorted(table.noticed.outside) == sorted(in_memory.outside)
@@ -183,7 +136,7 @@ def test_the_parts_of_another_job_are_refused_in_one_line(
 def test_two_commands_never_write_the_same_parts(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     busy = pytest.raises(ConfigError, match=r"another command writes table\.csv: wait until it ends")
-    with locked_parts(table, 2, {"tta": 1}), busy, locked_parts(table, 2, {"tta": 1}):
+    with locked_parts(table), busy, locked_parts(table):
         raise AssertionError
     assert not [*tmp_path.iterdir()]
 
@@ -214,16 +167,16 @@ def test_an_old_table_stays_until_the_new_one_is_complete(tiny_run: Run, plain_d
 
 
 @pytest.mark.usefixtures("shrunk")
-def test_changed_images_are_another_job(tiny_run: Run, images: Path, tmp_path: Path) -> None:
+def test_changed_images_are_another_job(tiny_run: Run, mixed_images: Path, tmp_path: Path) -> None:
     def fail(*arguments: Any) -> Any:
         raise OSError("no space left")
 
     out = tmp_path / "table.csv"
     with pytest.raises(OSError, match="no space left"):
-        tabulate_images(tiny_run, images, out, fail)
-    Image.new("RGB", (40, 40)).save(images / "7.jpg")
+        tabulate_images(tiny_run, mixed_images, out, fail)
+    Image.new("RGB", (40, 40)).save(mixed_images / "7.jpg")
     with pytest.raises(ConfigError, match=r"holds unfinished predictions of another command \(other images\)"):
-        tabulate_images(tiny_run, images, out)
+        tabulate_images(tiny_run, mixed_images, out)
 
 
 # Merging
@@ -237,9 +190,9 @@ def _some(count: int, seed: int, named: bool) -> PredictedRows:
 
 
 def _in_blocks(rows: PredictedRows, size: int, held: list[int]) -> Iterator[PredictedRows]:
-    for start in range(0, len(rows.galaxy_ids), size):
+    for first in range(0, len(rows.galaxy_ids), size):
         held[0] += 1
-        yield rows.take(slice(start, start + size))
+        yield rows.take(slice(first, first + size))
         held[0] -= 1
 
 

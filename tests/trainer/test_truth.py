@@ -165,6 +165,6 @@ def test_a_damaged_shard_is_one_error_with_the_way_out(
     shard.write_bytes(content)
     with pytest.raises(DatasetError, match=r"differs from the shard that preprocess wrote: move it elsewhere, and build the"):
         predict_split(tiny_run, dataset, "test")
-    monkeypatch.setattr("trainer.blocks.check_shards", lambda *_: None)
+    monkeypatch.setattr("trainer.blocks.check_shards", lambda *_: {})
     with pytest.raises(DatasetError, match=r"a shard is damaged .*: build the dataset again with --overwrite"):
         predict_split(tiny_run, dataset, "test")

@@ -139,11 +139,19 @@ def classified(
 
     The second list is that of the galaxies whose volunteers are also confident.
     """
-    everyone: list[QuestionScores] = []
-    confident: list[QuestionScores] = []
+    everyone, confident = confusions(predicted, targets, tree, answered)
+    return [*map(scores_of, everyone)], [*map(scores_of, confident)]
+
+
+def confusions(
+    predicted: np.ndarray, targets: np.ndarray, tree: Tree, answered: np.ndarray | None = None
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The confusion matrices behind `classified`. Those of several blocks of galaxies add up."""
+    everyone: list[np.ndarray] = []
+    confident: list[np.ndarray] = []
     for question, asked in zip(tree.questions, votes.asked(targets, tree, answered).T, strict=True):
-        for scores, rows in ((everyone, asked), (confident, asked & is_confident(targets, tree, question))):
-            scores.append(scores_of(confusion(predicted, targets, question, rows)))
+        for matrices, rows in ((everyone, asked), (confident, asked & is_confident(targets, tree, question))):
+            matrices.append(confusion(predicted, targets, question, rows))
     return everyone, confident
 
 
@@ -190,15 +198,35 @@ def weighted_errors(
 
 def answer_errors(predicted: np.ndarray, targets: np.ndarray, tree: Tree, answered: np.ndarray | None = None) -> Errors:
     """The errors of each answer, weighted as in `weighted_errors`."""
+    return errors_of_sums(error_sums(predicted, targets, tree, answered))
+
+
+def error_sums(predicted: np.ndarray, targets: np.ndarray, tree: Tree, answered: np.ndarray | None = None) -> np.ndarray:
+    """The sums behind `answer_errors`, float64 (2, 4, n), cumulative and of those asked. Those of several blocks add up.
+
+    For each answer: galaxies that count, weights, weighted errors, weighted squares.
+    """
     both = weighted_errors(predicted, targets, tree, answered)
-    cumulative, asked = (((part.weights > 0).sum(axis=0), *weighted_averages(part.errors, part.weights)) for part in both)
+    return np.stack([[(part.weights > 0).sum(axis=0), *_weighted_sums(part.errors, part.weights)] for part in both])
+
+
+def errors_of_sums(sums: np.ndarray) -> Errors:
+    """`answer_errors` from `error_sums`."""
+    cumulative, asked = ((galaxies.astype(np.int64), *_averages(*rest)) for galaxies, *rest in sums)
     return Errors(*cumulative, *asked)
+
+
+def _weighted_sums(errors: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return weights.sum(axis=0), (errors * weights).sum(axis=0), (errors**2 * weights).sum(axis=0)
+
+
+def _averages(whole: np.ndarray, errors: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return _divided(errors, whole), np.sqrt(_divided(squares, whole))
 
 
 def weighted_averages(errors: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The weighted mean and root mean square of absolute errors, per column."""
-    whole = weights.sum(axis=0)
-    return _divided((errors * weights).sum(axis=0), whole), np.sqrt(_divided((errors**2 * weights).sum(axis=0), whole))
+    return _averages(*_weighted_sums(errors, weights))
 
 
 def answers_of(tree: Tree) -> Sequence[tuple[Question, int, int]]:

@@ -1,21 +1,18 @@
 """The charts of a measured run, each with its finding in words, a caption, and its numbers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tfrecords.builtin import is_kaggle
-from tfrecords.dataset import Dataset
-from tfrecords.tree import Tree, column_means
-from trainer.analysis import figures, metrics, tree, votes, wording
+from tfrecords.tree import Tree
+from trainer.analysis import figures, metrics, tree, wording
 from trainer.analysis.intervals import coverage
 from trainer.analysis.page import Chart
+from trainer.analysis.subject import Evaluation
 from trainer.analysis.table import Table
 from trainer.history import best_epoch
 from trainer.run import Run
-from trainer.tables import Predictions
 
 _BASELINES = {"zeros": "all zeros", "train_mean": "column means of train"}
 _OURS = "this model"
@@ -36,28 +33,6 @@ _ROUNDING = 1e-5
 _EQUAL = 1e-6
 # So many questions or answers are listed by name in a sentence; of more, it gives the number.
 _LISTED = 3
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The subject of a report. means: column means of train (n,), None without train. content: that of metrics.json."""
-
-    run: Run
-    dataset: Dataset
-    split: str
-    predictions: Predictions
-    scores: metrics.Scores
-    means: np.ndarray | None
-    content: dict[str, Any]
-
-    @property
-    def tree(self) -> Tree:
-        return self.dataset.tree
-
-    @property
-    def counted(self) -> np.ndarray | None:
-        """Which values count: bool (galaxies, n); None: all."""
-        return self.tree.counted(self.predictions.asked)
 
 
 def _largest(values: np.ndarray) -> tuple[list[int], float]:
@@ -83,7 +58,7 @@ def ladder(evaluation: Evaluation) -> Chart:
     rungs = [figures.Rung(_BASELINES[name], value) for name, value in content["baselines"].items()]
     rungs += [figures.Rung(_OURS, content["rmse"]), *(figures.Rung(name, rmse, True) for name, rmse in evaluation.tree.scores)]
     interval = (content["interval"][0], content["interval"][1])
-    alone = len(evaluation.predictions.galaxy_ids) == 1
+    alone = evaluation.totals.galaxies == 1
     clearly = "" if alone else "clearly "
     baselines = [rung for rung in rungs if not rung.published and rung.label != _OURS]
     parts = []
@@ -94,11 +69,10 @@ def ladder(evaluation: Evaluation) -> Chart:
     ):
         if chosen:
             parts.append(f"{words} {wording.enumerated([rung.label for rung in chosen])}")
-    counted = evaluation.counted
-    some = counted is not None and not counted.all()
+    some = not evaluation.totals.all_counted
     values = "galaxies and the questions that somebody answered" if some else "galaxies and columns"
-    measure = ", the challenge's measure" if is_kaggle(evaluation.tree) and counted is None else ""
-    ends = f", with its 95 % interval from {metrics.RESAMPLES:,} resamples of the galaxies"
+    measure = ", the challenge's measure" if is_kaggle(evaluation.tree) and evaluation.predictions.asked is None else ""
+    ends = f", with its 95 % interval from {metrics.RESAMPLES:,} resamples of {evaluation.resampled}"
     ends += "; a baseline outside it is clearly better or worse"
     published = (
         " Open bars were published for other test sets of real galaxies and are shown for reference only."
@@ -151,11 +125,9 @@ def tree_map(evaluation: Evaluation) -> Chart:
 
 
 def per_class(evaluation: Evaluation) -> Chart:
-    scores, targets = evaluation.scores, evaluation.predictions.targets
+    scores, totals = evaluation.scores, evaluation.totals
     rmse = np.sqrt(scores.per_class)
-    mean_rmse = None
-    if evaluation.means is not None:
-        mean_rmse = np.sqrt(metrics.mean_counted(metrics.squared_errors(evaluation.means, targets), evaluation.counted, 0))
+    mean_rmse = None if totals.train_errors is None else np.sqrt(totals.train_errors)
     best, skill = _largest(scores.skill)
     learnt = "none is predicted better than by its mean"
     if not best:
@@ -172,9 +144,9 @@ def per_class(evaluation: Evaluation) -> Chart:
     return Chart(
         "per-class",
         f"RMSE of each answer: {learnt}",
-        f"RMSE of each answer{' with its 95 % interval' if len(targets) > 1 else ''}.{means} Skill, listed with each question, "
-        "is 1 - MSE / variance of its votes.",
-        lambda width: figures.draw_per_class(evaluation.tree, width, rmse, scores.class_intervals, mean_rmse, len(targets)),
+        f"RMSE of each answer{' with its 95 % interval' if totals.galaxies > 1 else ''}.{means} Skill, listed with each "
+        "question, is 1 - MSE / variance of its votes.",
+        lambda width: figures.draw_per_class(evaluation.tree, width, rmse, scores.class_intervals, mean_rmse, totals.galaxies),
         Table(
             ("column", "mse", "rmse", "interval_low", "interval_high", "skill", "column_means_rmse"),
             tuple(
@@ -212,10 +184,9 @@ def _learns(run: Run, is_lower: bool) -> str:
 
 def extremes_and_errors(evaluation: Evaluation) -> tuple[Chart, Chart]:
     """The article's two findings: predictions rarely reach the extremes of the votes; an answer's error grows with its mean."""
-    predicted, targets, counted = evaluation.predictions.predicted, evaluation.predictions.targets, evaluation.counted
-    largest, largest_voted = (votes.maximum_agreement(table, counted) for table in (predicted, targets))
-    columns = evaluation.tree.columns
-    mse, means, variances = evaluation.scores.per_class, column_means(targets, counted), metrics.variances(targets, counted)
+    totals, columns = evaluation.totals, evaluation.tree.columns
+    largest, largest_voted = totals.largest_predicted, totals.largest_voted
+    mse, means, variances = evaluation.scores.per_class, np.nan_to_num(totals.means), totals.variances
     measured = ~np.isnan(mse)
     number = int(measured.sum())
     lower = int((largest < largest_voted)[measured].sum())
@@ -232,7 +203,7 @@ def extremes_and_errors(evaluation: Evaluation) -> tuple[Chart, Chart]:
         f"Maximum agreement: lower in the predictions than in the votes for {lower} of {number} columns",
         "The largest value of each column in the votes and in the predictions; the predicted one is lower for "
         f"{lower} of {number}. {_learns(evaluation.run, lower > number / 2)}",
-        lambda width: figures.draw_maximum_agreement(evaluation.tree, width, len(targets), largest_voted, largest),
+        lambda width: figures.draw_maximum_agreement(evaluation.tree, width, totals.galaxies, largest_voted, largest),
         Table(("column", "voted", "predicted"), tuple(zip(columns, largest_voted, largest, strict=True))),
     )
     error = Chart(
@@ -257,18 +228,19 @@ def trust(evaluation: Evaluation) -> tuple[Chart, ...]:
     few = any(0 < table[:, 2].sum() < metrics.BINS for table in tables)
     calibration = Chart(
         "calibration",
-        f"Calibration per question: {off if furthest else 'of no galaxy were half of the volunteers asked'}",
+        f"Calibration per question{evaluation.in_sample}: "
+        f"{off if furthest else 'of no galaxy were half of the volunteers asked'}",
         "Voted against predicted fraction: on the diagonal, answers with a predicted 0.7 have 0.7 of the votes on average. "
         "Fractions are of the volunteers who were asked; galaxies count if at least half were"
         f"{'' if answered is None else ' and somebody answered'}. Each dot is a tenth of a question's answers"
-        f"{', or one of fewer than ten' if few else ''}.",
+        f"{', or one of fewer than ten' if few else ''}.{evaluation.drawn}",
         lambda width: figures.draw_calibration(of_tree, width, tables),
         Table(
             ("question", "predicted", "voted", "answers"),
             tuple((q.key, *row) for q, table in zip(questions, tables, strict=True) for row in table.tolist()),
         ),
     )
-    bins = metrics.agreement_bins(predicted, targets, of_tree, answered)
+    bins = evaluation.totals.agreement
     clear = bins[:, bins.shape[1] * 4 // 5 :]  # agreement of 0.8 and more
     unclear = bins[:, : bins.shape[1] * 4 // 5]
     right, otherwise = (
@@ -308,14 +280,14 @@ def trust(evaluation: Evaluation) -> tuple[Chart, ...]:
         if largest > _ROUNDING:
             obeys = "This model's outputs should obey the tree by construction, but these predictions are off by up to "
             obeys += f"{wording.upper_bound(largest)}."
-    in_votes = float(of_tree.deviation(targets, answered).max())
+    in_votes = evaluation.totals.deviation
     violation = Chart(
         "violation",
-        f"Violation of the tree: rounding errors only, at most {wording.upper_bound(largest)}"
+        f"Violation of the tree{evaluation.in_sample}: rounding errors only, at most {wording.upper_bound(largest)}"
         if by_construction and largest <= _ROUNDING
-        else f"Violation of the tree: highest median for {_called(of_tree, worst)}, {median:.2g}",
+        else f"Violation of the tree{evaluation.in_sample}: highest median for {_called(of_tree, worst)}, {median:.2g}",
         "The columns of a question must add up to 1, or to the columns that lead to it. Those of the votes do, "
-        f"{f'to within {wording.upper_bound(in_votes)}' if in_votes else 'exactly'}. {obeys}",
+        f"{f'to within {wording.upper_bound(in_votes)}' if in_votes else 'exactly'}. {obeys}{evaluation.drawn}",
         lambda width: figures.draw_violation(of_tree, width, broken),
         Table(
             ("question", "median", "quantile_95", "largest"),
@@ -344,10 +316,11 @@ def _intervals(evaluation: Evaluation, concentrations: np.ndarray) -> Chart:
         assumed = f" As the votes have no counts, {of_tree.volunteers} volunteers are assumed."
     return Chart(
         "intervals",
-        f"Intervals: {finding}{off}",
+        f"Intervals{evaluation.in_sample}: {finding}{off}",
         f"{finding[:1].upper()}{finding[1:]}: for each question, the share of galaxies and answers whose number of votes lies "
         "in the interval that the model predicts. The strokes are the shares that it expects, above 90 % because votes are "
-        f"whole numbers. A dot to the left of its stroke is a question of which the model is too sure.{assumed}",
+        f"whole numbers. A dot to the left of its stroke is a question of which the model is too sure.{assumed}"
+        f"{evaluation.drawn}",
         lambda width: figures.draw_intervals(of_tree, width, covered.held, covered.expected, covered.galaxies),
         Table(
             ("question", "held", "expected", "galaxies"),

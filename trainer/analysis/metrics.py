@@ -124,14 +124,12 @@ def score(predicted: np.ndarray, targets: np.ndarray, tree: Tree, counted: np.nd
     """All scores of predictions against the votes. Each value that counts weighs the same, however many volunteers voted."""
     errors = squared_errors(predicted, targets)
     starts = [question.start for question in tree.questions]
-    by_question = np.stack([errors[:, question.columns].mean(axis=1) for question in tree.questions], axis=1)
+    by_question = _by_question(errors, tree)
     if counted is None:
         everything = errors.mean(axis=1, keepdims=True)
         intervals = bootstrap_intervals(np.concatenate([everything, errors, by_question], axis=1))
     else:
-        everything = errors.sum(axis=1, keepdims=True, where=counted)
-        weights = np.concatenate([counted.sum(axis=1, keepdims=True), counted, counted[:, starts]], axis=1, dtype=np.float64)
-        parts = np.concatenate([everything, errors * counted, by_question * counted[:, starts]], axis=1)
+        parts, weights = error_parts(errors, tree, counted)
         intervals = bootstrap_intervals(parts, weights=weights)
     per_class = mean_counted(errors, counted, 0)
     return Scores(
@@ -143,6 +141,22 @@ def score(predicted: np.ndarray, targets: np.ndarray, tree: Tree, counted: np.nd
         question_intervals=intervals[1 + len(tree.columns) :],
         skill=_skill(per_class, targets, counted),
     )
+
+
+def _by_question(errors: np.ndarray, tree: Tree) -> np.ndarray:
+    """The mean over the columns of each question, (galaxies, questions)."""
+    return np.stack([errors[:, question.columns].mean(axis=1) for question in tree.questions], axis=1)
+
+
+def error_parts(errors: np.ndarray, tree: Tree, counted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the scores are means of: sums of squared errors (galaxies, 1 + n + questions), and of how many values each is.
+
+    First over all columns, then for each column, then for each question.
+    """
+    starts = [question.start for question in tree.questions]
+    everything = errors.sum(axis=1, keepdims=True, where=counted)
+    weights = np.concatenate([counted.sum(axis=1, keepdims=True), counted, counted[:, starts]], axis=1, dtype=np.float64)
+    return np.concatenate([everything, errors * counted, _by_question(errors, tree) * counted[:, starts]], axis=1), weights
 
 
 def variances(targets: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
@@ -160,7 +174,11 @@ def _skill(per_class: np.ndarray, targets: np.ndarray, counted: np.ndarray | Non
     else:
         variance = variances(targets, counted)
         varies = targets.max(axis=0, where=counted, initial=-1) > targets.min(axis=0, where=counted, initial=2)
-    # Without a look at the range, rounding would give equal votes a variance of 1e-33.
+    return skill_of(per_class, variance, varies)
+
+
+def skill_of(per_class: np.ndarray, variance: np.ndarray, varies: np.ndarray) -> np.ndarray:
+    """1 - MSE / variance (n,); NaN unless the votes vary: rounding would give equal votes a variance of 1e-33."""
     return 1 - np.divide(per_class, variance, out=np.full_like(variance, np.nan), where=varies)
 
 
@@ -196,17 +214,26 @@ def agreement_bins(predicted: np.ndarray, targets: np.ndarray, tree: Tree, answe
     (questions, 10, 2). A galaxy counts for a question if at least half of the volunteers were asked it. The share of an empty
     bin is NaN.
     """
+    return shares_of_hits(agreement_hits(predicted, targets, tree, answered))
+
+
+def agreement_hits(predicted: np.ndarray, targets: np.ndarray, tree: Tree, answered: np.ndarray | None = None) -> np.ndarray:
+    """As `agreement_bins`, with the number of galaxies whose most voted answer is predicted in place of their share."""
     agreement = votes.agreement(targets, tree, answered)
-    bins = np.full((len(tree.questions), BINS, 2), np.nan)
+    bins = np.zeros((len(tree.questions), BINS, 2))
     for place, question in enumerate(tree.questions):
         right = predicted[:, question.columns].argmax(axis=1) == targets[:, question.columns].argmax(axis=1)
         counts = ~np.isnan(agreement[:, place])
         tenth = np.minimum((agreement[counts, place] * BINS).astype(int), BINS - 1)
-        galaxies = np.bincount(tenth, minlength=BINS)
-        hits = np.bincount(tenth, right[counts], BINS)
-        bins[place, :, 0] = np.divide(hits, galaxies, out=np.full(BINS, np.nan), where=galaxies > 0)
-        bins[place, :, 1] = galaxies
+        bins[place, :, 0] = np.bincount(tenth, right[counts], BINS)
+        bins[place, :, 1] = np.bincount(tenth, minlength=BINS)
     return bins
+
+
+def shares_of_hits(bins: np.ndarray) -> np.ndarray:
+    """`agreement_bins` from `agreement_hits`, also from the sum of those of several blocks."""
+    hits, galaxies = bins[..., 0], bins[..., 1]
+    return np.stack([np.divide(hits, galaxies, out=np.full(hits.shape, np.nan), where=galaxies > 0), galaxies], axis=-1)
 
 
 def tree_violation(predicted: np.ndarray, tree: Tree) -> np.ndarray:

@@ -18,7 +18,8 @@ from trainer.analysis.galleries import Candidates
 from trainer.analysis.page import Gallery, Page, Section
 from trainer.analysis.selection import Selection
 from trainer.analysis.table import Table
-from trainer.tables import first_column, read_predicted
+from trainer.predictedtable import read_predicted
+from trainer.tables import first_column
 
 log = logging.getLogger("trainer")
 _NAMED = 3

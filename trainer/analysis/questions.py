@@ -13,6 +13,7 @@ from trainer.analysis.classification import CONFIDENT, Errors, QuestionScores, a
 from trainer.analysis.metrics import RESAMPLES
 from trainer.analysis.page import Chart, Section
 from trainer.analysis.table import Table
+from trainer.analysis.totals import Totals
 from trainer.analysis.votes import ASKED
 
 _Shown = TypeVar("_Shown")
@@ -47,7 +48,7 @@ class Questions:
     """The scores of predictions against votes, with the tables and charts that show them.
 
     predicted, targets: (galaxies, n). answered: (galaxies, questions), None without counts. asked: how these came about, that
-    entry of a dataset's `source`. galaxies: which these are, in words.
+    entry of a dataset's `source`. galaxies: which these are, in words. totals: holds the scores, if they are known.
     """
 
     def __init__(
@@ -58,12 +59,15 @@ class Questions:
         answered: np.ndarray | None = None,
         asked: object = None,
         galaxies: str = "",
+        totals: Totals | None = None,
     ) -> None:
         self._tree, self._predicted, self._targets, self._answered = tree, predicted, targets, answered
-        self._asked, self._galaxies = asked, galaxies
+        self._asked, self._galaxies, self._totals = asked, galaxies, totals
 
     @cached_property
     def _scores(self) -> tuple[list[QuestionScores], list[QuestionScores]]:
+        if self._totals is not None:
+            return self._totals.everyone, self._totals.confident
         return classified(self._predicted, self._targets, self._tree, self._answered)
 
     @property
@@ -78,6 +82,8 @@ class Questions:
 
     @cached_property
     def errors(self) -> Errors:
+        if self._totals is not None:
+            return self._totals.errors
         return answer_errors(self._predicted, self._targets, self._tree, self._answered)
 
     def _caption(self, *sentences: str) -> str:

@@ -5,10 +5,10 @@ import numpy as np
 from tfrecords.dataset import SPLITS
 from tfrecords.tree import Question
 from trainer.analysis import findings, galleries, metrics, style, tree, wording
-from trainer.analysis.findings import Evaluation
 from trainer.analysis.galleries import Candidates, Choice
 from trainer.analysis.page import Chart, Page, Section, write_page
 from trainer.analysis.questions import Questions
+from trainer.analysis.subject import Evaluation
 from trainer.analysis.table import Table
 from trainer.run import Record, Run
 
@@ -43,8 +43,6 @@ def headline(evaluation: Evaluation) -> str:
 
 
 def _class_table(evaluation: Evaluation) -> Table:
-    counts = metrics.class_counts(evaluation.predictions.predicted, evaluation.predictions.targets, evaluation.tree)
-
     rows = tuple(
         (
             count.name,
@@ -56,7 +54,7 @@ def _class_table(evaluation: Evaluation) -> Table:
             count.purity,
             count.completeness,
         )
-        for count in counts
+        for count in evaluation.totals.classes
     )
     return Table(
         ("class", "threshold", "columns", "predicted", "voted", "both", "purity", "completeness"),
@@ -80,12 +78,18 @@ def _classes(evaluation: Evaluation, galaxies: Candidates) -> Section:
         (
             f"Galaxies of {kind} by the model's predictions: the image and, for each column of the class, "
             "the votes (orange) above the prediction (blue).",
+            *_from_sample(evaluation),
         ),
         galleries.galleries(galaxies, galleries.class_choices(galaxies)),
     )
 
 
-def _extremes(galaxies: Candidates) -> Section:
+def _from_sample(evaluation: Evaluation) -> tuple[str, ...]:
+    """A paragraph for galleries that show a sample."""
+    return (f"The galaxies and their numbers here are those of {evaluation.sample}.",) if evaluation.sample else ()
+
+
+def _extremes(evaluation: Evaluation, galaxies: Candidates) -> Section:
     assert galaxies.predicted is not None
     predicted, voted, counted = galaxies.predicted, galaxies.voted, galaxies.counted
     best, worst = metrics.best_worst(predicted, voted, galleries.CARDS, counted)
@@ -128,28 +132,25 @@ def _extremes(galaxies: Candidates) -> Section:
             lambda row: f"off by {difference[row, column_of[row]]:.2f}",
         ),
     ]
-    return Section("extremes", "Best, worst, and most surprising", (), galleries.galleries(galaxies, choices))
+    shown = galleries.galleries(galaxies, choices)
+    return Section("extremes", "Best, worst, and most surprising", _from_sample(evaluation), shown)
 
 
 def _question(evaluation: Evaluation, question: Question) -> Section:
-    scores, of_tree = evaluation.scores, evaluation.tree
-    predicted, targets, counted = evaluation.predictions.predicted, evaluation.predictions.targets, evaluation.counted
+    scores, totals, of_tree = evaluation.scores, evaluation.totals, evaluation.tree
     low, high = scores.question_intervals[question.index]
-    asked = of_tree.reached(targets, question).mean(dtype=np.float64)
     leads = wording.enumerated([of_tree.columns[parent] for parent in question.parents]).replace(" and ", " or ")
-    reach = f"On average, {wording.percent(asked)} of a galaxy's volunteers are asked it, after {leads}."
+    reach = f"On average, {wording.percent(totals.reach[question.index])} of a galaxy's volunteers are asked it, after {leads}."
     reach = reach if leads else "All volunteers are asked."
     rows = []
     for column in range(question.start, question.stop):
-        used = slice(None) if counted is None else counted[:, column]
-        voted = targets[used, column]
-        ends = scores.class_intervals[column]
+        ends, mean = scores.class_intervals[column], totals.means[column]
         numbers = (
-            (voted.mean(dtype=np.float64) if len(voted) else np.nan, ".3f"),
+            (mean, ".3f"),
             (scores.per_class[column], ".5f"),
             (np.sqrt(scores.per_class[column]), ".4f"),
         )
-        largest = (voted.max(initial=0), predicted[used, column].max(initial=0))
+        largest = (totals.largest_voted[column], totals.largest_predicted[column])
         rows.append(
             (
                 of_tree.columns[column],
@@ -157,7 +158,7 @@ def _question(evaluation: Evaluation, question: Question) -> Section:
                 *(wording.shown(*number) for number in numbers),
                 "–" if np.isnan(ends[0]) else f"{ends[0]:.4f} to {ends[1]:.4f}",
                 wording.shown(scores.skill[column], ".2f"),
-                *(f"{value:.2f}" if len(voted) else "–" for value in largest),
+                *("–" if np.isnan(mean) else f"{value:.2f}" for value in largest),
             )
         )
     rmse = np.sqrt(scores.per_question[question.index])
@@ -175,6 +176,17 @@ def _question(evaluation: Evaluation, question: Question) -> Section:
             ),
         ),
         (question.index + 1) % 2,
+    )
+
+
+def _how_many(evaluation: Evaluation) -> tuple[str, ...]:
+    """A paragraph about an evaluation of more galaxies than are kept in memory."""
+    if not evaluation.sample:
+        return ()
+    return (
+        f"Scores and counts are those of all {wording.some_galaxies(evaluation.totals.galaxies)}. Intervals of errors are from "
+        f"{metrics.RESAMPLES:,} resamples of {evaluation.resampled}, in place of single galaxies. Galleries, and charts that "
+        f"name it, show {evaluation.sample}.",
     )
 
 
@@ -201,7 +213,7 @@ def _page(evaluation: Evaluation) -> Page:
     of_tree = evaluation.tree
     asked, trained = (source.get("asked") for source in (evaluation.dataset.source, evaluation.run.config["dataset"]))
     tables = (predictions.predicted, predictions.targets, predictions.asked)
-    questions = Questions(of_tree, *tables, asked, _galaxies(evaluation))
+    questions = Questions(of_tree, *tables, asked, _galaxies(evaluation), evaluation.totals)
     weighting = wording.weighting(asked, of_tree, trained, evaluation.run.settings["loss"])
     size = evaluation.dataset.size
     content = evaluation.content
@@ -219,6 +231,7 @@ def _page(evaluation: Evaluation) -> Page:
                     "RMSE is the root of the mean squared difference between predicted and voted fractions. An RMSE of 0.1 "
                     "corresponds to ten volunteers in a hundred.",
                     *([weighting] if weighting else []),
+                    *_how_many(evaluation),
                 ),
                 (findings.tree_map(evaluation),),
             ),
@@ -238,7 +251,7 @@ def _page(evaluation: Evaluation) -> Page:
             *(_question(evaluation, question) for question in of_tree.questions),
             _making(evaluation),
             *([_classes(evaluation, galaxies)] if of_tree.classes else []),
-            _extremes(galaxies),
+            _extremes(evaluation, galaxies),
         ),
         findings.ladder(evaluation),
         (f"dataset {content['dataset'][:12]} · model {content['model'][:12]}",),

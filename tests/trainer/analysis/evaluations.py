@@ -12,8 +12,8 @@ from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import Dataset
 from tfrecords.tree import Tree, column_means
 from trainer.analysis import findings, metrics
-from trainer.analysis.findings import Evaluation
 from trainer.analysis.page import Chart
+from trainer.analysis.subject import Evaluation
 from trainer.config import DEFAULTS, RECIPES
 from trainer.history import Epoch
 from trainer.run import Run

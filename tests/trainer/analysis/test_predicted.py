@@ -20,8 +20,9 @@ from tfrecords.errors import ConfigError, SettingError
 from tfrecords.treefile import parse_tree
 from trainer.explore import explore_dataset, explore_predictions
 from trainer.predict import predict_split
+from trainer.predictedtable import read_predicted
 from trainer.run import Run
-from trainer.tables import Predictions, extra_columns, read_predicted, write_csv
+from trainer.tables import Predictions, extra_columns, write_csv
 
 Main = Callable[..., tuple[int, str, str]]
 TREE = builtin_tree()

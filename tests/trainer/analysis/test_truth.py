@@ -21,7 +21,7 @@ from tests.trainer.analysis.facts import Facts, facts_of
 from tfrecords.dataset import Dataset
 from tfrecords.tree import Tree
 from trainer.analysis import findings, report, wording
-from trainer.analysis.findings import Evaluation
+from trainer.analysis.subject import Evaluation
 from trainer.config import RECIPES
 
 RUNS = [
