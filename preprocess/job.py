@@ -14,7 +14,9 @@ import numpy as np
 from preprocess import sharing, state, times, versions
 from preprocess.commit import commit
 from preprocess.engines import require_dask, run_dask, run_local
+from preprocess.instore import build_in_store
 from preprocess.opening import Job, Request, open_job, survey_for
+from preprocess.place import LocalPlace
 from preprocess.settings import BadImages, BuildSettings
 from preprocess.shard import Receipt, ShardTask, write_shard
 from preprocess.sharing import SharedPlan
@@ -23,8 +25,8 @@ from preprocess.writing import write_shards
 from tfrecords import dataset
 from tfrecords.builtin import find_tree
 from tfrecords.dataset import Dataset
-from tfrecords.errors import ChangedError, SourceError, require_setting
-from tfrecords.files import local_path
+from tfrecords.errors import ChangedError, SettingError, SourceError, require_setting
+from tfrecords.files import local_or_store, local_path
 from tfrecords.fits.look import Look as Look
 from tfrecords.fits.look import Stretch as Stretch
 from tfrecords.images import CropSettings, require_codec
@@ -93,13 +95,13 @@ def _complete(folder: Path, work: Path, job: Job) -> Dataset:
     return complete
 
 
-def _warn_of_images(folder: Path, job: Job, receipts: list[Receipt], crop: CropSettings) -> None:
-    """Log what was noticed about the images of some shards."""
+def _warn_of_images(place: object, job: Job, receipts: list[Receipt], crop: CropSettings) -> None:
+    """Log what was noticed about the images of some shards. place: the dataset's folder or URL."""
     rejected = sorted((entry for receipt in receipts for entry in receipt.rejected), key=lambda entry: entry.galaxy_id)
     if rejected:
         log.warning(
             "%s of %s images could not be used and are listed in %s; first %s: %s",
-            f"{len(rejected):,}", f"{job.images:,}", folder / dataset.REJECTED, rejected[0].path, rejected[0].reason,
+            f"{len(rejected):,}", f"{job.images:,}", f"{place}/{dataset.REJECTED}", rejected[0].path, rejected[0].reason,
         )  # fmt: skip
     for note, images in sum((Counter(receipt.notes) for receipt in receipts), Counter()).most_common():
         log.warning("%s FITS images: %s", f"{images:,}", note)
@@ -141,7 +143,8 @@ def build_dataset(
     src : str or Path
         Folder or zip with the images and the table of votes.
     out : str or Path
-        Dataset folder to write.
+        Dataset folder to write, or its URL in an object store. The `folder` of the result is then gone: open the dataset with
+        `tfrecords.open_anywhere`.
     settings : BuildSettings
         Crop, size and encoding of the images; splits and shards.
     solutions_file : str or Path, optional
@@ -195,7 +198,12 @@ def build_dataset(
     (51, 32)
     """
     require_setting(workers >= 1, "workers", workers, "at least 1")
-    request, out = _request(src, settings, solutions_file, tree, votes, id_column, path_column, look), local_path(out)
+    request = _request(src, settings, solutions_file, tree, votes, id_column, path_column, look)
+    out = local_or_store(out)
+    if isinstance(out, str):
+        if dask:
+            raise _only_local(f"--dask {dask}", out)
+        return Result(*build_in_store(request, out, workers, overwrite, bad, _warn_of_images))
     if dask:
         require_dask(dask)
         # Workers on other machines have another current folder.
@@ -229,11 +237,15 @@ def build_dataset(
         unfinished = state.new_unfinished(work, planned=shared)
         for warning in [*job.warnings()]:
             log.warning("%s", warning)
-        receipts = write_shards(out, work, job, settings.crop, bad, unfinished, overwrite, run, job.images)
+        receipts = write_shards(LocalPlace(out, work), job, settings.crop, bad, unfinished, overwrite, run, job.images)
         commit(out, job, receipts, unfinished)
         _warn_of_images(out, job, receipts, settings.crop)
         state.remove_work(work)
     return Result(dataset.open_dataset(out), False, job.survey.id_column)
+
+
+def _only_local(flag: str, url: str) -> SettingError:
+    return SettingError(f"{flag}: cannot write to {url}: omit the flag, or choose an --out in a folder that all processes see")
 
 
 def _shared_job(request: Request, out: Path, work: Path) -> Job | None:
@@ -339,8 +351,11 @@ def build_share(
     """
     require_setting(workers >= 1, "workers", workers, "at least 1")
     request = _request(src, settings, solutions_file, tree, votes, id_column, path_column, look)
+    out = local_or_store(out)
+    if isinstance(out, str):
+        raise _only_local(f"--part {share}", out)
     # Processes on other machines may have another current folder.
-    request, out = replace(request, src=request.src.resolve()), local_path(out).resolve()
+    request, out = replace(request, src=request.src.resolve()), out.resolve()
     with state.locked_job(out, shared=True) as work:
         if (out / dataset.MANIFEST).exists():
             complete = dataset.open_dataset(out)
@@ -357,7 +372,7 @@ def build_share(
 
         with state.locked_share(work, share) as unfinished:
             try:
-                receipts = write_shards(out, work, job, settings.crop, bad, unfinished, False, run, shared.images)
+                receipts = write_shards(LocalPlace(out, work), job, settings.crop, bad, unfinished, False, run, shared.images)
             except ChangedError as error:
                 what = str(error).rpartition(": ")[0]
                 raise SourceError(f"{what}: {sharing.START_AGAIN}") from error

@@ -1,11 +1,14 @@
 """Write one shard: the unit of work, of resuming, and of distribution."""
 
 import hashlib
+import io
 import platform
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -17,6 +20,7 @@ from tfrecords.errors import ImageError, SourceError
 from tfrecords.files import atomic_file
 from tfrecords.fits.look import Look
 from tfrecords.images import CropSettings
+from tfrecords.objects import Store
 from tfrecords.sums import TargetSums, target_sums
 from tfrecords.tree import Tree
 
@@ -27,7 +31,7 @@ class ShardTask:
 
     `images`: in the order in which they are written; `targets`: float32 (images, answers), NaN without votes;
     `asked`: float32 (images, questions), 0 without votes, or None if the table has no counts; `tree`: that of the targets;
-    `folder`: folder of the finished shard; `work`: folder of the unfinished one, on the same file system;
+    `folder`: folder of the finished shard, or its store; `work`: folder of the unfinished one, on the same file system;
     `skip_bad`: omit unreadable images and list them, else stop at the first.
     `look`: how FITS images are drawn, None without any.
     """
@@ -38,7 +42,7 @@ class ShardTask:
     targets: np.ndarray
     asked: np.ndarray | None
     tree: Tree
-    folder: Path
+    folder: Path | Store
     work: Path
     crop: CropSettings
     skip_bad: bool
@@ -85,6 +89,18 @@ class Receipt:
         return np.frombuffer(bytes.fromhex(self.changed), ">i8").astype(np.int64)
 
 
+@contextmanager
+def _file_of(task: ShardTask) -> Iterator[BinaryIO]:
+    """The file of a shard, for writing; in a store, it is in memory until the block ends, and then written in one request."""
+    if isinstance(task.folder, Store):
+        memory = io.BytesIO()
+        yield memory
+        task.folder.create_or_confirm(task.name, memory.getbuffer())
+    else:
+        with atomic_file(task.folder / task.name, beside=task.work) as file:
+            yield file
+
+
 def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
     """Write the shard in one atomic step; `on_image` is called after each image and may raise to stop the work.
 
@@ -98,7 +114,7 @@ def write_shard(task: ShardTask, on_image: Callable[[], None]) -> Receipt:
     notes: Counter[str] = Counter()
     crcs = task.images.known_crcs().astype(">u4")
     times = np.zeros(len(task.images), ">i8")
-    with atomic_file(task.folder / task.name, beside=task.work) as file, ImageReader() as reader, warnings_of_fits(task.look):
+    with _file_of(task) as file, ImageReader() as reader, warnings_of_fits(task.look):
         for row, (galaxy_id, targets) in enumerate(zip(task.images.galaxy_id.tolist(), task.targets, strict=True)):
             try:
                 content = reader.read(task.images, row)

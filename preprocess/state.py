@@ -10,19 +10,17 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from preprocess.shard import Receipt, Rejected
+from preprocess.records import METADATA, listed_in, parse_receipt, receipt_text
+from preprocess.shard import Receipt
 from tfrecords import dataset, locks
-from tfrecords.dataset import Shard
 from tfrecords.errors import ConfigError, DatasetError
 from tfrecords.files import files_of_users, local_path, real_folder, sha256_file, write_text
 from tfrecords.integrity import unchanged_shards
 from tfrecords.shares import JobShare
-from tfrecords.sums import TargetSums
 
 WORK = ".preprocess"
 _JOB = "job.json"
@@ -30,9 +28,6 @@ _FILES = "files.json"
 _RECEIPTS = "receipts"
 _UNFINISHED = "unfinished-"
 _PLANNING = "planning"
-# In the order in which they are written; the last two make the folder a dataset.
-METADATA = (dataset.REJECTED, dataset.NAMES, dataset.TREE, dataset.FEATURES, dataset.DATASET_INFO, dataset.MANIFEST)
-_SHARD = re.compile(rf"{dataset.NAME}-[a-z]+\.tfrecord-\d+-of-\d+")
 # The names in the work folder, including those of copied zips and unfinished files.
 _SHARE = re.compile(r"share-\d+-of-\d+")
 _KNOWN = re.compile(
@@ -47,15 +42,17 @@ def _listed(folder: Path) -> set[str]:
 
     An edited manifest still counts; an unreadable one lists nothing.
     """
-    names: set[str] = set()
     # In this order: a job that ends in the meantime writes its manifest before it removes the work folder.
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        names |= {*json.loads((folder / WORK / _FILES).read_text("utf-8"))}
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        content = json.loads((folder / dataset.MANIFEST).read_text("utf-8"))
-        if content["dataset"] == dataset.NAME and "galaxy-zoo-vgg16" in content["tool"]:
-            names |= {dataset.MANIFEST, *content["files"], *(shard["name"] for shard in content["shards"])}
-    return {name for name in names if isinstance(name, str) and (name in METADATA or _SHARD.fullmatch(name))}
+    files = _text(folder / WORK / _FILES)
+    return listed_in(files, _text(folder / dataset.MANIFEST))
+
+
+def _text(path: Path) -> str:
+    """The text of a file; empty if it cannot be read."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def _refuse_others(folder: Path) -> None:
@@ -165,10 +162,10 @@ def difference_of_jobs(before: dict[str, Any], now: dict[str, Any], parts: tuple
     return "; ".join(changed)
 
 
-def refuse(folder: Path, state: str, what: str) -> None:
+def refuse(place: object, state: str, what: str) -> None:
     """Raise ConfigError if `what`, a difference in words, is not empty."""
     if what:
-        raise ConfigError(f"{folder}: holds {state} ({what}): choose another --out, or replace it with --overwrite")
+        raise ConfigError(f"{place}: holds {state} ({what}): choose another --out, or replace it with --overwrite")
 
 
 def remove_dataset(folder: Path, work: Path) -> None:
@@ -196,7 +193,7 @@ def remove_work(work: Path) -> None:
 
 def save_receipt(work: Path, receipt: Receipt) -> None:
     """Record that a shard is complete."""
-    write_text(work / _RECEIPTS / f"{receipt.shard.name}.json", dataset.to_json(asdict(receipt)))
+    write_text(work / _RECEIPTS / f"{receipt.shard.name}.json", receipt_text(receipt))
 
 
 def missing(work: Path, shards: Iterable[str]) -> int:
@@ -212,13 +209,7 @@ def receipts(folder: Path, work: Path, shards: Iterable[str]) -> dict[str, Recei
         path = work / _RECEIPTS / f"{name}.json"
         if not path.is_file() or not (folder / name).is_file():
             continue
-        content = json.loads(path.read_text("utf-8"))
-        shard = Shard(**content["shard"])
-        if "targets" not in content:  # an earlier version wrote it
-            continue
-        shape = tuple(content["shape"]) if content["shape"] else None
-        rejected = tuple(Rejected(**entry) for entry in content["rejected"])
-        targets = content["targets"] and TargetSums(*(tuple(content["targets"][name]) for name in ("sums", "counts")))
-        held.append(Receipt(**{**content, "shard": shard, "shape": shape, "rejected": rejected, "targets": targets}))
+        if (receipt := parse_receipt(path.read_text("utf-8"))) is not None:
+            held.append(receipt)
     unchanged = unchanged_shards(folder, [receipt.shard for receipt in held])
     return {receipt.shard.name: receipt for receipt in held if receipt.shard.name in unchanged}

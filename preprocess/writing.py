@@ -7,6 +7,7 @@ import numpy as np
 
 from preprocess import state, versions
 from preprocess.opening import Job
+from preprocess.place import JobPlace
 from preprocess.plan import ShardPlan
 from preprocess.settings import BadImages
 from preprocess.shard import Receipt, Rejected, ShardTask
@@ -14,6 +15,7 @@ from preprocess.sources import PLAIN, Listing
 from preprocess.survey import content_crcs
 from tfrecords.errors import ConfigError, SourceError
 from tfrecords.images import CropSettings
+from tfrecords.objects import Store
 from tfrecords.progress import progress_bar
 
 
@@ -34,10 +36,10 @@ def _changed(images: Listing, receipt: Receipt, same_place: bool) -> str:
     return ""
 
 
-def _task(job: Job, shard: ShardPlan, folder: Path, unfinished: Path, crop: CropSettings, skip_bad: bool) -> ShardTask:
+def _task(job: Job, shard: ShardPlan, target: Path | Store, unfinished: Path, crop: CropSettings, skip_bad: bool) -> ShardTask:
     part = job.survey.part_of(shard)
     votes = part.targets, part.asked, job.survey.tree
-    return ShardTask(shard.name, shard.split, part.images, *votes, folder, unfinished, crop, skip_bad, job.look)
+    return ShardTask(shard.name, shard.split, part.images, *votes, target, unfinished, crop, skip_bad, job.look)
 
 
 def _too_many(rejected: list[Rejected], total: int, bad: BadImages) -> None:
@@ -63,8 +65,7 @@ def _refuse_other_versions(receipt: Receipt, here: dict[str, str]) -> None:
 
 
 def write_shards(
-    folder: Path,
-    work: Path,
+    place: JobPlace,
     job: Job,
     crop: CropSettings,
     bad: BadImages,
@@ -78,8 +79,8 @@ def write_shards(
     unfinished: a folder for unfinished files. images: those of the whole source, of which a fraction may be bad.
     """
     shards, survey = job.shards, job.survey
-    receipts = state.receipts(folder, work, [shard.name for shard in shards])
-    begun = state.begun(work)
+    receipts = place.receipts([shard.name for shard in shards])
+    begun = place.begun()
     same_place = begun is not None and begun["path"] == str(survey.path.resolve())
     survey.prepare(shards)
     for shard in shards:
@@ -87,18 +88,18 @@ def write_shards(
             continue
         if changed := _changed(survey.part_of(shard).images, receipts[shard.name], same_place):
             if not overwrite:
-                state.refuse(folder, "an unfinished build", f"{changed} has changed since its shard was written")
+                state.refuse(place, "an unfinished build", f"{changed} has changed since its shard was written")
             del receipts[shard.name]
     rejected = [entry for receipt in receipts.values() for entry in receipt.rejected]
     _too_many(rejected, images, bad)
     # Longest first: else one worker may still be writing a long shard when all others have finished.
     todo = sorted((shard for shard in shards if shard.name not in receipts), key=lambda shard: -len(shard.rows))
-    tasks = (_task(job, shard, folder, unfinished, crop, bad.skip) for shard in todo)
+    tasks = (_task(job, shard, place.target, unfinished, crop, bad.skip) for shard in todo)
     done = job.images - sum(len(shard.rows) for shard in todo)
     with progress_bar(job.images, "writing shards", "galaxies", done) as bar:
         for receipt in run(tasks, bar.update):
             _refuse_other_versions(receipt, versions.tool(job.look is not None))
-            state.save_receipt(work, receipt)
+            place.save_receipt(receipt)
             receipts[receipt.shard.name] = receipt
             rejected += receipt.rejected
             _too_many(rejected, images, bad)

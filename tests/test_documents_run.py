@@ -30,6 +30,7 @@ _NEEDS = {
     "--hosts": "several machines",
     "--require_gpu": "a GPU",
     " DIR": "a folder of the reader's",
+    "s3://": "an object store",
     "docker ": "Docker",
 }
 # Appended to what a page shows, so that it ends soon; the last of two flags counts.

@@ -10,6 +10,7 @@ from .errors import RunError as RunError
 from .errors import SettingError as SettingError
 from .errors import SourceError as SourceError
 from .errors import TreeError as TreeError
+from .storage import open_anywhere as open_anywhere
 from .tree import Question as Question
 from .tree import Tree as Tree
 

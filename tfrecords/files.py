@@ -53,6 +53,28 @@ def local_path(path: str | Path) -> Path:
     return Path(path)
 
 
+_STORE = re.compile(r"(s3|gs|az)://")
+
+
+def local_or_store(path: str | Path) -> Path | str:
+    """`path` as a Path, or as text if it is the URL of a folder in an object store: s3://, gs:// or az://.
+
+    Raises ConfigError for any other address, and for a URL that is more than a bucket and a folder. Its text is shown only if
+    it can hold no credentials.
+    """
+    if isinstance(path, Path) or not (scheme := _STORE.match(path)):
+        return local_path(path)
+    bucket, *folders = path[scheme.end() :].rstrip("/").split("/")
+    if re.search(r"[@?#%\\\x00-\x1f]", path) or not re.fullmatch(r"[\w.-]+", bucket, re.ASCII):
+        raise ConfigError(
+            f"{scheme[0]}...: is not {scheme[0]}BUCKET/FOLDER, without the characters @ ? # % \\: credentials are read from "
+            "the environment, not from an address"
+        )
+    if {"", ".", ".."} & {*folders}:
+        raise ConfigError(f"{path}: has a folder without a name: write {scheme[0]}BUCKET/FOLDER")
+    return path.rstrip("/")
+
+
 # What desktops, notebooks and file systems leave in any folder, in lower case.
 _DESKTOPS = {".ds_store", ".localized", ".spotlight-v100", ".trashes", ".fseventsd", "__macosx", "thumbs.db", "desktop.ini",
              ".directory", "lost+found", "@eadir", ".snapshot", ".ipynb_checkpoints"}  # fmt: skip

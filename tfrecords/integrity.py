@@ -55,12 +55,24 @@ def _hashed(folder: Path, shards: Sequence[Shard]) -> Generator[tuple[Shard, boo
             pool.shutdown(cancel_futures=True)
 
 
-def check_shards(dataset: Dataset, shards: Iterable[Shard], checked: Mapping[str, Stamp] | None = None) -> dict[str, Stamp]:
-    """Hash shards, several at a time, and return their stamps: pass these as `checked` next time to hash only changed shards.
+def fetch_shards(dataset: Dataset, shards: Sequence[Shard]) -> dict[str, Stamp]:
+    """Bring shards of an object store into the dataset's folder and return their stamps; nothing if the dataset is local.
 
     Raises DatasetError, naming the shard, if a shard differs from the one in the manifest.
     """
-    checked = checked or {}
+    if dataset.fetch is None:
+        return {}
+    dataset.fetch(shards)
+    return {shard.name: _stamp(dataset.folder / shard.name) for shard in shards}
+
+
+def check_shards(dataset: Dataset, shards: Iterable[Shard], checked: Mapping[str, Stamp] | None = None) -> dict[str, Stamp]:
+    """Hash shards, several at a time, and return their stamps: pass these as `checked` next time to hash only changed shards.
+
+    Shards of an object store are fetched first. Raises DatasetError, naming the shard, if one differs from its hash.
+    """
+    shards = list(shards)
+    checked = {**(checked or {}), **fetch_shards(dataset, shards)}
     stamps = {shard.name: _stamp(dataset.folder / shard.name) for shard in shards}
     unknown = [shard for shard in dataset.shards if shard.name in stamps and checked.get(shard.name) != stamps[shard.name]]
     with contextlib.closing(_hashed(dataset.folder, unknown)) as hashed:

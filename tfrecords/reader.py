@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrecords.dataset import Dataset
+from tfrecords.integrity import fetch_shards
 from tfrecords.tree import column_means
 
 # Batches of raw images that are parsed in parallel, and the number of images in other encodings that one call decodes.
@@ -69,13 +70,18 @@ def decode_example(example: dict[str, tf.Tensor], encoding: str, size: int) -> t
 
 
 def pieces(dataset: Dataset, split: str, start: int, stop: int) -> list[Piece]:
-    """The pieces that hold the examples `start` to `stop - 1` of a split, counted from 0 in stored order."""
-    parts, first = [], 0
+    """The pieces that hold the examples `start` to `stop - 1` of a split, counted from 0 in stored order.
+
+    Their shards are fetched if the dataset is in an object store.
+    """
+    parts, needed, first = [], [], 0
     for path, shard in zip(dataset.paths(split), (shard for shard in dataset.shards if shard.split == split), strict=True):
         begin, end = max(start - first, 0), min(stop - first, shard.examples)
         if begin < end:
             parts.append(Piece(str(path), begin, end - begin))
+            needed.append(shard)
         first += shard.examples
+    fetch_shards(dataset, needed)
     return parts
 
 

@@ -23,7 +23,7 @@ def printable(text: str) -> str:
     )
 
 
-def shell_word(path: Path) -> str:
+def shell_word(path: Path | str) -> str:
     """A path as one word of a command to be copied into a shell: quoted if necessary, and never mistaken for a flag."""
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)

@@ -129,8 +129,15 @@ def _benchmark(args: Any) -> None:
         write_text(args.json, to_json(speed.to_dict()))
 
 
-def _dataset_flag(group: Any) -> None:
+def _dataset_flags(group: Any) -> None:
     _add_setting(group, "tfrecords")
+    _add_setting(group, "cache_dir")
+
+
+def _dataset(args: Any) -> Any:
+    from tfrecords.storage import open_anywhere
+
+    return open_anywhere(args.tfrecords, args.cache_dir or DEFAULTS["cache_dir"])
 
 
 def _page_flag(group: Any) -> None:
@@ -140,7 +147,7 @@ def _page_flag(group: Any) -> None:
 
 def _explore_flags(parser: Any) -> None:
     data = parser.add_argument_group("data")
-    _dataset_flag(data)
+    _dataset_flags(data)
     _page_flag(data)
     data.add_argument(
         "--src",
@@ -167,13 +174,12 @@ def _explore_flags(parser: Any) -> None:
 
 
 def _explore(args: Any) -> None:
-    from tfrecords.dataset import open_dataset
     from trainer.explore import explore_dataset, explore_predictions
 
     if args.predictions is not None and args.src is not None:
         raise SettingError("--src: a page about --predictions does not use the source: omit one of the two flags")
     refuse_unwritable(args.out)
-    dataset = open_dataset(args.tfrecords)
+    dataset = _dataset(args)
     if args.predictions is None:
         page = explore_dataset(dataset, args.out, args.src, args.where)
     else:
@@ -184,17 +190,16 @@ def _explore(args: Any) -> None:
 def _evaluate_flags(parser: Any) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--run", type=local_path, required=True, metavar="RUN", help=f"{RUN_FOLDER} (required)")
-    _dataset_flag(data)
+    _dataset_flags(data)
     data.add_argument("--split", choices=_MEASURED, default="test", help=f"split to evaluate on {DEFAULT}")
 
 
 def _evaluate(args: Any) -> None:
-    from tfrecords.dataset import open_dataset
     from trainer.evaluate import evaluate_run, summary
     from trainer.run import open_run
 
     run = open_run(args.run)
-    record, _ = evaluate_run(run, open_dataset(args.tfrecords), args.split)
+    record, _ = evaluate_run(run, _dataset(args), args.split)
     say(summary(run, record))
 
 
@@ -208,19 +213,18 @@ def _compare_flags(parser: Any) -> None:
         metavar="RUN",
         help=f"{RUN_FOLDER}; repeat the flag for each run, the first is the one that the others are compared with (required)",
     )
-    _dataset_flag(data)
+    _dataset_flags(data)
     data.add_argument("--split", choices=_MEASURED, default="test", help=f"split to compare on {DEFAULT}")
     _page_flag(data)
 
 
 def _compare(args: Any) -> None:
-    from tfrecords.dataset import open_dataset
     from trainer.compare import compare_runs
     from trainer.run import open_run
 
     refuse_unwritable(args.out)
     runs = [open_run(folder) for folder in args.run]
-    say(f"page: {compare_runs(runs, open_dataset(args.tfrecords), args.out, args.split)}")
+    say(f"page: {compare_runs(runs, _dataset(args), args.out, args.split)}")
 
 
 def _export_flags(parser: Any) -> None:

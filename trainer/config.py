@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tfrecords.errors import SettingError
-from tfrecords.files import local_path
+from tfrecords.files import local_or_store, local_path
+from tfrecords.storage import CACHE_DIR, CACHE_HELP, PLACE_HELP
 from tfrecords.tree import Tree
 from trainer.input.augmentation import AUGMENTATIONS
 from trainer.network.backbones import BACKBONES, MAX_BLOCKS
@@ -42,12 +43,23 @@ class TrainConfig:
     `Setting.help` describes each setting. Raises SettingError for a value that is illegal or contradicts another.
     """
 
-    tfrecords: Path = field(
-        metadata=_setting("data", "dataset folder that preprocess wrote", unit="DIR", kind=local_path, of_run=False, timed=True)
+    tfrecords: Path | str = field(
+        metadata=_setting(
+            "data",
+            f"dataset folder that preprocess wrote, {PLACE_HELP}",
+            unit="DIR|URL",
+            kind=local_or_store,
+            of_run=False,
+            timed=True,
+        )
     )
     out: Path = field(
         default=Path("runs/vgg16"),
         metadata=_setting("data", "run folder to write or resume", unit="DIR", kind=local_path, of_run=False),
+    )
+    cache_dir: Path = field(
+        default=Path(CACHE_DIR),
+        metadata=_setting("data", CACHE_HELP, unit="DIR", kind=local_path, of_run=False, timed=True),
     )
     limit: int = field(
         default=0,
@@ -283,10 +295,25 @@ class TrainConfig:
             of_run=False,
         ),
     )
+    hosts_secret: Path | None = field(
+        default=None,
+        metadata=_setting(
+            "several machines",
+            "file with a secret that all processes of the run share, which keeps out strangers; default: the environment "
+            "variable GALAXY_ZOO_HOSTS_SECRET, else a secret that process 0 writes into --out while they connect",
+            unit="FILE",
+            kind=local_path,
+            none="from --out",
+            of_run=False,
+        ),
+    )
 
     def __post_init__(self) -> None:
-        for name in ("tfrecords", "out"):  # callers from Python may give a str
+        object.__setattr__(self, "tfrecords", local_or_store(self.tfrecords))
+        for name in ("out", "cache_dir"):  # callers from Python may give a str
             object.__setattr__(self, name, local_path(getattr(self, name)))
+        if self.hosts_secret is not None:
+            object.__setattr__(self, "hosts_secret", local_path(self.hosts_secret))
         object.__setattr__(self, "weights", str(self.weights))  # or a Path
         for described in fields(self):
             setting, value = _setting_of(described), getattr(self, described.name)

@@ -15,7 +15,7 @@ from tfrecords.treefile import parse_tree
 def dataset_summary(dataset: Dataset) -> dict[str, Any]:
     """The entry `dataset` of config.json. asked: how its numbers of answers came about, "counted" or "assumed"; else false."""
     return {
-        "folder": os.fsencode(dataset.folder).decode("utf-8", "backslashreplace"),
+        "folder": dataset.url or os.fsencode(dataset.folder).decode("utf-8", "backslashreplace"),
         "galaxies": {split: dataset.galaxies(split) for split in SPLITS if dataset.galaxies(split)},
         "fingerprint": dataset.fingerprint,
         "crop_fraction": dataset.settings["crop_fraction"],

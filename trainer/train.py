@@ -18,13 +18,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from tfrecords import dataset as datasets
 from tfrecords.commandline import say
 from tfrecords.dataset import Dataset
 from tfrecords.errors import ConfigError, RunError
-from tfrecords.integrity import check_shards, read_shards
+from tfrecords.integrity import check_shards, fetch_shards, read_shards
 from tfrecords.interrupts import Interruption, deferred_interrupts
 from tfrecords.progress import progress_bar
+from tfrecords.storage import open_anywhere
 from trainer import advice
 from trainer import run as runs
 from trainer.backends import hosts
@@ -94,7 +94,7 @@ def train_model(config: TrainConfig, overwrite: bool = False) -> Run:
 
     dataset = open_for_training(config)
     with contextlib.ExitStack() as held:
-        with hosts.joined(config.hosts, config.host_index) as share:
+        with hosts.joined(config.hosts, config.host_index, config.out, config.hosts_secret) as share:
             first = share.index == 0
             if first:
                 runs.refuse_lost_marker(Run(config.out, {}).output)
@@ -135,15 +135,18 @@ def train_model(config: TrainConfig, overwrite: bool = False) -> Run:
 
 def open_for_training(config: TrainConfig) -> Dataset:
     """The dataset of a run. Raises DatasetError if the folder is not a dataset, RunError if split `train` is empty."""
-    dataset = datasets.open_dataset(config.tfrecords)
+    dataset = open_anywhere(config.tfrecords, config.cache_dir)
     if not dataset.galaxies("train"):
-        raise RunError(f"{dataset.folder}: has no galaxies in split 'train': preprocess images together with their votes")
+        raise RunError(
+            f"{dataset.url or dataset.folder}: has no galaxies in split 'train': preprocess images together with their votes"
+        )
     return dataset
 
 
 def _check_shards(run: Run, config: TrainConfig, dataset: Dataset, share: Share) -> None:
     """Hash this process' part of the shards to read, except those that this run has hashed before."""
     shards = [shard for split in ("train", "validation", "test") for shard in read_shards(dataset, split, config.limit)]
+    fetch_shards(dataset, shards)  # all of them, since the others may be on other machines
     checked = check_shards(dataset, shards[share.index :: share.processes], run.checked_shards())
     if share.index == 0:
         run.remember_shards(checked)

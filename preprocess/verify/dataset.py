@@ -5,8 +5,10 @@ from what was found.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,9 +21,12 @@ from preprocess.verify.source import compare
 from tfrecords import dataset
 from tfrecords.dataset import SPLITS, Dataset
 from tfrecords.errors import DatasetError, SettingError, require_setting
-from tfrecords.files import files_of_users, local_path, sha256_file
+from tfrecords.files import files_of_users, local_or_store, local_path, sha256_file
 from tfrecords.images import CropSettings
+from tfrecords.integrity import fetch_shards
+from tfrecords.objects import Store
 from tfrecords.progress import progress_bar
+from tfrecords.storage import CACHE_DIR, open_anywhere
 from tfrecords.sums import TargetSums, add_up
 
 
@@ -53,7 +58,8 @@ def _check_files(data: Dataset) -> Iterator[Finding]:
     except DatasetError as error:
         yield Finding("error", dataset.REJECTED, str(error))
     known = {dataset.MANIFEST, *data.files, *(shard.name for shard in data.shards)}
-    for name in sorted(files_of_users(data.folder) - known):
+    there = {name.split("/")[0] for name in Store(data.url).sizes()} if data.url else files_of_users(data.folder)
+    for name in sorted(there - known):
         if name == WORK:
             yield Finding("warning", name, "left by an interrupted job: run the same preprocess command again")
         elif name.startswith(f"{dataset.NAME}-"):
@@ -148,21 +154,39 @@ def _settings(data: Dataset) -> tuple[CropSettings, plan.PlanSettings]:
         raise DatasetError(f"holds an illegal setting ({error})") from error
 
 
+def _fetched(data: Dataset) -> Iterator[Finding]:
+    """Fetch the shards of an object store; find those that are missing there, or differ from the manifest."""
+    with suppress(DatasetError):
+        fetch_shards(data, data.shards)
+        return
+    for shard in data.shards:
+        try:
+            fetch_shards(data, [shard])
+        except DatasetError as error:
+            yield Finding("error", shard.name, str(error).removeprefix(f"{data.url}/{shard.name}: "))
+
+
 def verify_dataset(
-    folder: str | Path, src: str | Path | None = None, solutions: str | Path | None = None, workers: int = 1
+    folder: str | Path,
+    src: str | Path | None = None,
+    solutions: str | Path | None = None,
+    workers: int = 1,
+    cache_dir: str | Path = CACHE_DIR,
 ) -> Report:
     """Check every byte of a dataset, and compare it with its source.
 
     Parameters
     ----------
     folder : str or Path
-        Dataset folder.
+        Dataset folder, or its URL in an object store.
     src : str or Path, optional
         The source, to compare every galaxy with, pixel by pixel.
     solutions : str or Path, optional
         Table of votes, if it is not in `src` under a usual name.
     workers : int
         Number of processes. They are spawned: in a script, call this below `if __name__ == "__main__":`.
+    cache_dir : str or Path
+        Folder in which there is space for a copy of a dataset in an object store. The copy is removed.
 
     Returns
     -------
@@ -187,17 +211,31 @@ def verify_dataset(
     ()
     """
     require_setting(workers >= 1, "workers", workers, "at least 1")
-    folder = local_path(folder)
     src, solutions = (None if path is None else local_path(path) for path in (src, solutions))
+    where = local_or_store(folder)
+    if isinstance(where, Path):
+        return _verified(where, None, src, solutions, workers)
+    cache = local_path(cache_dir).expanduser()
+    cache.mkdir(parents=True, exist_ok=True)
+    # Not the copies in the cache, which would hide that an object has changed since.
+    with TemporaryDirectory(prefix=".verify-", dir=cache) as fresh:
+        stored = open_anywhere(where, fresh)
+        return _verified(stored.folder, stored, src, solutions, workers)
+
+
+def _verified(folder: Path, stored: Dataset | None, src: Path | None, solutions: Path | None, workers: int) -> Report:
+    """The report about the dataset in a folder. stored: the same, if it was opened in an object store."""
     if not (folder / dataset.MANIFEST).is_file():
         dataset.read_manifest(folder)  # raises the error that names what is missing
     try:
-        data = dataset.read_manifest(folder)
+        data = stored or dataset.read_manifest(folder)
         crop, planned = _settings(data)
     except DatasetError as error:
         # Without its tree, no record of a dataset can be read.
         where = dataset.TREE if str(error).startswith(f"{folder / dataset.TREE}: ") else dataset.MANIFEST
         return Report(None, (Finding("error", where, str(error).removeprefix(f"{folder / where}: ")),))
+    if lost := list(_fetched(data)):
+        return Report(data, tuple(lost))
     findings = list(_check_files(data))
     longest_first = sorted(data.shards, key=lambda shard: -shard.examples)
     tasks = (CheckTask(folder / shard.name, shard, crop, data.tree, data.asked, data.named) for shard in longest_first)

@@ -34,6 +34,7 @@ def test_the_defaults_are_those_of_the_best_recipe_and_every_recipe_makes_the_sa
     assert set(RECIPES["best"]()) == set(RECIPES["article"]())
     with_no_recipe = {
         "tfrecords",
+        "cache_dir",
         "out",
         "weights",
         "freeze",
@@ -45,6 +46,7 @@ def test_the_defaults_are_those_of_the_best_recipe_and_every_recipe_makes_the_sa
         "require_gpu",
         "hosts",
         "host_index",
+        "hosts_secret",
     }
     assert set(RECIPES["best"]()) == {field.name for field in fields(TrainConfig)} - with_no_recipe
 
@@ -114,7 +116,7 @@ def test_concentrations_and_the_loss_that_needs_them_go_together(loss: str) -> N
 def test_the_settings_hold_every_choice_but_the_places_and_the_hardware(values: dict[str, Any]) -> None:
     values["loss"] = "dirichlet_multinomial" if values["head"] == "dirichlet" else "mse"
     assert _config(**values, require_gpu=True, cache="none", checkpoint_minutes=0.5, hosts="auto").settings() == values
-    where = {"tfrecords", "out", "cache", "checkpoint_minutes", "require_gpu", "hosts", "host_index"}
+    where = {"tfrecords", "cache_dir", "out", "cache", "checkpoint_minutes", "require_gpu", "hosts", "host_index", "hosts_secret"}
     assert set(values) == {field.name for field in fields(TrainConfig)} - where
 
 

@@ -1,0 +1,47 @@
+"""The records of a job as text: the receipt of a shard, and the list of the files that are ours."""
+
+import json
+import re
+from contextlib import suppress
+from dataclasses import asdict
+
+from preprocess.shard import Receipt, Rejected
+from tfrecords import dataset
+from tfrecords.dataset import Shard
+from tfrecords.sums import TargetSums
+
+# In the order in which they are written; the last two make the folder a dataset.
+METADATA = (dataset.REJECTED, dataset.NAMES, dataset.TREE, dataset.FEATURES, dataset.DATASET_INFO, dataset.MANIFEST)
+_SHARD = re.compile(rf"{dataset.NAME}-[a-z]+\.tfrecord-\d+-of-\d+")
+
+
+def listed_in(files: str, manifest: str) -> set[str]:
+    """The files that a job's list and a manifest name, restricted to names that this program gives; either may be empty.
+
+    An edited manifest still counts; an unreadable one lists nothing.
+    """
+    names: set[str] = set()
+    with suppress(ValueError, TypeError):
+        names |= {*json.loads(files)}
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        content = json.loads(manifest)
+        if content["dataset"] == dataset.NAME and "galaxy-zoo-vgg16" in content["tool"]:
+            names |= {dataset.MANIFEST, *content["files"], *(shard["name"] for shard in content["shards"])}
+    return {name for name in names if isinstance(name, str) and (name in METADATA or _SHARD.fullmatch(name))}
+
+
+def receipt_text(receipt: Receipt) -> str:
+    """A receipt as JSON."""
+    return dataset.to_json(asdict(receipt))
+
+
+def parse_receipt(text: str) -> Receipt | None:
+    """A receipt; None if an earlier version wrote it."""
+    content = json.loads(text)
+    if "targets" not in content:
+        return None
+    shape = tuple(content["shape"]) if content["shape"] else None
+    rejected = tuple(Rejected(**entry) for entry in content["rejected"])
+    targets = content["targets"] and TargetSums(*(tuple(content["targets"][name]) for name in ("sums", "counts")))
+    shard = Shard(**content["shard"])
+    return Receipt(**{**content, "shard": shard, "shape": shape, "rejected": rejected, "targets": targets})
