@@ -17,12 +17,14 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tfrecords.builtin import KAGGLE, builtin_tree
+from tfrecords.checks import require_manifest
 from tfrecords.errors import BUILD_AGAIN, DatasetError, TreeError
 from tfrecords.files import local_path, sha256_file
 from tfrecords.sums import TargetSums, parse_sums
@@ -44,6 +46,8 @@ REJECTED_HEADER = ("galaxy_id", "source path", "reason")
 # Ids that are numbers, and columns whose values are whole names of files.
 _NAMES_FILES = ("", "GalaxyID", "filename", "file", "path", "image")
 SHARD_PATTERN = f"{NAME}-*.tfrecord-*-of-*"
+_SHARD_NAME = re.compile(rf"{NAME}-({'|'.join(SPLITS)})\.tfrecord-\d{{5,}}-of-\d{{5,}}")
+_FILES = {DATASET_INFO, FEATURES, REJECTED, NAMES, TREE}
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,7 @@ class Dataset:
 
     files: SHA-256 of every file except the shards and the manifest. tree: the decision tree of its votes. targets: their sums
     in each split with votes; empty if an earlier version wrote it.
+    url: where it was read from, if it is in an object store; `fetch` then brings shards into `folder`.
     """
 
     folder: Path
@@ -213,6 +218,8 @@ class Dataset:
     fingerprint: str
     tree: Tree = field(default_factory=builtin_tree)
     targets: Mapping[str, TargetSums] = field(default_factory=dict)
+    url: str = ""
+    fetch: Callable[[Sequence[Shard]], None] | None = field(default=None, compare=False, repr=False)
 
     @property
     def asked(self) -> bool:
@@ -254,7 +261,8 @@ class Dataset:
                 first, *rows = csv.reader(file)
         except (OSError, ValueError, csv.Error) as error:
             raise DatasetError(f"{self.folder / name}: damaged ({error}): {BUILD_AGAIN}") from error
-        if tuple(first) != header or any(len(row) != len(header) or not row[0].isdecimal() for row in rows):
+        usual = all(len(row) == len(header) and row[0].isdecimal() and len(row[0]) < 20 and int(row[0]) < 2**63 for row in rows)
+        if tuple(first) != header or not usual:
             raise DatasetError(f"{self.folder / name}: not a table of {', '.join(header)}: {BUILD_AGAIN}")
         return rows
 
@@ -331,10 +339,11 @@ def read_manifest(folder: Path) -> Dataset:
         intact = text == to_json(content)
         fingerprint = content.pop("sha256")
         intact &= fingerprint == sha256_text(to_json(content))
-        shards = tuple(Shard(**shard) for shard in content["shards"])
         parts = (content["settings"], content["source"], content["tool"], content["files"])
         if not intact:
             raise DatasetError(f"{folder / MANIFEST}: has been edited since it was written: {BUILD_AGAIN}")
+        require_manifest(content, _SHARD_NAME, _FILES)
+        shards = tuple(Shard(**shard) for shard in content["shards"])
         tree = _tree_of(folder, content["files"])
         sums = content.get("targets", {})  # earlier versions kept none
         targets = {split: parse_sums(sums[split], len(tree.columns)) for split in SPLITS if split in sums}

@@ -16,12 +16,12 @@ import numpy as np
 from PIL import Image
 
 from tfrecords import decoding
+from tfrecords.checks import ENCODINGS as ENCODINGS
+from tfrecords.checks import MAX_SIZE
 from tfrecords.decoding import Picture, decode, grey_of, is_usual, jpeg_header, read_picture, unreadable
 from tfrecords.emptiness import light_of, no_galaxy
 from tfrecords.errors import GalaxyZooError, ImageError, require_setting
 
-ENCODINGS = ("jpeg", "png", "raw")
-MAX_SIZE = 10_000
 # Part of libjpeg-turbo's error for a coefficient that no 8-bit image has.
 _OUT_OF_RANGE = "out of range"
 # An image of which more is transparent is no picture of a galaxy.

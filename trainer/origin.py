@@ -1,13 +1,15 @@
 """The dataset that a run was trained on: what config.json holds of it, and its decision tree."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tfrecords.builtin import builtin_names, builtin_tree
+from tfrecords.checks import is_count, require_crop
 from tfrecords.dataset import SPLITS, TREE, Dataset, sha256_text
 from tfrecords.errors import RunError, TreeError, squeezed
-from tfrecords.fits.look import LOOK_SETTINGS
+from tfrecords.fits.look import LOOK_SETTINGS, from_settings
 from tfrecords.tree import Tree
 from tfrecords.treefile import parse_tree
 
@@ -25,6 +27,17 @@ def dataset_summary(dataset: Dataset) -> dict[str, Any]:
         "asked": dataset.source.get("asked", False),
         **{name: value for name, value in dataset.settings.items() if name in LOOK_SETTINGS},
     }
+
+
+def require_origin(content: Mapping[str, Any]) -> None:
+    """Raise ValueError, TypeError or KeyError unless this is the entry `dataset` of a config.json."""
+    require_crop(content["size"], content["crop_fraction"])
+    for name in ("fingerprint", "folder"):
+        if not isinstance(content[name], str):
+            raise ValueError(f"{name} is no text")
+    if not all(split in SPLITS and is_count(galaxies) for split, galaxies in content["galaxies"].items()):
+        raise ValueError("no numbers of galaxies")
+    from_settings(content)
 
 
 def tree_of(folder: Path, config: dict[str, Any]) -> Tree:

@@ -20,29 +20,28 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfrecords import __version__
 from tfrecords.builtin import builtin_tree
-from tfrecords.dataset import TREE, Dataset, to_json
-from tfrecords.errors import ConfigError, RunError, lacks_memory, squeezed
+from tfrecords.dataset import Dataset, to_json
+from tfrecords.errors import ConfigError, RunError, SettingError, lacks_memory, squeezed
 from tfrecords.files import PARTIAL_SUFFIX, atomic_file, local_path, real_folder, sha256_file, sync_folder, write_text
 from tfrecords.fits.look import Look, from_settings
 from tfrecords.integrity import Stamp
-from tfrecords.outputs import NEVER, PRIVATE, Output
+from tfrecords.outputs import NEVER, Output
 from tfrecords.tree import Tree
-from trainer.config import DEFAULTS
-from trainer.history import HISTORY, Epoch, read_history, write_history
+from trainer.history import Epoch, read_history, write_history
 from trainer.images.ranges import Ranges, ranges_of
 from trainer.metadata import KEY, model_metadata
-from trainer.network.archive import write_portable
+from trainer.network.archive import require_shapes, write_portable
 from trainer.network.backbones import BACKBONES, Backbone
-from trainer.origin import dataset_summary, tree_of
+from trainer.network.heads import HEADS, output_width
+from trainer.origin import require_origin, tree_of
 from trainer.saving import NOTHING_YET, Progress
 from trainer.sealing import seal, unseal
 
@@ -53,7 +52,6 @@ CHECKPOINT = "checkpoint"
 EVALUATIONS = "evaluations"
 _ARRAYS, _PROGRESS = "arrays.npz", "progress.json"
 _SHARDS = "shards.json"
-_LATER = ("freeze",)  # settings that runs of earlier versions lack; their defaults change nothing
 _BUSY = "another trainer command is writing here: wait for it, or choose another folder"
 _START_AGAIN = "start again with --overwrite, or choose another --out"
 
@@ -99,8 +97,13 @@ class Run:
 
     @property
     def backbone(self) -> Backbone:
-        """Its backbone."""
-        return BACKBONES[self.settings["backbone"]]
+        """Its backbone. Raises RunError if this version has none of that name."""
+        name = self.settings.get("backbone")
+        if name not in BACKBONES:
+            raise RunError(
+                f"{self.folder / CONFIG}: unknown backbone {str(name)[:80]!r}: use the version that trained this run"
+            )
+        return BACKBONES[name]
 
     @property
     def ranges(self) -> Ranges:
@@ -148,7 +151,9 @@ class Run:
             raise RunError(f"{self.folder}: has no {MODEL} yet: resume its training first")
         self.output.check(MODEL, "restore the model of this run, or train again in another --out")
         try:
-            return keras.saving.load_model(self.model_path, compile=False)
+            model = keras.saving.load_model(self.model_path, compile=False)
+            require_shapes(model, self.config["dataset"]["size"], output_width(self.settings["head"], self.tree))
+            return model
         except Exception as error:  # Keras raises many kinds of error for a damaged file
             if lacks_memory(error):
                 raise MemoryError(f"reading {self.model_path}") from error
@@ -331,73 +336,10 @@ def open_run(folder: str | Path) -> Run:
         if {*json.loads(text)} >= {"settings", "dataset"} and "sha256" not in json.loads(text):
             raise ValueError("it was written by an earlier version of this program")
         config = unseal(text)
-        config["settings"], [config["dataset"][name] for name in ("fingerprint", "crop_fraction", "size", "galaxies", "folder")]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if (head := config["settings"].get("head", HEADS[0])) not in HEADS:
+            raise ValueError(f"unknown head {head!r}")
+        require_origin(config["dataset"])
+        ranges_of(config)
+    except (ValueError, KeyError, TypeError, AttributeError, SettingError) as error:
         raise RunError(f"{path}: not the intact {CONFIG} of a run ({error}): restore it, or {hint}") from error
     return Run(folder, config, tree_of(folder, config))
-
-
-def _differences(run: Run, new: Run) -> list[str]:
-    if head_epochs := run.settings.get("head_epochs"):
-        return [f"it was started with --head_epochs {head_epochs}, which this version no longer has"]
-    old = {**{name: DEFAULTS[name] for name in new.settings if name in _LATER}, **run.settings}
-    changed = [
-        f"{name} was {old.get(name)}, now {new.settings.get(name)}"
-        for name in sorted({*old, *new.settings} - {"head_epochs"})
-        if old.get(name) != new.settings.get(name)
-    ]
-    if run.config["dataset"]["fingerprint"] != new.config["dataset"]["fingerprint"]:
-        changed.append("the dataset is a different one")
-    return changed
-
-
-def start(folder: Path, settings: dict[str, Any], dataset: Dataset, overwrite: bool) -> tuple[Run, bool]:
-    """The run of `folder`, and whether it is new; a new run writes nothing before `create`.
-
-    So a run that fails before its first step (weights that do not fit, no GPU) leaves no trace and, with `overwrite`,
-    removes nothing. Raises ConfigError, with the differences, if the folder holds another run, and, with its name, if a file
-    that no trainer wrote is to be replaced.
-    """
-    output = Output(folder, "run")
-    refuse_lost_marker(output)
-    output.refuse_others()
-    config = {"settings": settings, "dataset": dataset_summary(dataset), "tool": {"galaxy-zoo-vgg16": __version__}}
-    new = Run(folder, config, dataset.tree)
-    if overwrite or not (folder / CONFIG).is_file():
-        refuse_in_the_way(new)
-        output.refuse_others({*output.files, CONFIG})
-        return new, True
-    run = open_run(folder)
-    if changed := _differences(run, new):
-        raise ConfigError(
-            f"{folder}: holds another run ({'; '.join(changed)}): choose another --out, or replace it with --overwrite"
-        )
-    return run, False
-
-
-def refuse_lost_marker(output: Output) -> None:
-    """Raise ConfigError for a run that was copied without its marker: nothing shows which of its files are ours."""
-    if CONFIG not in output.files and (output.folder / CONFIG).is_file():
-        with suppress(RunError):
-            open_run(output.folder)
-            raise ConfigError(
-                f"{output.folder}: is a run without its folder {PRIVATE}, which lists its files: copy the whole folder again "
-                "(`cp -r RUN ELSEWHERE`, not RUN/*), or choose another --out"
-            )
-
-
-def refuse_in_the_way(run: Run) -> None:
-    """Raise ConfigError, with its name, if a file to be written exists and is not as a trainer wrote it."""
-    output = run.output
-    output.refuse_others([HISTORY, MODEL, TREE, OWN.metrics, OWN.predictions, OWN.report, CARD])
-
-
-def create(run: Run) -> None:
-    """Create the folder of a new run, replacing the files of an old one."""
-    output = run.output
-    for path in output.private.glob("features-*"):  # gigabytes, left by an earlier version with --head_epochs
-        path.unlink()
-    # config.json last, because without it the folder is not a run.
-    output.remove(sorted(output.files, key=lambda name: (name == CONFIG, name)))
-    output.write({TREE: run.tree.text.encode("utf-8")})
-    output.write({CONFIG: seal(run.config).encode("utf-8")})

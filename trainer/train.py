@@ -25,8 +25,7 @@ from tfrecords.integrity import check_shards, fetch_shards, read_shards
 from tfrecords.interrupts import Interruption, deferred_interrupts
 from tfrecords.progress import progress_bar
 from tfrecords.storage import open_anywhere
-from trainer import advice
-from trainer import run as runs
+from trainer import advice, beginning
 from trainer.backends import hosts
 from trainer.backends.base import Devices, Objective, Share, Steps
 from trainer.backends.choose import choose
@@ -97,9 +96,9 @@ def train_model(config: TrainConfig, overwrite: bool = False) -> Run:
         with hosts.joined(config.hosts, config.host_index, config.out, config.hosts_secret) as share:
             first = share.index == 0
             if first:
-                runs.refuse_lost_marker(Run(config.out, {}).output)
+                beginning.refuse_lost_marker(Run(config.out, {}).output)
                 held.enter_context(Run(config.out, {}).locked())
-            run, is_new = runs.start(config.out, config.settings(), dataset, overwrite)
+            run, is_new = beginning.start(config.out, config.settings(), dataset, overwrite)
             if is_new and (start := open_start(config)):
                 run = replace(run, config={**run.config, **start.config()})
             _check_shards(run, config, dataset, share)
@@ -115,7 +114,7 @@ def train_model(config: TrainConfig, overwrite: bool = False) -> Run:
                     say(f"{run.folder}: training is complete after {progress.finished} epochs")
             else:
                 if first:
-                    runs.refuse_in_the_way(run)
+                    beginning.refuse_in_the_way(run)
                 devices = choose(config.precision, config.require_gpu, share)
                 hosts.agree(share, "devices", {"devices of a process": devices.local, "precision": devices.precision})
                 if first:
@@ -226,7 +225,7 @@ class _Training:
             except ValueError as error:
                 raise RunError(f"{run.folder}: its checkpoint does not fit ({error}): start again with --overwrite") from error
         if is_new and self.writes:
-            runs.create(run)
+            beginning.create(run)
         self.saver = Saver(bool(devices.gpus) and self.writes, config.checkpoint_minutes if self.writes else 0)
         self._unsaved = Unsaved()
         self._batches: Iterator[Any] = iter(())

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tfrecords.dataset import SPLITS, Dataset
 from tfrecords.errors import ConfigError, RunError
 from tfrecords.files import sha256_file
-from trainer import run
+from trainer import beginning
 from trainer.analysis.card import command
 from trainer.history import Curves, Epoch, best_epoch, stops_early
 from trainer.run import Run, open_run
@@ -180,9 +180,9 @@ def test_a_checkpoint_that_was_edited_or_is_another_runs_is_an_error(tmp_path: P
 
 def _start(folder: Path, dataset: Dataset, overwrite: bool = False, **changes: Any) -> Run:
     """The run in `folder`, created if it is new."""
-    started, is_new = run.start(folder, {**SETTINGS, **changes}, dataset, overwrite)
+    started, is_new = beginning.start(folder, {**SETTINGS, **changes}, dataset, overwrite)
     if is_new:
-        run.create(started)
+        beginning.create(started)
     return started
 
 
@@ -194,7 +194,7 @@ def _contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 def test_the_same_settings_go_on_with_the_same_run(small_dataset: Dataset, tmp_path: Path) -> None:
     first = _start(tmp_path / "deep" / "run", small_dataset)
     before = _contents(first.folder)
-    assert _start(first.folder, small_dataset) == first == run.open_run(first.folder)
+    assert _start(first.folder, small_dataset) == first == open_run(first.folder)
     assert _contents(first.folder) == before
     assert first.config["settings"] == SETTINGS
     assert first.config["dataset"] == {
@@ -242,7 +242,7 @@ def test_nothing_is_written_or_taken_away_before_a_new_run_is_created(
     if overwrite:
         _start(tmp_path / "run", small_dataset)
     before = _contents(tmp_path)
-    started, is_new = run.start(tmp_path / "run", {**SETTINGS, "epochs": 4}, small_dataset, overwrite)
+    started, is_new = beginning.start(tmp_path / "run", {**SETTINGS, "epochs": 4}, small_dataset, overwrite)
     assert is_new and started.settings["epochs"] == 4
     assert _contents(tmp_path) == before and (tmp_path / "run").exists() == overwrite
 
@@ -287,7 +287,7 @@ def test_a_file_that_is_in_the_way_is_refused_before_any_training(small_dataset:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     before = _contents(tmp_path)
-    uses = (lambda: run.refuse_in_the_way(a_run), lambda: _start(tmp_path, small_dataset, overwrite=True))
+    uses = (lambda: beginning.refuse_in_the_way(a_run), lambda: _start(tmp_path, small_dataset, overwrite=True))
     for use in uses:
         with pytest.raises(ConfigError, match=f"{name}: was not written by this program: move it elsewhere"):
             use()
@@ -325,13 +325,13 @@ def test_a_damaged_config_is_an_error_that_names_it(content: str, tmp_path: Path
     with pytest.raises(
         RunError, match=r"config\.json: not the intact config\.json of a run .*: restore it, or set --run to the --out"
     ) as caught:
-        run.open_run(tmp_path)
+        open_run(tmp_path)
     assert "--overwrite" not in str(caught.value)
 
 
 def test_a_folder_that_is_no_run_and_a_run_without_model_are_told_apart(small_dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"not a run folder \(config\.json is missing\)"):
-        run.open_run(tmp_path)
+        open_run(tmp_path)
     with pytest.raises(RunError, match=r"has no model\.keras yet: resume its training first"):
         _start(tmp_path, small_dataset).load_model()
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfrecords.checks import require_ascending
 from tfrecords.fits.look import Brightness
 from trainer.images.photometry import brightness, photometry
 
@@ -37,8 +38,12 @@ class Ranges:
 
 
 def ranges_of(config: Mapping[str, Any]) -> Ranges:
-    """The ranges in a run's config.json."""
+    """The ranges in a run's config.json. Raises ValueError, TypeError or AttributeError if they are none."""
     radius, levels = config.get("half_light_radius"), config.get("brightness", {})
+    if radius:
+        require_ascending(radius, 2, "half_light_radius")
+    for name, values in levels.items():
+        require_ascending(values, 3, f"brightness {name}")
     median, bright = (Brightness(*map(float, levels[name])) if name in levels else None for name in ("median", "bright"))
     return Ranges((float(radius[0]), float(radius[1])) if radius else None, median, bright)
 

@@ -47,3 +47,10 @@ def write_portable(saved: Path, target: Path, metadata: Mapping[str, Any]) -> No
             with source.open(entry) as content, out.open(entry, "w") as copy:
                 while block := content.read(1 << 20):
                     copy.write(block)
+
+
+def require_shapes(model: Any, size: int, outputs: int) -> None:
+    """Raise ValueError unless a model takes images of this size, in pixels, and gives so many values for each."""
+    here, expected = (model.input_shape, model.output_shape), ((None, size, size, 3), (None, outputs))
+    if here != expected:
+        raise ValueError(f"images and outputs are {here}, where those of this run are {expected}")
