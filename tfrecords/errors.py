@@ -1,6 +1,7 @@
 """The project's exceptions, and the one line that a command prints for them."""
 
 import errno
+import resource
 
 from tfrecords.text import printable
 
@@ -85,6 +86,21 @@ def one_line(error: BaseException) -> str:
     return printable(_line(error))
 
 
+def _limit(error: OSError) -> str:
+    """The line for a limit of the system on the size of files, or on how many are open."""
+    where = f"{error.filename}: " if error.filename else ""
+    again = "and run the same command again"
+    if error.errno == errno.ENFILE:
+        return f"{where}this machine has too many open files: close other programs {again}"
+    kind, flag, unit, what = resource.RLIMIT_NOFILE, "-n", "", "too many open files"
+    if error.errno == errno.EFBIG:
+        kind, flag, unit, what = resource.RLIMIT_FSIZE, "-f", " bytes", "too large a file"
+    allowed = resource.getrlimit(kind)[0]
+    limit = "the file system allows no more" if allowed == resource.RLIM_INFINITY else f"the limit is {allowed:,}{unit}"
+    cure = "choose an --out elsewhere" if allowed == resource.RLIM_INFINITY else f"raise it (ulimit {flag})"
+    return f"{where}{what} ({limit}): {cure} {again}"
+
+
 def _line(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         detail = squeezed(error, None) if str(error) else ""
@@ -95,6 +111,8 @@ def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         where = f" while writing {error.filename}" if error.filename else ""
         return f"the disk is full{where}: free some space, or choose another --out, and run the same command again"
+    if isinstance(error, OSError) and error.errno in (errno.EFBIG, errno.EMFILE, errno.ENFILE):
+        return _limit(error)
     if isinstance(error, PermissionError):
         return f"no permission for {error.filename}: choose another path, or change its permissions"
     if isinstance(error, OSError) and error.filename:

@@ -134,7 +134,7 @@ def atomic_file(path: Path, beside: Path | None = None) -> Iterator[BinaryIO]:
         os.replace(partial, path)
     except BaseException as error:
         partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None and error.errno in FULL_DISK:
+        if isinstance(error, OSError) and error.filename is None and error.errno in (*FULL_DISK, errno.EFBIG):
             error.filename = str(path)  # the error of a failed write() names no file
         raise
     sync_folder(path.parent)

@@ -203,6 +203,9 @@ class Run:
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(unfinished, self.model_path)
+        except OSError as error:
+            error.filename = error.filename or str(self.model_path)  # Keras writes through h5py, which names no file
+            raise
         finally:
             for path in (saved, unfinished):
                 path.unlink(missing_ok=True)

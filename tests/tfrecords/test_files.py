@@ -3,8 +3,11 @@
 import errno
 import hashlib
 import os
+import resource
 import secrets
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from tfrecords import files
 from tfrecords.errors import ConfigError, one_line
 
+AGAIN = "and run the same command again"
 NEEDS_FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
 
 
@@ -234,3 +238,45 @@ def test_a_files_hash_is_that_of_its_bytes(tmp_path: Path) -> None:
 )
 def test_an_error_is_told_in_one_line_that_says_what_to_do(error: BaseException, line: str) -> None:
     assert one_line(error) == line
+
+
+@pytest.mark.parametrize(
+    ("number", "limit", "line"),
+    [
+        (
+            errno.EFBIG,
+            100,
+            f"x.bin: too large a file (the limit is 100 bytes): raise it (ulimit -f) {AGAIN}",
+        ),
+        (
+            errno.EFBIG,
+            resource.RLIM_INFINITY,
+            f"x.bin: too large a file (the file system allows no more): choose an --out elsewhere {AGAIN}",
+        ),
+        (errno.EMFILE, 64, f"x.bin: too many open files (the limit is 64): raise it (ulimit -n) {AGAIN}"),
+        (
+            errno.ENFILE,
+            64,
+            f"x.bin: this machine has too many open files: close other programs {AGAIN}",
+        ),
+    ],
+)
+def test_a_limit_of_the_system_is_named_with_the_file_and_the_way_out(
+    number: int, limit: int, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limit, limit))
+    assert one_line(OSError(number, "", "x.bin")) == line
+    assert one_line(OSError(number, "")) == line.removeprefix("x.bin: ")
+
+
+def test_a_file_that_outgrows_the_limit_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from pathlib import Path; from tfrecords import files, errors\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: files.write_bytes(Path(sys.argv[1]), bytes(5000))\n"
+        "except OSError as error: print(errors.one_line(error))"
+    )
+    path = tmp_path / "large.bin"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{path}: too large a file (the limit is 1,000 bytes): raise it (ulimit -f)")
+    assert list(tmp_path.iterdir()) == []
