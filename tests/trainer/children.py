@@ -97,7 +97,7 @@ def host(folder: str, out: str, hosts: str, index: str) -> None:
     from trainer.network.optimizer import Rate, build_optimizer
 
     dataset = open_dataset(Path(folder))
-    with joined(hosts, int(index)) as share:
+    with joined(hosts, int(index), Path(out) / "run") as share:
         devices = choose("float32", require_gpu=False, share=share)
         training = _training(
             dataset, devices, lambda variables: build_optimizer(variables, Rate(3e-4, 2), "float32"), 0.5, "none"
@@ -128,7 +128,7 @@ def devices() -> None:
     from trainer.backends.choose import choose
 
     hosts.machine_id = lambda: os.environ["MACHINE"]
-    with hosts.joined("auto", None) as share:
+    with hosts.joined("auto", None, Path(os.environ["OUT"])) as share:
         used = choose("float32", require_gpu=False, share=share)
         allowed = jax.config.read("jax_cuda_visible_devices")
         print(f"{used.replicas} devices, GPUs {allowed}, {hosts.processes_here(share)} processes here", flush=True)

@@ -177,7 +177,7 @@ def test_every_flag_reaches_the_run(
         "weights": "base.weights.h5", "freeze": 2, "input_scaling": "unit", "pooling": "average", "head": "tree",
         "initialisation": "keras", "precision": "mixed_bfloat16", "patience": 4, "seed": 2**31, "limit": 6,
     }  # fmt: skip
-    elsewhere = {"cache": "none", "hosts": "a:1,b:1", "host_index": 1}
+    elsewhere = {"cache": "none", "hosts": "a:1,b:1", "host_index": 1, "hosts_secret": Path("secret")}
     flags = [f"--{name}={value}" for name, value in {**values, **elsewhere}.items()]
     run_main("--tfrecords", small_dataset.folder, "--out", tmp_path / "run", *flags, "--require_gpu")
     [config] = taken

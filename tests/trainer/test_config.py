@@ -116,7 +116,17 @@ def test_concentrations_and_the_loss_that_needs_them_go_together(loss: str) -> N
 def test_the_settings_hold_every_choice_but_the_places_and_the_hardware(values: dict[str, Any]) -> None:
     values["loss"] = "dirichlet_multinomial" if values["head"] == "dirichlet" else "mse"
     assert _config(**values, require_gpu=True, cache="none", checkpoint_minutes=0.5, hosts="auto").settings() == values
-    where = {"tfrecords", "cache_dir", "out", "cache", "checkpoint_minutes", "require_gpu", "hosts", "host_index", "hosts_secret"}
+    where = {
+        "tfrecords",
+        "cache_dir",
+        "out",
+        "cache",
+        "checkpoint_minutes",
+        "require_gpu",
+        "hosts",
+        "host_index",
+        "hosts_secret",
+    }
     assert set(values) == {field.name for field in fields(TrainConfig)} - where
 
 

@@ -2,6 +2,9 @@
 
 Every machine runs the same command with its own --host_index; the processes connect at the first address. The dataset
 and the run folder must be on storage that all machines share; only the first process writes.
+
+They meet on connections of our own, see `greeting`, which stay open: the end of one is the end of a process. Only when all
+have proved that they belong to the run, JAX starts; its own connections have no such proof.
 """
 
 import atexit
@@ -11,18 +14,24 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple
+from pathlib import Path
 from typing import Any, NoReturn
 
 from tfrecords.errors import ConfigError, RunError, SettingError, install_extra, squeezed
 from trainer.backends.base import WHOLE, Share
 from trainer.backends.gpus import Sight, local_device_ids, machine_id, present_gpus, unused_gpus, visible_gpus
+from trainer.backends.greeting import introduce, welcome
+from trainer.backends.listening import BIND, address_of, listeners_at, split_address
+from trainer.backends.secret import given_key, run_key
 from trainer.backends.startup import load_backend, without_native_notes
 
 # How long a killed process or a lost machine may go unnoticed if its connection is not closed.
 HEARTBEAT_SECONDS = 30
 MEETING_SECONDS = 300
+_STEP_MILLISECONDS = 500
 GONE = (
     "another process of this run ended or cannot be reached: check its own error message, then run the same command "
     "again on all machines (without --overwrite) to resume from the last checkpoint"
@@ -57,21 +66,25 @@ def addresses(hosts: str, index: int | None) -> list[str]:
     return named
 
 
-def join(hosts: str, index: int | None) -> Share:
+def join(hosts: str, index: int | None, out: Path, secret: Path | None = None) -> Share:
     """Connect to the other processes; return this one's share of the work, all of it if `hosts` is empty.
 
-    "auto" reads the addresses from the cluster (Slurm, Open MPI, Kubernetes; see jax.distributed.initialize). Raises
-    SettingError for invalid addresses, ConfigError on TensorFlow, RunError if the processes cannot connect.
+    "auto" reads the addresses from the cluster (Slurm, Open MPI, Kubernetes; see jax.distributed.initialize). The secret of the
+    run is in the file `secret`, else in the environment, else shared through the run folder `out`. Raises SettingError for
+    invalid addresses or secrets, ConfigError on TensorFlow, RunError if the processes cannot connect.
     """
     if not hosts:
         if index is not None:
             raise SettingError(
                 f"--host_index {index}: --hosts is missing: give the addresses of all processes, or omit --host_index"
             )
+        if secret is not None:
+            raise SettingError(f"--hosts_secret {secret}: --hosts is missing: give the addresses, or omit --hosts_secret")
         return WHOLE
     if hosts == "auto" and index is not None:
         raise SettingError(f"--host_index {index}: --hosts auto reads it from the cluster: omit --host_index")
     named = [] if hosts == "auto" else addresses(hosts, index)
+    key = given_key(secret)
     if load_backend() != "jax":
         raise ConfigError(
             "--hosts: training on several machines needs Keras' JAX backend (it fails on TensorFlow): "
@@ -83,7 +96,7 @@ def join(hosts: str, index: int | None) -> Share:
     jax.config.update("jax_enable_preemption_service", False)
     for address in named:
         try:
-            socket.getaddrinfo(address.rpartition(":")[0].strip("[]"), None)
+            socket.getaddrinfo(split_address(address)[0], None)
         except OSError as error:
             raise RunError(f"--hosts: cannot resolve the host of {address} ({error}): check the spelling") from error
     print(
@@ -91,39 +104,83 @@ def join(hosts: str, index: int | None) -> Share:
         file=sys.stderr,
         flush=True,
     )
+    place = _from_cluster() if index is None else (named[0], Share(len(named), index))
+    try:
+        return _connect(*place, named[1:], out, key)
+    except BaseException:
+        if _connections and not _leaving.is_set():
+            _abandon()
+        raise
+
+
+def _connect(first: str, share: Share, others: list[str], out: Path, key: bytes | None) -> Share:
+    """Meet the other processes at address `first`, then start JAX."""
+    import jax
+    from jax.experimental import multihost_utils
+
+    bind = None
+    with contextlib.ExitStack() as held:
+        if share.index == 0:
+            listeners = [held.enter_context(listener) for listener in listeners_at(first, others)]
+            read_key = held.enter_context(run_key(out, True)) if key is None else lambda: key
+            members = welcome(listeners, read_key(), share.processes, MEETING_SECONDS)
+            missing = [number for number in range(1, share.processes) if number not in members]
+            if missing:
+                raise RunError(
+                    f"--hosts: process {', '.join(map(str, missing))} of {share.processes} did not connect to {first}: start "
+                    f"all within {MEETING_SECONDS} s, with the same --hosts, and each with its own --host_index"
+                )
+            _connections.extend(members.values())
+            # JAX listens where the others have connected, on the port that is free again; at all addresses of this machine
+            # only if the others needed several.
+            used = {address_of(connection.getsockname()) for connection in _connections or listeners[:1]}
+            coordinator = used.pop() if len(used) == 1 and not os.environ.get(BIND) else first
+            bind = os.environ.get(BIND) or (f"[::]:{split_address(first)[1]}" if used else coordinator)
+        else:
+            read_key = held.enter_context(run_key(out, False)) if key is None else lambda: key
+            _connections.append(introduce(split_address(first), share.index, share.processes, read_key, MEETING_SECONDS))
+            coordinator = address_of(_connections[0].getpeername())
+    _watch()
     try:
         jax.distributed.initialize(
-            coordinator_address=named[0] if named else None,
-            num_processes=len(named) or None,
-            process_id=index if named else None,
+            coordinator_address=coordinator,
+            num_processes=share.processes,
+            process_id=share.index,
             # Without a list, JAX uses one GPU per process on Slurm and Open MPI; an empty list restricts nothing.
             local_device_ids=None if os.environ.get("JAX_LOCAL_DEVICE_IDS") else [],
+            coordinator_bind_address=bind,
             initialization_timeout=MEETING_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except Exception as error:  # JAX raises ValueError, RuntimeError and its own for addresses, ports and timeouts
-        reason = squeezed(error)
-        if not named and isinstance(error, ValueError):
-            raise RunError(f"--hosts auto: no cluster found ({reason}): give the addresses, --hosts A:PORT,B:PORT") from error
         raise RunError(
-            f"--hosts {hosts}: the processes did not connect ({reason}): start all of them within {MEETING_SECONDS} s, "
-            "with the same --hosts, and each with its own --host_index"
+            f"--hosts: the processes met, but JAX did not connect them at {coordinator} ({squeezed(error)}): check the "
+            "firewall, then start all of them again"
         ) from error
-    share = Share(jax.process_count(), jax.process_index())
-    from jax.experimental import multihost_utils
-
     try:
-        _watch(share)
         _divide_gpus(share)
         with without_native_notes():  # the first operation of all devices connects them
             multihost_utils.sync_global_devices("joined")
     except (OSError, RuntimeError) as error:  # JAX' errors are RuntimeErrors
-        _abandon()
-        reason = squeezed(error)
         raise RunError(
-            f"the processes of this run connected, but cannot reach each other on other ports ({reason}): check the firewall"
+            f"the processes of this run connected, but cannot reach each other on other ports ({squeezed(error)}): check the "
+            "firewall"
         ) from error
     return share
+
+
+def _from_cluster() -> tuple[str, Share]:
+    """The address of process 0 and the share of this one, from the cluster manager. Raises RunError if there is none."""
+    environment = _jax_state().clusters.ClusterEnv
+    wanted: tuple[Any, ...] = os.environ.get("JAX_COORDINATOR_ADDRESS"), None, None, []
+    reason = "no Slurm, Open MPI or other cluster manager started this process"
+    try:
+        address, processes, index, _ = environment.auto_detect_unset_distributed_params(*wanted, None, MEETING_SECONDS)
+    except Exception as error:  # JAX' own and those of environment variables that it expects
+        address, processes, index, reason = None, None, None, squeezed(error)
+    if address is None or processes is None or index is None:
+        raise RunError(f"--hosts auto: no cluster found ({reason}): give the addresses, --hosts A:PORT,B:PORT")
+    return address, Share(processes, index)
 
 
 def _end() -> NoReturn:
@@ -146,21 +203,11 @@ def _listen(connection: socket.socket) -> None:
         _end()
 
 
-def _watch(share: Share) -> None:
-    """Connect every process to the first, by sockets of our own.
+def _watch() -> None:
+    """End this process when the connection to another one closes without goodbye.
 
     JAX notices a lost process only by missing heartbeats, then aborts the others; running operations hang until then.
     """
-    if share.index == 0:
-        server = socket.create_server(("", 0), backlog=share.processes)
-        _jax_state().client.key_value_set("watch", str(server.getsockname()[1]))
-        server.settimeout(MEETING_SECONDS)
-        _connections.extend(server.accept()[0] for _ in range(share.processes - 1))
-        server.close()
-    else:
-        port = int(_jax_state().client.blocking_key_value_get("watch", MEETING_SECONDS * 1000))
-        host = _jax_state().coordinator_address.rpartition(":")[0].strip("[]")
-        _connections.append(socket.create_connection((host, port), timeout=MEETING_SECONDS))
     for connection in _connections:
         connection.settimeout(None)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -200,12 +247,12 @@ def processes_here(share: Share) -> int:
 
 
 @contextlib.contextmanager
-def joined(hosts: str, index: int | None) -> Iterator[Share]:
+def joined(hosts: str, index: int | None, out: Path, secret: Path | None = None) -> Iterator[Share]:
     """Connect to the other processes for the block, see `join`, and disconnect after it.
 
     If the block fails, the other processes end with the message that they lost this one.
     """
-    share = join(hosts, index)
+    share = join(hosts, index, out, secret)
     try:
         yield share
     except BaseException:
@@ -257,25 +304,33 @@ def agree(share: Share, what: str, settings: Mapping[str, Any]) -> None:
 
 def _exchange(share: Share, what: str, value: Any) -> list[Any]:
     """The values of all processes, in their order, once all have sent theirs; `what` names them in messages."""
-    import jax
-
-    client = _jax_state().client
+    client, end = _jax_state().global_state.client, time.monotonic() + MEETING_SECONDS
     keys = [f"{what}/{index}" for index in range(share.processes)]
     client.key_value_set(keys[share.index], json.dumps(value, sort_keys=True))
-    try:
-        return [json.loads(client.blocking_key_value_get(key, MEETING_SECONDS * 1000)) for key in keys]
-    except jax.errors.JaxRuntimeError as error:
-        raise RunError(
-            f"the other processes of this run did not send their {what} within {MEETING_SECONDS} s: check their messages"
-        ) from error
+    return [json.loads(_value(client, key, what, end)) for key in keys]
+
+
+def _value(client: Any, key: str, what: str, end: float) -> str:
+    """Wait for a value, in steps: a signal is handled only between calls of JAX."""
+    import jax
+
+    while True:
+        try:
+            return str(client.blocking_key_value_get(key, _STEP_MILLISECONDS))
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" in str(error) and time.monotonic() < end:
+                continue
+            raise RunError(
+                f"the other processes of this run did not send their {what} within {MEETING_SECONDS} s: check their messages"
+            ) from error
 
 
 def _jax_state() -> Any:
-    """JAX' own record of the processes: `client`, its key-value store, and `coordinator_address`.
+    """JAX' module of its processes: `global_state.client`, its key-value store, and `clusters`, the cluster managers.
 
     The name is private, because neither has a public one. Should it move, no run on several machines can start;
     `tests/test_house.py` fails first.
     """
-    from jax._src.distributed import global_state
+    from jax._src import distributed
 
-    return global_state
+    return distributed

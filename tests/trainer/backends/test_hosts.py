@@ -21,8 +21,8 @@ import pytest
 from benchmarks.terminal import terminal
 from tests.trainer import small
 from tfrecords.dataset import Dataset
-from tfrecords.errors import SettingError
-from trainer.backends.hosts import GONE, addresses, join
+from tfrecords.errors import RunError, SettingError
+from trainer.backends.hosts import GONE, _from_cluster, addresses, join
 from trainer.run import OWN, Run, open_run
 
 Main = Callable[..., tuple[int, str, str]]
@@ -71,7 +71,19 @@ def test_addresses_are_one_per_process() -> None:
 
 def test_a_place_among_no_hosts_is_an_error() -> None:
     with pytest.raises(SettingError, match=r"--host_index 1: --hosts is missing"):
-        join("", 1)
+        join("", 1, Path("run"))
+
+
+def test_a_secret_among_no_hosts_is_an_error() -> None:
+    with pytest.raises(SettingError, match="--hosts_secret secret: --hosts is missing"):
+        join("", None, Path("run"), Path("secret"))
+
+
+def test_auto_without_a_cluster_is_an_error_that_says_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "KUBERNETES_SERVICE_HOST", "JAX_COORDINATOR_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RunError, match=r"^--hosts auto: no cluster found \(.+\): give the addresses, --hosts A:PORT,B:PORT$"):
+        _from_cluster()
 
 
 def test_hosts_on_tensorflow_are_one_line_that_says_jax_and_how(plain_dataset: Dataset, tmp_path: Path, run_main: Main) -> None:
@@ -236,6 +248,7 @@ def _on_slurm(folder: Path, gpus: int, nodes: int) -> list[list[str]]:
         "SLURM_JOB_ID": 7,
         "SLURM_STEP_NODELIST": "localhost",
         "SLURM_NTASKS": 2,
+        "OUT": folder / "run",
     }
     tasks = (
         {**shared, "SLURM_PROCID": number, "SLURM_LOCALID": number // nodes, "MACHINE": f"node{number % nodes}"}
