@@ -30,6 +30,8 @@ _SPREADSHEETS_LINE = re.compile(r'"?sep=.{0,1}"?(?:\r\n|\r|\n)')
 _NO_TEXT = "is neither UTF-8 nor UTF-16 text: save it as CSV in UTF-8"
 _ALL = 2**31 - 1
 _LONGEST_MARK = 16  # characters of the line that names the separator, at most
+# Characters: ten thousand columns of a thousand each. A longer line would be in memory several times.
+_LONGEST_LINE = 10_000_000
 
 
 def _encoding(content: bytes) -> tuple[str, int]:
@@ -203,9 +205,13 @@ def csv_table(path: str, opener: Opener, sha256: str, head: bytes | None = None)
         if head is None:
             yield decoder.decode(b"", final=True)
 
-    start, zero = "", False
+    start, zero, line = "", False, 0
     try:
         for text in texts():
+            end = max(text.rfind("\n"), text.rfind("\r"))
+            line = len(text) - end - 1 if end >= 0 else line + len(text)
+            if line > _LONGEST_LINE:
+                raise SourceError(f"{path}: has a line of more than {_LONGEST_LINE:,} characters: check how its lines end")
             zero |= "\0" in text
             if len(start) <= HEAD + _LONGEST_MARK:
                 start += text

@@ -29,6 +29,8 @@ _PADDED = re.compile(r"0\d+")
 # This may be a name among names, like the start of a hash; programs write a number with a sign or a decimal point, as 1E+05.
 _BARE_EXPONENT = re.compile(r"\d+[eE]\d+")
 _EXACT = 2**53
+# Characters of an id, which may be a path: Linux opens none that is longer.
+_LONGEST_ID = 4_096
 _LARGEST = 2**63 - 1
 # Rows of a table in memory at a time. While it reads CSV, pandas needs two kilobytes for each.
 _ROWS = 2_048
@@ -171,6 +173,8 @@ class Ids:
             if not text:
                 row = texts.index[place]
                 raise SourceError(f"{self._path}: {self._column} is missing in row {row} below the header: correct it")
+            if len(text) > _LONGEST_ID:
+                raise SourceError(f"{self._where(texts, place)}, {len(text):,} characters, which is no id: correct it")
             if _WHOLE.fullmatch(text):
                 self._numbers = True
                 self._largest = max(self._largest, abs(int(text)))

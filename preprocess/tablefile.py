@@ -1,5 +1,6 @@
 """What a table is, whatever its format: columns as texts or as numbers, and its first bytes."""
 
+import io
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,8 @@ HEAD = 1_000_000
 _BLOCK = 1 << 20
 GZIP = b"\x1f\x8b"
 _SHOWN = 60
+# The widest tables of surveys have some hundreds of columns, and features of images some thousands.
+MOST_COLUMNS = 10_000
 # How people and programs write that a value is missing.
 BLANK = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "nan", "NaN", "null", "NULL", "None", "--")
 LOST = (
@@ -36,6 +39,9 @@ class TableFile(ABC):
     header: tuple[str, ...]
     sha256: str
 
+    def __post_init__(self) -> None:
+        refuse_columns(self.path, len(self.header))
+
     @abstractmethod
     def frames(self, texts: Sequence[str], numbers: Sequence[str], rows: int | None = None) -> Iterator[Any]:
         """These columns as pandas DataFrames of at most so many rows each (None: all in one), without blank rows.
@@ -49,6 +55,34 @@ class TableFile(ABC):
     def frame(self, texts: Sequence[str], numbers: Sequence[str]) -> Any:
         """All rows of `frames`."""
         return next(iter(self.frames(texts, numbers)))
+
+
+def refuse_columns(path: str, number: int) -> None:
+    """Raise SourceError for a table with more columns than any table of a survey has."""
+    if number > MOST_COLUMNS:
+        raise SourceError(f"{path}: has {number:,} columns, more than {MOST_COLUMNS:,}: keep the id and the votes alone")
+
+
+class Bounded(io.RawIOBase):
+    """The bytes of a packed table while they are unpacked. Raises SourceError after the first `most` of them."""
+
+    def __init__(self, path: str, unpacked: Any, most: int) -> None:
+        self._path, self._unpacked, self._most = path, unpacked, most
+        self._left = most
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer, as `io.RawIOBase.readinto`."""
+        number = int(self._unpacked.readinto(buffer))
+        self._left -= number
+        if self._left < 0:
+            raise SourceError(
+                f"{self._path}: has more than {self._most / 1e6:,.0f} MB unpacked, far more than its packed size, as in a zip "
+                "bomb: check it, and unpack it"
+            )
+        return number
 
 
 def head_of(source: bytes | Path) -> bytes:

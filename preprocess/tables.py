@@ -17,7 +17,21 @@ import numpy as np
 
 from preprocess.dialects import csv_table
 from preprocess.sources import IMAGE_SUFFIXES, TABLE_SUFFIXES, archive_advice
-from preprocess.tablefile import GZIP, HEAD, LOST, Opener, TableFile, blocks_of, cell_of, floats, head_of, without_blank_rows
+from preprocess.tablefile import (
+    GZIP,
+    HEAD,
+    LOST,
+    Bounded,
+    Opener,
+    TableFile,
+    blocks_of,
+    cell_of,
+    floats,
+    head_of,
+    refuse_columns,
+    without_blank_rows,
+)
+from tfrecords.decoding import unpacked_limit
 from tfrecords.errors import ConfigError, SourceError, install_extra, lacks_memory, squeezed
 from tfrecords.files import sha256_file
 from tfrecords.mistaken import START, mistaken
@@ -36,6 +50,11 @@ _EXACT = {"halffloat": 2**11, "float": 2**24}
 _MOST_ENTRIES = 100
 _END_OF_ZIP = b"PK\x05\x06"
 _FEW = 16
+# How often a table may be packed, as a .csv.gz in a zip. Some files unpack to themselves.
+_LAYERS = 2
+# Rows of a Parquet file for each of its bytes, beyond the first ten million. Only consecutive numbers take less than a bit
+# each; names and votes do not.
+_ROWS_PER_BYTE, _FEW_ROWS = 8, 10_000_000
 # Bytes read ahead of each column of a Parquet file; without a buffer it would be all those of a row group.
 _BUFFER = 1 << 16
 
@@ -78,35 +97,40 @@ def _read(opener: Opener, length: int = -1) -> bytes:
 
 
 @contextmanager
-def _from_gzip(opener: Opener) -> Iterator[Any]:
+def _from_gzip(path: str, opener: Opener, most: int) -> Iterator[Any]:
     with opener() as packed, gzip.GzipFile(fileobj=packed, mode="rb") as file:
-        yield file
+        yield io.BufferedReader(Bounded(path, file, most))
 
 
 @contextmanager
-def _from_zip(opener: Opener, name: str) -> Iterator[Any]:
+def _from_zip(path: str, opener: Opener, most: int, name: str) -> Iterator[Any]:
     with opener() as packed, zipfile.ZipFile(packed) as archive, archive.open(name) as file:
-        yield file
+        yield io.BufferedReader(Bounded(path, file, most))
 
 
-def _unpacked(path: str, opener: Opener) -> Opener:
-    """What opens a table that may be packed with gzip, or the only one in a zip. Its bytes are unpacked while they are read."""
+def _unpacked(path: str, opener: Opener, most: int, layers: int = _LAYERS) -> Opener:
+    """What opens a table that may be packed with gzip, or the only one in a zip. Its bytes are unpacked while they are read.
+
+    most: how many they may be. layers: how often the table may be packed.
+    """
     start = _read(opener, len(_ZIP))
-    if start.startswith(GZIP):
-        return _unpacked(path, partial(_from_gzip, opener))
-    if not start.startswith(_ZIP):
+    if not start.startswith((GZIP, _ZIP)):
         return opener
+    if not layers:
+        raise SourceError(f"{path}: is packed more than {_LAYERS} times: unpack it")
+    if start.startswith(GZIP):
+        return _unpacked(path, partial(_from_gzip, path, opener, most), most, layers - 1)
     with opener() as packed:
-        seekable = packed.seekable() and not isinstance(packed, (gzip.GzipFile, zipfile.ZipExtFile))
+        seekable = packed.seekable()
     if not seekable:  # packed twice
-        return _unpacked(path, partial(io.BytesIO, _read(opener)))
+        return _unpacked(path, partial(io.BytesIO, _read(opener)), most, layers)
     with opener() as packed, zipfile.ZipFile(packed) as archive:
         names = _visible_files(archive.namelist())
     if any(name.startswith("xl/") for name in names):
         raise SourceError(f"{path}: is an Excel workbook: save it as CSV")
     if not (name := _only_table(names)):
         raise SourceError(f"{path}: is a zip of {len(names)} files: unzip it, and give the table of votes")
-    return _unpacked(path, partial(_from_zip, opener, name))
+    return _unpacked(path, partial(_from_zip, path, opener, most, name), most, layers - 1)
 
 
 @contextmanager
@@ -230,6 +254,10 @@ def _parquet_table(path: str, source: bytes | Path, sha256: str) -> TypedFile:
         )
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: not a readable Parquet file ({squeezed(error)}): copy or download it again") from error
+    refuse_columns(path, file.metadata.num_columns)
+    size, rows_there = len(source) if isinstance(source, bytes) else source.stat().st_size, file.metadata.num_rows
+    if rows_there > max(_FEW_ROWS, _ROWS_PER_BYTE * size):
+        raise SourceError(f"{path}: has {rows_there:,} rows in {size:,} bytes, more than hold votes: check the table")
 
     def batches(columns: Sequence[str], rows: int | None) -> Iterator[Any]:
         try:
@@ -295,11 +323,12 @@ def open_table(path: str, content: bytes | Path | Opener) -> TableFile:
     Raises SourceError, with what it is, for bytes that are no table; ConfigError if a package is missing.
     """
     opener = _opener_of(content)
-    digest = hashlib.sha256()
+    digest, size = hashlib.sha256(), 0
     for block in blocks_of(opener):
         digest.update(block)
+        size += len(block)
     with _refusing_damage(path):
-        unpacked = _unpacked(path, opener)
+        unpacked = _unpacked(path, opener, unpacked_limit(size))
     if unpacked is opener:
         return _recognised(path, content if isinstance(content, Path) else opener, digest.hexdigest())
     with _refusing_damage(path):
@@ -340,7 +369,8 @@ def _recognised(path: str, source: Path | Opener, sha256: str, head: bytes | Non
     """A table that is not packed. head: its start, if that alone is looked at; then a file may be packed with gzip."""
     opener = _opener_of(source)
     if head is not None and _read(opener, len(GZIP)) == GZIP:
-        opener = partial(_from_gzip, opener)
+        assert isinstance(source, Path)
+        opener = partial(_from_gzip, path, opener, unpacked_limit(source.stat().st_size))
     start = _read(opener, HEAD) if head is None else head
     if start.startswith(_PARQUET):
         return _parquet_table(path, source if isinstance(source, Path) else _read(opener), sha256)

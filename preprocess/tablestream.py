@@ -17,7 +17,7 @@ _LOCAL = 30  # bytes of a local header before its name
 
 
 def bytes_of(table: VotesTable) -> Path | Opener:
-    """The file of a table, or what opens its bytes in a zip; reading them raises SourceError if they are damaged there."""
+    """The file of a table, or what opens its bytes in a zip, which raises SourceError if they are damaged or too many."""
     return table.archive.path if table.entry is None else partial(_opened, table)
 
 
@@ -25,6 +25,7 @@ def bytes_of(table: VotesTable) -> Path | Opener:
 def _opened(table: VotesTable) -> Iterator[Any]:
     entry = table.entry
     assert entry is not None
+    table.check_size()
     info = zipfile.ZipInfo()
     info.compress_type, info.compress_size, info.file_size, info.CRC = entry.method, entry.stored, entry.size, entry.crc
     with table.archive.path.open("rb") as file:

@@ -28,7 +28,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Files that take minutes. They run first: one that ran last would leave the other process idle.
 _SLOW = (
     *("test_resume.py", "test_hosts.py", "test_precision.py", "test_faults.py", "test_backends.py", "test_steps.py"),
-    *("test_export.py", "test_train.py"),
+    *("test_export.py", "test_train.py", "test_evaluate_streamed.py", "test_meeting.py", "test_injected.py"),
+    *("test_no_connections.py", "test_truth_of_runs.py", "test_job_array.py"),
 )
 
 

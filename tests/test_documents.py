@@ -325,3 +325,15 @@ def test_links_within_the_repository_lead_somewhere(document: str) -> None:
             headings = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in anchors, address
+
+
+def test_each_test_that_a_promise_names_exists() -> None:
+    text = (ROOT / "docs" / "promises.md").read_text("utf-8")
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 15
+    for *_, tests, _ in rows:
+        files = re.findall(r"`(tests/[\w/]+\.py)`(?:: ((?:`test_\w+`(?:, )?)+))?", tests)
+        assert files, tests
+        for file, names in files:
+            there = (ROOT / file).read_text("utf-8")
+            assert all(f"def {name}(" in there for name in re.findall(r"`(test_\w+)`", names)), (file, names)

@@ -3,7 +3,9 @@
 Nothing is chosen in silence: 16 bits would need a stretch, and what lies below transparent pixels is nobody's sky.
 """
 
+import contextlib
 import io
+import re
 import warnings
 from typing import Any, NamedTuple
 
@@ -23,6 +25,9 @@ if not hasattr(turbojpeg, "transform"):  # PyTurboJPEG's module has the same nam
 # Far above any survey cutout: a larger image or file is a mistake or a decompression bomb.
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256_000_000
+# What is packed may be so many times larger unpacked: a table, an image in FITS, and all zips inside a zip together. A
+# hundred is far above what tables, empty skies and images shrink to. What is small may be emptier.
+MOST_UNPACKED, SMALL = 100, 1 << 26
 # Modes that Pillow converts to 8-bit RGB without any choice.
 _EIGHT_BIT_MODES = ("RGB", "L", "CMYK", "P", "RGBA", "LA", "PA", "RGBa", "La", "RGBX", "1", "YCbCr")
 _DEEP_MODES = ("I", "F")  # and I;16, ...: 16-bit and float images would need a stretch first
@@ -30,6 +35,17 @@ _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "DIB")
 _SEVERAL = ("TIFF", "WEBP", "PNG")  # may hold several images
 _BITS_PER_SAMPLE = 258  # tag of TIFF
 _JPEG_MAGIC = b"\xff\xd8\xff"
+# Decoding costs as much as there are scans and pixels. Encoders write some ten scans, and none writes more than a scan for
+# each bit of each coefficient; the largest image may have only as many as an encoder writes.
+_MOST_SCANS, _SCANS_OF_LARGEST = 100, 16
+_SCAN = b"\xff\xda"
+# A marker of JPEG: not a stuffed byte, a restart or a filling byte, which lie within a scan.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
+# An image of so many pixels for each of its bytes is empty: PNG and JPEG cannot hold more grey or colour pixels, other formats
+# could hold a hundred million in fifty bytes. Small images cost little.
+_PIXELS_PER_BYTE, _FEW_PIXELS = 1_100, 1_000_000
+# Images of one file that are counted for a message: Pillow compares each with all before it.
+_MOST_COUNTED = 100
 # Upper bound on the memory for decoding one pixel: three colours' coefficients of two bytes, Pillow's four bytes, and two
 # copies of three bytes.
 _DECODING_BYTES = 16
@@ -45,8 +61,9 @@ class Picture(NamedTuple):
     alpha: np.ndarray | None = None
 
 
-def _too_large(width: int, height: int) -> ImageError:
-    return ImageError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+def unpacked_limit(packed: int) -> int:
+    """The most bytes that so many packed bytes may hold, unpacked."""
+    return max(SMALL, MOST_UNPACKED * packed)
 
 
 def unreadable(error: Exception, width: int = 0, height: int = 0) -> ImageError:
@@ -64,6 +81,46 @@ def unreadable(error: Exception, width: int = 0, height: int = 0) -> ImageError:
     return ImageError(f"not a readable image ({squeezed(error, 120)})")
 
 
+def _check_cost(data: bytes, width: int, height: int) -> None:
+    """Raise ImageError for an image that would cost far more to decode than its bytes and pixels are worth."""
+    pixels = width * height
+    if pixels > MAX_PIXELS:
+        raise ImageError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+    if pixels > max(_FEW_PIXELS, _PIXELS_PER_BYTE * len(data)):
+        raise ImageError(f"{width} x {height} pixels in {len(data):,} bytes are a decompression bomb, or empty")
+    most = min(_MOST_SCANS, _SCANS_OF_LARGEST * MAX_PIXELS // max(pixels, 1))
+    # Counted exactly only if need be: thumbnails in the header have scans of their own.
+    if data.startswith(_JPEG_MAGIC) and data.count(_SCAN) > most and _has_more_scans(data, most):
+        raise ImageError(f"a JPEG of more than {most} scans, which no camera or program writes: save it again")
+
+
+def _has_more_scans(data: bytes, most: int) -> bool:
+    """Whether a JPEG has more than so many scans before its end."""
+    place = number = 0
+    while number <= most and (marker := _MARKER.search(data, place)):
+        place = marker.end()
+        kind = marker[1][0]
+        if kind == 0xD9:  # the end of the image
+            return False
+        number += kind == 0xDA
+        if kind != 0xD8:  # the start of the image has no length
+            place += max(int.from_bytes(data[place : place + 2], "big"), 2)
+    return number > most
+
+
+def _number_of_images(image: Image.Image) -> int:
+    """How many images a file holds, as far as they are counted."""
+    if image.format != "TIFF":
+        return getattr(image, "n_frames", 1)
+    number = 1
+    with contextlib.suppress(EOFError):
+        while number < _MOST_COUNTED:
+            image.seek(number)
+            number += 1
+    image.seek(0)
+    return number
+
+
 def jpeg_header(data: bytes) -> dict[str, Any] | None:
     """The header of an 8-bit lossy JPEG, as libjpeg-turbo reads it; None for other images, or without turbojpeg."""
     if turbojpeg is None or not data.startswith(_JPEG_MAGIC):
@@ -72,8 +129,7 @@ def jpeg_header(data: bytes) -> dict[str, Any] | None:
         header: dict[str, Any] = turbojpeg.decompress_header(data)
     except RuntimeError as error:  # for warnings too
         raise unreadable(error) from error
-    if header["width"] * header["height"] > MAX_PIXELS:
-        raise _too_large(header["width"], header["height"])
+    _check_cost(data, header["width"], header["height"])
     return header if header["precision"] == 8 and not header["lossless"] else None
 
 
@@ -100,14 +156,14 @@ def _decode_with_pillow(data: bytes) -> Picture:
             warnings.filterwarnings("ignore", module=r"PIL\.")
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 size = image.size
-                if image.width * image.height > MAX_PIXELS:
-                    raise _too_large(image.width, image.height)
+                _check_cost(data, image.width, image.height)
                 if _is_deep(image, data):
                     raise ImageError("more than 8 bits per channel: convert it to 8-bit RGB first")
                 if image.mode not in _EIGHT_BIT_MODES:
                     raise ImageError(f"colours of the kind {image.mode}: convert it to 8-bit RGB first")
-                if image.format in _SEVERAL and (number := getattr(image, "n_frames", 1)) > 1:
-                    raise ImageError(f"holds {number} images: save the one that is meant alone")
+                if image.format in _SEVERAL and (number := _number_of_images(image)) > 1:
+                    several = f"{number} or more" if number == _MOST_COUNTED else str(number)
+                    raise ImageError(f"holds {several} images: save the one that is meant alone")
                 if image.has_transparency_data:
                     # Pillow converts grey that is multiplied by its alpha in two steps only.
                     return _over_black((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))

@@ -66,8 +66,12 @@ def _open(work: Path, known: re.Pattern[str]) -> int:
         if name != _LOCK and not known.fullmatch(name):
             raise ConfigError(f"{work / name}: was not written by this program: move it elsewhere, or choose another --out")
     descriptor = os.open(work / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    if not os.fstat(descriptor).st_size:
-        os.write(descriptor, _OURS)
+    try:
+        if not os.fstat(descriptor).st_size:
+            os.write(descriptor, _OURS)
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
 
 
@@ -180,13 +184,15 @@ def locked(work: Path, busy: str, known: re.Pattern[str], keep: tuple[str, ...] 
         yield
     finally:
         # A command that was refused leaves no trace. A finished build has removed its folder, which may be another's by now.
-        unused = _is_here(descriptor, work) and not any((work / name).exists() for name in keep)
-        if unused and (not shared or _is_last(descriptor)):
-            remove(work, known)
-            with contextlib.suppress(OSError):
-                for path in new:
-                    path.rmdir()
-        os.close(descriptor)
+        try:
+            unused = _is_here(descriptor, work) and not any((work / name).exists() for name in keep)
+            if unused and (not shared or _is_last(descriptor)):
+                remove(work, known)
+                with contextlib.suppress(OSError):
+                    for path in new:
+                        path.rmdir()
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -6,8 +6,9 @@ from typing import Any
 
 from tfrecords.commandline import at_least, between, say
 from tfrecords.errors import SettingError, install_extra
-from tfrecords.files import local_path
+from tfrecords.files import local_or_store, local_path
 from tfrecords.outputs import refuse_unwritable
+from tfrecords.storage import CACHE_DIR, CACHE_HELP, PLACE_HELP, open_anywhere
 
 DEFAULT = "(default: %(default)s)"
 RUN_FOLDER = "run folder, the --out of a training run"
@@ -16,7 +17,14 @@ _SPLITS = ("train", "validation", "test", "unlabelled")
 
 def _add_source(add: Callable[..., Any], records: str, images: str, splits: str) -> None:
     """Add the flags for records or images. records, images: what these are for, in words; splits: the default of --split."""
-    add("--tfrecords", type=local_path, default=None, metavar="DIR", help=f"dataset folder with the {records}")
+    add(
+        "--tfrecords",
+        type=local_or_store,
+        default=None,
+        metavar="DIR|URL",
+        help=f"dataset folder with the {records}, {PLACE_HELP}",
+    )
+    add("--cache_dir", type=local_path, default=Path(CACHE_DIR), metavar="DIR", help=f"{CACHE_HELP} {DEFAULT}")
     add(
         "--images",
         type=local_path,
@@ -152,9 +160,7 @@ def run_predict(args: Any) -> None:
         return extra_columns(predictions.predicted, threshold, args.conditional, tree, ends, outside)
 
     if args.images is None:
-        from tfrecords.dataset import open_dataset
-
-        dataset, split = open_dataset(args.tfrecords), args.split or "unlabelled"
+        dataset, split = open_anywhere(args.tfrecords, args.cache_dir), args.split or "unlabelled"
         what = f"of split '{split}'"
         table = tabulate_split(several, dataset, split, args.out, columns, tta=args.tta, share=args.part)
     else:
@@ -202,9 +208,7 @@ def embed_flags(parser: Any) -> None:
 
 def _opened(args: Any) -> Any:
     """The dataset of --tfrecords, or the path of --images."""
-    from tfrecords.dataset import open_dataset
-
-    return args.images if args.tfrecords is None else open_dataset(args.tfrecords)
+    return args.images if args.tfrecords is None else open_anywhere(args.tfrecords, args.cache_dir)
 
 
 def run_embed(args: Any) -> None:

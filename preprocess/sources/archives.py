@@ -7,6 +7,7 @@ both. Source: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3 and 4.4.
 
 import hashlib
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 from tfrecords.errors import ImageError, SourceError, lacks_memory
 from tfrecords.files import atomic_file
+from tfrecords.text import printable
 
 STORED, DEFLATED = 0, 8
 _LOCAL = struct.Struct("<4s5H3I2H")
@@ -27,6 +29,11 @@ _MAX_COMMENT = 65_535
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 _CHUNK = 1 << 22
 _MOST = (1 << 62) - 1
+# Linux opens paths of 4,096 bytes. Listings hold the length of a name in 16 bits, and in UTF-8 one of the old code page may be
+# three times as long.
+LONGEST_PATH = 20_000
+_SHOWN = 60
+NO_FILE = "is a pipe, socket or device, not a file: copy its contents to a file first"
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,15 @@ class Entry(NamedTuple):
     size: int
     crc: int
     method: int
+
+
+def open_regular(path: Path | str) -> int:
+    """A descriptor of a file, for reading. Raises SourceError for a pipe or a device, which might never end, or never begin."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else a pipe without a writer is waited for; files do not heed it
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise SourceError(f"{os.fsdecode(path)}: {NO_FILE}")
 
 
 def open_zip(path: Path) -> Zip:
@@ -134,11 +150,13 @@ def entries(archive: Zip) -> Iterator[Entry]:
     """Yield the files of a zip in the order of its list, without folders. Needs a few megabytes, however many there are.
 
     Raises SourceError for a file that is not a zip, is cut off, encrypted or one part of a split zip, or is compressed
-    with a method other than deflate.
+    with a method other than deflate. Files that share bytes are refused, so that all of them together hold no more than the
+    zip does, at any depth.
     """
-    fd = os.open(archive.path, os.O_RDONLY)
+    fd = open_regular(archive.path)
     try:
         position, remaining, shift, count = _directory(fd, archive)
+        room = position - archive.start
         buffer, at, found = b"", 0, 0
         while at < len(buffer) or remaining:
             if remaining and len(buffer) - at < _ENTRY.size + 3 * 65_535:  # the longest an entry can be
@@ -159,6 +177,16 @@ def entries(archive: Zip) -> Iterator[Entry]:
             if 0xFFFFFFFF in (size, stored, offset):
                 size, stored, offset = _wide(extra, [size, stored, offset], archive)
             name = _name(encoded, flags).replace("\\", "/")
+            if n_name > LONGEST_PATH:
+                raise SourceError(
+                    f"{archive.name}: {printable(name[:_SHOWN])}... is a name of {n_name:,} bytes, more than "
+                    f"{LONGEST_PATH:,}: give it a shorter name, and zip it again"
+                )
+            room -= _LOCAL.size + n_name + stored
+            if room < 0:
+                raise SourceError(
+                    f"{archive.name}: its files share their bytes, as in a zip bomb: unzip what is needed, and zip it again"
+                )
             if name.endswith("/"):
                 continue
             if flags & _ENCRYPTED:
@@ -167,7 +195,7 @@ def entries(archive: Zip) -> Iterator[Entry]:
                 raise SourceError(
                     f"{archive.name}: {name} is compressed with method {method}, which is not supported: unzip it first"
                 )
-            if shift + offset + _LOCAL.size + stored > archive.start + archive.length:
+            if shift + offset + _LOCAL.size + stored > archive.start + archive.length or (method == STORED and stored != size):
                 raise _damaged(archive, "its list of files is damaged")
             yield Entry(name, shift + offset, stored, size, crc, method)
         if found & 0xFFFF != count & 0xFFFF:  # old tools count in 16 bits
@@ -209,7 +237,7 @@ def read(fd: int, header: int, stored: int, size: int, crc: int, method: int) ->
 
 def read_entry(archive: Zip, entry: Entry) -> bytes:
     """Read one file of a zip, unpacked and checked. Raises SourceError if it is damaged."""
-    fd = os.open(archive.path, os.O_RDONLY)
+    fd = open_regular(archive.path)
     try:
         return read(fd, entry.header, entry.stored, entry.size, entry.crc, entry.method)
     except ImageError as error:
@@ -220,7 +248,7 @@ def read_entry(archive: Zip, entry: Entry) -> bytes:
 
 def window(archive: Zip, entry: Entry) -> Zip:
     """Return a stored zip inside another, to be read in place."""
-    fd = os.open(archive.path, os.O_RDONLY)
+    fd = open_regular(archive.path)
     try:
         start = data_start(fd, entry.header)
     except ImageError as error:
@@ -263,7 +291,7 @@ def unpack(archive: Zip, entry: Entry, folder: Path) -> Zip:
                 f"{name}: is compressed inside a zip and needs {entry.size / 1e6:,.0f} MB for a copy in {folder}, which "
                 f"has {room / 1e6:,.0f} MB free: free some space, or unzip {archive.name} elsewhere and give that folder"
             )
-        fd = os.open(archive.path, os.O_RDONLY)
+        fd = open_regular(archive.path)
         try:
             with atomic_file(target) as file:
                 crc = size = 0

@@ -20,6 +20,7 @@ from preprocess.sources.identity import hashed_id, identified, number_of
 from preprocess.sources.layers import grouped, is_fits
 from preprocess.sources.left import ARCHIVES, NOTHING_LEFT, LeftAlone, archive_advice, suffix_of
 from preprocess.sources.listing import FITS_SUFFIXES, PLAIN, Listing, ListingBuilder, Place
+from tfrecords.decoding import MOST_UNPACKED, unpacked_limit
 from tfrecords.errors import SourceError
 from tfrecords.files import local_path
 
@@ -39,6 +40,7 @@ TABLE_SUFFIXES = tuple(f"{suffix}{packed}" for suffix in (".csv", ".tsv", ".parq
 _GIVEN_SUFFIXES = (*TABLE_SUFFIXES, *(f"{suffix}{packed}" for suffix in (".fits", ".fit") for packed in ("", ".gz")))
 _BROKEN = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _TABLES_SHOWN = 3
+_SPECIAL = "special (pipe, socket or device)"
 # Files of Kaggle's challenge with the columns of votes that are no votes.
 _BENCHMARKS = ("all_zeros_benchmark.csv", "all_ones_benchmark.csv", "central_pixel_benchmark.csv")
 
@@ -70,6 +72,14 @@ class VotesTable:
         place = f"/{self.place}"
         return any(place.endswith((f"/{name}", f"/{name}.gz")) for name in names)
 
+    def check_size(self) -> None:
+        """Raise SourceError for a table in a zip that is far larger than its packed bytes."""
+        if self.entry is not None and self.entry.size > unpacked_limit(self.entry.stored):
+            raise SourceError(
+                f"{self.path}: has {self.entry.size / 1e6:,.0f} MB unpacked, more than {MOST_UNPACKED} times its "
+                "packed size, as in a zip bomb: check it, and unzip it"
+            )
+
     def start(self) -> bytes:
         """The first bytes, with the names of its columns, as they are in the file."""
         if self.entry is not None:
@@ -78,9 +88,10 @@ class VotesTable:
             return file.read(_LONGEST_HEADER)
 
     def read(self) -> bytes:
-        """Return its bytes, unpacked. Raises SourceError if it is damaged in its zip."""
+        """Return its bytes, unpacked. Raises SourceError if it is damaged in its zip, or as `check_size` does."""
         if self.entry is None:
             return self.archive.path.read_bytes()
+        self.check_size()
         return archives.read_entry(self.archive, self.entry)
 
 
@@ -123,6 +134,7 @@ class _Finder:
         self.archives: list[str] = []
         self.links: list[str] = []
         self._scratch = scratch
+        self._room = 0
         self._needed = (".zip", *TABLE_SUFFIXES) if tables else (".zip",)
         self._here: tuple[Path, str, bytes] = (Path(), "", b"")
         self._split = ""
@@ -146,6 +158,8 @@ class _Finder:
         for folder, name, status in _walk(root):
             if status is None:
                 self._link(root / folder / name)
+            elif not stat.S_ISREG(status.st_mode):
+                self.left[_SPECIAL] += 1
             elif name.lower().endswith(_SUFFIXES):
                 self._place(root, str(root), (), os.fsencode(folder))
                 self._add(os.fsencode(name), status.st_ctime_ns, 0, status.st_size, 0, PLAIN)
@@ -205,6 +219,8 @@ class _Finder:
         """Collect everything in a zip, and in the zips inside it."""
         if depth > _MAX_DEPTH:
             raise SourceError(f"{archive.name}: zips within zips, {depth} deep: unzip the outer ones first")
+        if depth == 1:
+            self._room = unpacked_limit(archive.length)
         for entry in archives.entries(archive):
             path = entry.name.removeprefix("./")
             if not all(map(_visible, path.split("/"))):
@@ -214,16 +230,23 @@ class _Finder:
                 self._place(archive.path, archive.name, above, _in_zip(folder + slash))
                 self._add(_in_zip(name), entry.header, entry.stored, entry.size, entry.crc, entry.method)
             elif name.lower().endswith(".zip"):
-                inner = (
-                    archives.window(archive, entry)
-                    if entry.method == archives.STORED
-                    else archives.unpack(archive, entry, self._scratch)
-                )
-                self.zip(inner, (*above, *PurePosixPath(path).with_suffix("").parts), depth + 1)
+                self.zip(self._inner(archive, entry), (*above, *PurePosixPath(path).with_suffix("").parts), depth + 1)
             elif name.lower().endswith(TABLE_SUFFIXES):
                 self._table(VotesTable(f"{archive.name}/{path}", archive, entry, "/".join((*above, path))))
             else:
                 self._leave(f"{archive.name}/{path}")
+
+    def _inner(self, archive: archives.Zip, entry: archives.Entry) -> archives.Zip:
+        """A zip inside a zip. Raises SourceError if too much would have to be unpacked from one file on disk."""
+        if entry.method == archives.STORED:
+            return archives.window(archive, entry)
+        self._room -= entry.size
+        if self._room < 0:
+            raise SourceError(
+                f"{archive.name}/{entry.name}: has {entry.size / 1e6:,.0f} MB unpacked, and the zips inside a zip may have "
+                f"{MOST_UNPACKED} times the size of the file that holds them: unzip it, and give the folder"
+            )
+        return archives.unpack(archive, entry, self._scratch)
 
 
 def _in_zip(name: str) -> bytes:
@@ -232,7 +255,7 @@ def _in_zip(name: str) -> bytes:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, str, os.stat_result | None]]:
-    """Yield folder (relative to `root`, with a trailing slash), name and status of every file that is not hidden.
+    """Yield folder (relative to `root`, with a trailing slash), name and status of all that is not hidden and no folder.
 
     Files come one at a time, however many a folder holds. Links to folders are followed, except to an enclosing folder. The
     status of a link that leads nowhere is None; one that leads to what cannot be reached or read raises OSError.
@@ -257,7 +280,7 @@ def _walk(root: Path) -> Iterator[tuple[str, str, os.stat_result | None]]:
                     continue
                 if stat.S_ISDIR(status_of_entry.st_mode):
                     pending.append((f"{folder}{entry.name}/", (*around, here)))
-                elif stat.S_ISREG(status_of_entry.st_mode):
+                else:
                     yield folder, entry.name, status_of_entry
 
 
@@ -353,7 +376,7 @@ def refuse_several(source: Source, tables: Sequence[VotesTable], what: str, cure
 def _given(path: Path) -> VotesTable:
     local_path(path)
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
+        what = "is a folder" if path.is_dir() else "is a pipe or device" if path.exists() else "no such file"
         raise SourceError(f"{path}: {what}: give --solutions the table of votes: CSV, Parquet or FITS, zipped or not")
     archive = archives.open_zip(path)
     if path.suffix.lower() != ".zip":

@@ -7,6 +7,7 @@ galaxies have names: the stem of the file or, if stems repeat, with as many fold
 
 import hashlib
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -113,13 +114,18 @@ def _one_each(source: Path, images: Listing) -> Listing:
 
 def _parts(images: Listing) -> int:
     """How many parts of a path, from its end, make names that differ; WHOLE if none do without their suffixes."""
-    rows = range(len(images))
-    for parts in range(1, max(place.folder.count(b"/") for place in images.places) + 2):
-        hashes = np.fromiter((hash(name_of(images.path(row), parts)) for row in rows), np.int64, len(images))
+
+    def differ(parts: int) -> bool:
+        hashes = np.fromiter((hash(name_of(images.path(row), parts)) for row in range(len(images))), np.int64, len(images))
         hashes.sort()
-        if (hashes[1:] != hashes[:-1]).all():
-            return parts
-    return WHOLE
+        return bool((hashes[1:] != hashes[:-1]).all())
+
+    deepest = max(place.folder.count(b"/") for place in images.places) + 1
+    if differ(1):
+        return 1
+    # Names that differ still do with more folders before them: the number is bisected, as paths may have thousands.
+    parts = bisect_left(range(deepest + 1), True, lo=2, key=differ)
+    return parts if parts <= deepest else WHOLE
 
 
 def identified(source: Path, images: Listing) -> tuple[Listing, str]:

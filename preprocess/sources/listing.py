@@ -226,7 +226,7 @@ class ListingBuilder:
 
 def _open(listing: Listing, row: int, path: Path | str) -> int:
     try:
-        return os.open(path, os.O_RDONLY)
+        return archives.open_regular(path)
     except FileNotFoundError as error:
         raise ChangedError(
             f"{listing.shown(row)}: has disappeared since the source was listed: run the same command again"

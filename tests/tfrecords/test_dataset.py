@@ -335,3 +335,20 @@ def test_the_manifest_holds_the_hash_of_every_other_file(small_dataset: Dataset)
 def test_json_depends_on_the_value_alone() -> None:
     expected = '{\n  "a": [\n    "ö"\n  ],\n  "b": 1\n}\n'
     assert dataset.to_json({"b": 1, "a": ["ö"]}) == dataset.to_json({"a": ["ö"], "b": 1}) == expected
+
+
+@pytest.mark.parametrize("galaxy_id", ["9" * 5_000, str(2**63), "-1", ""])
+def test_a_rejected_galaxy_whose_id_is_no_number_below_2_to_the_63_is_refused(copy: Path, galaxy_id: str) -> None:
+    (copy / dataset.REJECTED).write_text(f"galaxy_id,source path,reason\n7,a.jpg,b\n{galaxy_id},a.jpg,b\n", "utf-8")
+    opened = dataset.read_manifest(copy)
+    for read in (opened.rejected, opened.reasons):
+        with pytest.raises(DatasetError) as caught:
+            read()
+        assert str(caught.value) == (
+            f"{copy}/rejected.csv: not a table of galaxy_id, source path, reason: build the dataset again with --overwrite"
+        )
+
+
+def test_the_largest_id_of_a_rejected_galaxy_is_read(copy: Path) -> None:
+    (copy / dataset.REJECTED).write_text(f"galaxy_id,source path,reason\n{2**63 - 1},a.jpg,b\n", "utf-8")
+    assert dataset.read_manifest(copy).rejected() == {2**63 - 1: "a.jpg"}

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrecords.decoding import MAX_BYTES, MAX_PIXELS
+from tfrecords.decoding import MAX_BYTES, MAX_PIXELS, unpacked_limit
 from tfrecords.errors import ConfigError, ImageError, install_extra, lacks_memory, squeezed
 from tfrecords.fits.bands import band_of, band_of_hdu, bands_of
 from tfrecords.fits.units import nanomaggies
@@ -76,17 +76,18 @@ def quiet() -> Iterator[None]:
 
 def _unpacked(data: bytes) -> bytes:
     """The bytes of a file that may be packed with gzip or bzip2, whatever its name."""
+    most = min(MAX_BYTES, unpacked_limit(len(data)))
     try:
         if data.startswith(b"\x1f\x8b"):
             with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
-                data = packed.read(MAX_BYTES + 1)
+                data = packed.read(most + 1)
         elif data.startswith(b"BZh"):
             with bz2.BZ2File(io.BytesIO(data)) as file:
-                data = file.read(MAX_BYTES + 1)
+                data = file.read(most + 1)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise ImageError(f"is packed and damaged ({squeezed(error)})") from error
-    if len(data) > MAX_BYTES:
-        raise ImageError(f"the unpacked file has more than {MAX_BYTES:,} bytes")
+    if len(data) > most:
+        raise ImageError(f"the unpacked file has more than {most:,} bytes")
     return data
 
 

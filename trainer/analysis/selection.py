@@ -13,7 +13,7 @@ comparison  = ">" | ">=" | "<" | "<=" | "==" | "!="
 import difflib
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,13 +73,24 @@ def _compared(tree: Tree, column: str, comparison: str, number: float) -> Select
     return Selection(text, (column,), test)
 
 
-def _joined(word: str, first: Selection, second: Selection) -> Selection:
-    columns = tuple(dict.fromkeys((*first.columns, *second.columns)))
-    text = f"{first.whole} {word} {second.whole}"
+def _joined(word: str, parts: Sequence[Selection]) -> Selection:
+    """Parts joined by `and` or `or`. They are tested in a loop: thousands may come from a list of galaxies."""
+    if len(parts) == 1:
+        return parts[0]
+    first, *others = parts
+    columns = tuple(dict.fromkeys(column for part in parts for column in part.columns))
+    # Each word joins what is before it with what is after it.
+    text = "(" * (len(others) - 1) + f"{first.whole} {word} " + f") {word} ".join(part.whole for part in others)
 
     def test(votes: np.ndarray, counted: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        (true, false), (also_true, also_false) = first.test(votes, counted), second.test(votes, counted)
-        return (true & also_true, false | also_false) if word == "and" else (true | also_true, false & also_false)
+        true, false = first.test(votes, counted)
+        for other in others:
+            also_true, also_false = other.test(votes, counted)
+            if word == "and":
+                true, false = true & also_true, false | also_false
+            else:
+                true, false = true | also_true, false & also_false
+        return true, false
 
     return Selection(text, columns, test, compound=True)
 
@@ -142,18 +153,18 @@ class _Parser:
         return selection
 
     def _expression(self, depth: int) -> Selection:
-        selection = self._conjunction(depth)
+        parts = [self._conjunction(depth)]
         while self._peek() == "or":
             self._take()
-            selection = _joined("or", selection, self._conjunction(depth))
-        return selection
+            parts.append(self._conjunction(depth))
+        return _joined("or", parts)
 
     def _conjunction(self, depth: int) -> Selection:
-        selection = self._term(depth)
+        parts = [self._term(depth)]
         while self._peek() == "and":
             self._take()
-            selection = _joined("and", selection, self._term(depth))
-        return selection
+            parts.append(self._term(depth))
+        return _joined("and", parts)
 
     def _term(self, depth: int) -> Selection:
         kind, text, place = self._take()

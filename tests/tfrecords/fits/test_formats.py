@@ -144,3 +144,9 @@ def test_a_zip_under_the_name_of_a_fits_file_is_called_a_zip() -> None:
         file.writestr("1.fits", PLAIN)
     with pytest.raises(ImageError, match=r"^is a zip: unpack it, or give the zip itself$"):
         flux(buffer.getvalue())
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
+def test_a_file_is_not_unpacked_to_far_more_than_its_size(pack: Callable[[bytes], bytes]) -> None:
+    with pytest.raises(ImageError, match=r"^the unpacked file has more than 67,108,864 bytes$"):
+        reading.read_planes(pack(bytes(70_000_000)))

@@ -156,3 +156,20 @@ def test_a_question_that_nobody_answered_is_neither_reached_nor_missed() -> None
         ("not (Class1.1 < 0.5 and Class4.1 < 0.5)", [True, True]),
     ):
         assert parse_selection(text, TREE).matches(table, counted).tolist() == expected, text
+
+
+@pytest.mark.parametrize("word", ["and", "or"])
+def test_a_selection_may_have_thousands_of_parts(word: str) -> None:
+    numbers = np.random.default_rng(1).random(3_000) / 4
+    selection = parse_selection(f" {word} ".join(f"Class1.1 > {number!r}" for number in numbers.tolist()), TREE)
+    above = VOTES[:, :1] > numbers
+    expected = above.all(axis=1) if word == "and" else above.any(axis=1)
+    assert selection.matches(VOTES).tolist() == expected.tolist()
+
+
+def test_the_normal_form_joins_what_is_before_a_word_with_what_is_after_it() -> None:
+    selection = parse_selection("Class1.1 > 0 or Class1.2 > 0 and Class1.3 > 0 and Class2.1 > 0 or not Class2.2 > 0", TREE)
+    assert str(selection) == (
+        "(Class1.1 > 0.0 or ((Class1.2 > 0.0 and Class1.3 > 0.0) and Class2.1 > 0.0)) or not Class2.2 > 0.0"
+    )
+    assert selection.columns == ("Class1.1", "Class1.2", "Class1.3", "Class2.1", "Class2.2")
