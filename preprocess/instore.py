@@ -10,7 +10,6 @@ A process that is killed at any moment leaves whole objects or none. What it lef
 command resumes, and no object of others is overwritten or removed. `.preprocess/` is removed when the dataset is complete.
 """
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +26,7 @@ from preprocess.commit import commit
 from preprocess.engines import run_local
 from preprocess.lease import Lease, leased
 from preprocess.opening import Job, Request, open_job, survey_for
-from preprocess.records import METADATA, listed_in, parse_receipt, receipt_text
+from preprocess.records import METADATA, listed_in, parse_job, parse_receipt, receipt_text
 from preprocess.settings import BadImages
 from preprocess.shard import Receipt, ShardTask, write_shard
 from preprocess.survey import fingerprint, in_order_of_ids
@@ -69,8 +68,7 @@ class StoredPlace:
         """The record of an interrupted job; None if there is none."""
         if _JOB not in self.sizes:
             return None
-        job: dict[str, Any] = json.loads(self.store.read(_JOB))
-        return job
+        return parse_job(self.store.read(_JOB).decode("utf-8", "replace"), self.store.where(_JOB))
 
     def begin(self, job: dict[str, Any], shards: Iterable[str]) -> None:
         """Record the job and the objects that it writes, so that it can be resumed."""
@@ -98,7 +96,7 @@ class StoredPlace:
         names = [name for name in shards if name in self.sizes and f"{_RECEIPTS}{name}.json" in self.sizes]
         with ThreadPoolExecutor(_CONNECTIONS) as pool:
             texts = pool.map(lambda name: self.store.read(f"{_RECEIPTS}{name}.json"), names)
-            held = [parse_receipt(text.decode()) for text in texts]
+            held = [parse_receipt(text.decode("utf-8", "replace")) for text in texts]
         return {each.shard.name: each for each in held if each is not None and self.sizes[each.shard.name] == each.shard.bytes}
 
     def save_receipt(self, receipt: Receipt) -> None:

@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -237,7 +237,10 @@ def build_dataset(
         unfinished = state.new_unfinished(work, planned=shared)
         for warning in [*job.warnings()]:
             log.warning("%s", warning)
-        receipts = write_shards(LocalPlace(out, work), job, settings.crop, bad, unfinished, overwrite, run, job.images)
+        if shared:
+            log.info("%s: the source is that which the first part listed; what changed since is not looked for", out)
+        with _of_a_plan(shared):
+            receipts = write_shards(LocalPlace(out, work), job, settings.crop, bad, unfinished, overwrite, run, job.images)
         commit(out, job, receipts, unfinished)
         _warn_of_images(out, job, receipts, settings.crop)
         state.remove_work(work)
@@ -259,20 +262,34 @@ def _shared_job(request: Request, out: Path, work: Path) -> Job | None:
 def _share_plan(request: Request, out: Path, work: Path) -> SharedPlan:
     """The plan of a job array for this request, made unless another process has made it. Raises ConfigError if they differ."""
     asked = request.asked()
-    with state.planning(out, work):
+    with state.planning(out, work) as is_alone:
         shared = sharing.shared_plan(work)
         if shared is not None:
             state.refuse(out, _UNFINISHED, shared.difference(asked))
             return shared
         begun = state.begun(work)
-        sharing.clear_unfinished(work)
+        if is_alone:
+            sharing.clear_unfinished(work)
         job = open_job(request, survey_for(request, work))
         if begun is not None:
             state.refuse(out, _UNFINISHED, state.difference_of_jobs(begun, job.record))
         state.begin(out, work, job.record, (shard.name for shard in job.shards))
         for warning in [*job.warnings()]:
             log.warning("%s", warning)
-        return sharing.write_plan(work, asked, job)
+        shared = sharing.write_plan(work, asked, job)
+        state.refuse(out, _UNFINISHED, shared.difference(asked))
+        return shared
+
+
+@contextmanager
+def _of_a_plan(is_shared: bool = True) -> Iterator[None]:
+    """Explain a change of the source to whoever uses a shared plan, which lists it only once."""
+    try:
+        yield
+    except ChangedError as error:
+        if not is_shared:
+            raise
+        raise SourceError(f"{str(error).rpartition(': ')[0]}: {sharing.START_AGAIN}") from error
 
 
 def build_share(
@@ -370,11 +387,7 @@ def build_share(
         def run(tasks: Iterator[ShardTask], on_images: Callable[[int], object]) -> Iterator[Receipt]:
             return run_local(write_shard, tasks, workers, on_images)
 
-        with state.locked_share(work, share) as unfinished:
-            try:
-                receipts = write_shards(LocalPlace(out, work), job, settings.crop, bad, unfinished, False, run, shared.images)
-            except ChangedError as error:
-                what = str(error).rpartition(": ")[0]
-                raise SourceError(f"{what}: {sharing.START_AGAIN}") from error
+        with state.locked_share(work, share) as unfinished, _of_a_plan():
+            receipts = write_shards(LocalPlace(out, work), job, settings.crop, bad, unfinished, False, run, shared.images)
         galaxies = sum(receipt.shard.examples for receipt in receipts)
         return ShareResult(len(names), galaxies, len(shared.shards), state.missing(work, shared.shards))

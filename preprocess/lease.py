@@ -110,13 +110,17 @@ def _expired(store: Store) -> dict[str, str] | None:
         if left <= 0:
             return version
         first = first or content.decode("utf-8", "replace")
-        if content.decode("utf-8", "replace") != first or left > 2 * SECONDS:
+        if left > 2 * SECONDS:
+            raise ConfigError(
+                f"{store.where(LEASE)}: is damaged, or from a machine whose clock is ahead: if no job writes there, remove it"
+            )
+        if content.decode("utf-8", "replace") != first:
             raise ConfigError(
                 f"{store.url}: another preprocess job is writing here, on {held['host']}: wait for it, or choose another --out"
             )
         if not told:
             told = True
-            log.warning("%s: waits for at most %.0f s, if the job on %s has been killed", store.url, left + 1, held["host"])
+            log.warning("%s: waiting at most %.0f s for the lease of a job on %s to end", store.url, left + 1, held["host"])
         time.sleep(min(1.0, SECONDS / _RENEWED_EVERY / 2))
 
 

@@ -4,10 +4,12 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import asdict
+from typing import Any
 
 from preprocess.shard import Receipt, Rejected
 from tfrecords import dataset
 from tfrecords.dataset import Shard
+from tfrecords.errors import ConfigError, squeezed
 from tfrecords.sums import TargetSums
 
 # In the order in which they are written; the last two make the folder a dataset.
@@ -36,8 +38,24 @@ def receipt_text(receipt: Receipt) -> str:
 
 
 def parse_receipt(text: str) -> Receipt | None:
-    """A receipt; None if an earlier version wrote it."""
-    content = json.loads(text)
+    """A receipt; None if an earlier version wrote it, or it is damaged: its shard is then written again."""
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        return _receipt(json.loads(text))
+    return None
+
+
+def parse_job(text: str, where: object) -> dict[str, Any]:
+    """The record of a job. Raises ConfigError if it is damaged. where: its path or URL."""
+    try:
+        job: dict[str, Any] = json.loads(text)
+        if not all(isinstance(job[part], dict) for part in ("settings", "source", "tool")) or not isinstance(job["path"], str):
+            raise ValueError("it describes no job")
+        return job
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{where}: damaged ({squeezed(error)}): remove the folder that holds it, and build again") from error
+
+
+def _receipt(content: Any) -> Receipt | None:
     if "targets" not in content:
         return None
     shape = tuple(content["shape"]) if content["shape"] else None

@@ -155,6 +155,8 @@ def write_plan(work: Path, asked: Mapping[str, Any], job: Job) -> SharedPlan:
         "warnings": [*job.warnings()],
         "shards": [[shard.name, shard.split, len(shard.rows)] for shard in job.shards],
     }
+    if there := shared_plan(work):  # without locks another process may have been faster
+        return there
     write_text(work / PLAN, to_json({**content, "sha256": sha256_text(to_json(content))}))
     return _parsed(work / PLAN)
 

@@ -5,7 +5,6 @@ settings and source resumes from it; any other job is refused. In the dataset's 
 manifest or in `.preprocess/` are ever overwritten or removed.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from preprocess.records import METADATA, listed_in, parse_receipt, receipt_text
+from preprocess.records import METADATA, listed_in, parse_job, parse_receipt, receipt_text
 from preprocess.shard import Receipt
 from tfrecords import dataset, locks
 from tfrecords.errors import ConfigError, DatasetError
@@ -83,10 +82,10 @@ def locked_job(folder: Path, shared: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def planning(folder: Path, work: Path) -> Iterator[None]:
-    """Wait until no other process of a job array plans, and keep them from it."""
-    with locks.one_at_a_time(work / _PLANNING, f"{folder}: waits while another part lists the source"):
-        yield
+def planning(folder: Path, work: Path) -> Iterator[bool]:
+    """Wait until no other process of a job array plans, and keep them from it; yields whether that is so, as without locks."""
+    with locks.one_at_a_time(work / _PLANNING, f"{folder}: waiting while another part lists the source") as is_alone:
+        yield is_alone
 
 
 @contextmanager
@@ -129,8 +128,7 @@ def begun(work: Path) -> dict[str, Any] | None:
     """The record of an interrupted job; None if there is none."""
     if not (work / _JOB).exists():
         return None
-    job: dict[str, Any] = json.loads((work / _JOB).read_text("utf-8"))
-    return job
+    return parse_job((work / _JOB).read_text("utf-8", "replace"), work / _JOB)
 
 
 # Of jobs that were begun before trees were data.
@@ -209,7 +207,7 @@ def receipts(folder: Path, work: Path, shards: Iterable[str]) -> dict[str, Recei
         path = work / _RECEIPTS / f"{name}.json"
         if not path.is_file() or not (folder / name).is_file():
             continue
-        if (receipt := parse_receipt(path.read_text("utf-8"))) is not None:
+        if (receipt := parse_receipt(path.read_text("utf-8", "replace"))) is not None:
             held.append(receipt)
     unchanged = unchanged_shards(folder, [receipt.shard for receipt in held])
     return {receipt.shard.name: receipt for receipt in held if receipt.shard.name in unchanged}

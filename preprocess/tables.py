@@ -257,7 +257,7 @@ def _parquet_table(path: str, source: bytes | Path, sha256: str) -> TypedFile:
     refuse_columns(path, file.metadata.num_columns)
     size, rows_there = len(source) if isinstance(source, bytes) else source.stat().st_size, file.metadata.num_rows
     if rows_there > max(_FEW_ROWS, _ROWS_PER_BYTE * size):
-        raise SourceError(f"{path}: has {rows_there:,} rows in {size:,} bytes, more than hold votes: check the table")
+        raise SourceError(f"{path}: has {rows_there:,} rows in {size:,} bytes, too many for votes: check the table")
 
     def batches(columns: Sequence[str], rows: int | None) -> Iterator[Any]:
         try:

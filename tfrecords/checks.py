@@ -23,7 +23,7 @@ def _require(holds: bool, what: str, value: object) -> None:
 
 def is_number(value: object, low: float, high: float) -> bool:
     """Whether a value is a finite number from `low` to `high`."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high and value < math.inf
 
 
 def is_count(value: object, high: float = math.inf) -> bool:

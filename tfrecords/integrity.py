@@ -41,11 +41,16 @@ def unchanged_shards(folder: Path, shards: Sequence[Shard]) -> set[str]:
     return {shard.name for shard, is_intact in _hashed(folder, shards) if is_intact}
 
 
+def _cores() -> int:
+    """The cores that this process may use: in a container or a cluster job, fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _hashed(folder: Path, shards: Sequence[Shard]) -> Generator[tuple[Shard, bool], None, None]:
     """Each shard, and whether its SHA-256 is the one that it was written with."""
     size = sum(shard.bytes for shard in shards)
     bar = progress_bar(size, "checking shards", "B", unit_scale=True, leave=False, disable=size < _BAR_BYTES)
-    with bar, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with bar, ThreadPoolExecutor(_cores()) as pool:
         try:
             hashes = pool.map(sha256_file, (folder / shard.name for shard in shards))
             for shard, digest in zip(shards, hashes, strict=True):

@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ _LOCK = "lock"
 # The content of every lock file, so that somebody else's folder with a file of that name is never mistaken for ours.
 _OURS = b"galaxy-zoo-vgg16\n"
 _ATTEMPTS = 1000
+_MOMENT = 1.0
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 log = logging.getLogger("tfrecords")
 _DOOMED = re.compile(r"-[0-9a-f]{16}")
@@ -75,10 +77,14 @@ def _open(work: Path, known: re.Pattern[str]) -> int:
     return descriptor
 
 
-def _flock(descriptor: int, kind: int, folder: Path) -> None:
-    """Take a lock of this kind. Raises BlockingIOError if another process holds it; warns where there are no locks."""
+def _flock(descriptor: int, kind: int, folder: Path) -> bool:
+    """Take a lock of this kind; return whether there are locks, and warn if not.
+
+    Raises BlockingIOError if another process holds it.
+    """
     try:
         fcntl.flock(descriptor, kind)
+        return True
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
@@ -87,6 +93,7 @@ def _flock(descriptor: int, kind: int, folder: Path) -> None:
             f"{folder}: this file system has no locks ({error.strerror}): "
             "make sure that only one command at a time writes here",
         )
+        return False
 
 
 def _acquire(work: Path, busy: str, known: re.Pattern[str], shared: bool) -> int:
@@ -95,6 +102,7 @@ def _acquire(work: Path, busy: str, known: re.Pattern[str], shared: bool) -> int
     Another process may finish and remove the folder between any two steps; then the steps are repeated.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    until = time.monotonic() + _MOMENT
     for attempt in itertools.count(1):
         try:
             work.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +115,10 @@ def _acquire(work: Path, busy: str, known: re.Pattern[str], shared: bool) -> int
             _flock(descriptor, kind | fcntl.LOCK_NB, work.parent)
         except BlockingIOError as error:
             os.close(descriptor)
+            # One that shares it may be about to remove the folder, and holds it alone for a moment.
+            if shared and time.monotonic() < until:
+                time.sleep(0.05)
+                continue
             raise ConfigError(f"{work.parent}: {busy}") from error
         except OSError:
             os.close(descriptor)
@@ -196,18 +208,19 @@ def locked(work: Path, busy: str, known: re.Pattern[str], keep: tuple[str, ...] 
 
 
 @contextlib.contextmanager
-def one_at_a_time(path: Path, waiting: str) -> Iterator[None]:
+def one_at_a_time(path: Path, waiting: str) -> Iterator[bool]:
     """Lock the file at `path`, created if missing, while the block runs; wait while another process holds it.
 
-    waiting: logged if this has to wait. The folder of the file is one that is `locked`.
+    Yields whether it is locked: there are file systems without locks. waiting: logged if this has to wait. The folder of the
+    file is one that is `locked`.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         try:
-            _flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, path.parent)
+            is_locked = _flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, path.parent)
         except BlockingIOError:
             log.info("%s", waiting)
-            _flock(descriptor, fcntl.LOCK_EX, path.parent)
-        yield
+            is_locked = _flock(descriptor, fcntl.LOCK_EX, path.parent)
+        yield is_locked
     finally:
         os.close(descriptor)

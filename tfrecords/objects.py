@@ -204,9 +204,18 @@ class Store:
     def remove(self, names: Iterable[str]) -> None:
         """Remove objects; those that are not there are ignored."""
         names = list(names)
-        with self._errors(names[0] if names else ""):
-            for begin in range(0, len(names), 1000):  # the most that S3 takes in one request
-                self._objects.delete(names[begin : begin + 1000])
+        for begin in range(0, len(names), 1000):  # the most that S3 takes in one request
+            together = names[begin : begin + 1000]
+            try:
+                self._delete(together)
+            except MissingObjectError:  # not of S3: there each is deleted by a request of its own
+                for name in together:
+                    with suppress(MissingObjectError):
+                        self._delete([name])
+
+    def _delete(self, names: list[str]) -> None:
+        with self._errors(names[0]):
+            self._objects.delete(names)
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """The objects of a folder and below, by name, with their sizes in bytes."""

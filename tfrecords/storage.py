@@ -85,9 +85,17 @@ def open_anywhere(place: str | Path, cache_dir: str | Path = CACHE_DIR) -> Datas
     where = local_or_store(place)
     if isinstance(where, Path):
         return open_dataset(where)
-    cache = local_path(cache_dir).expanduser()
+    cache = cache_folder(cache_dir)
     with _full_disk_explained():
         return _open(Store(where), cache)
+
+
+def cache_folder(cache_dir: str | Path) -> Path:
+    """The folder of a --cache_dir. Raises ConfigError if it is in the home folder of a user who has none."""
+    try:
+        return local_path(cache_dir).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"--cache_dir {cache_dir}: this user has no home folder: give another --cache_dir") from error
 
 
 @contextmanager
@@ -245,7 +253,7 @@ class _Copies:
     def _fetch(self, shard: Shard, stop: threading.Event, bar: Any) -> None:
         path, where = self.folder / shard.name, self.store.where(shard.name)
         # Few locks rather than one for each shard, of which there may be 100,000.
-        with one_at_a_time(self.private / f"lock-{shard.sha256[:2]}", f"{where}: another process is fetching it"):
+        with one_at_a_time(self.private / f"lock-{shard.sha256[:2]}", f"{where}: waiting for another download"):
             if self._has(shard):
                 bar.update(shard.bytes)
                 return

@@ -183,7 +183,7 @@ class SplitBlocks:
         self._checked |= check_shards(dataset, self._shards(start, stop or self._total), self._checked)
         batches = evaluation_batches(dataset, self._split, rows, stop or self._total, start=start).as_numpy_iterator()
         started = (((ids, votes), ensemble([padded(images, rows)])) for ids, images, votes in batches)
-        next_names = self._next_names(start)
+        next_names = self._next_names(start, stop or self._total)
         for (ids, votes), outputs in in_turn(started):
             outputs = outputs[: len(ids)].astype(np.float32)
             yield PredictedBlock(PredictedRows(ids, outputs, next_names(len(ids))), votes)
@@ -198,19 +198,20 @@ class SplitBlocks:
                 first += shard.examples
         return shards
 
-    def _next_names(self, start: int) -> Callable[[int], np.ndarray | None]:
-        """A function for the names of the next n galaxies, from number `start` on; None if they are numbers."""
+    def _next_names(self, start: int, stop: int) -> Callable[[int], np.ndarray | None]:
+        """A function for the names of the next n galaxies, from number `start` to `stop`; None if they are numbers."""
         from tfrecords.reader import labels_of
 
         dataset = self._dataset
         if not (dataset.named or dataset.names()):
             return lambda count: None
-        shards = [shard for shard in dataset.shards if shard.split == self._split]
-        while start >= shards[0].examples:
-            start -= shards.pop(0).examples
+        before = sum(shard.examples for shard in self._shards(0, start))
+        shards = self._shards(start, stop)
+        if before > start:  # the shard with number `start` has galaxies before it
+            before -= shards[0].examples
         labels = labels_of(replace(dataset, shards=tuple(shards)), self._split, _LABELS)
         every = itertools.chain.from_iterable(some for _, some in labels if some is not None)
-        names = itertools.islice(every, start, None)
+        names = itertools.islice(every, start - before, None)
         return lambda count: np.array([*itertools.islice(names, count)], object)
 
     def conclude(self, noticed: Noticed) -> None:

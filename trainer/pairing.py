@@ -64,14 +64,14 @@ def _paired(path: Path, dataset: Dataset, merged: Iterator[PredictedRows]) -> It
     for rows in _longer(merged):
         listed, values = table.next_rows(len(rows.galaxy_ids))
         if listed != first_column(rows.galaxy_ids, rows.names):
-            raise RunError(f"{path}: lists other galaxies: {_AGAIN}")
+            raise RunError(f"{path}: does not list the galaxies of this split: {_AGAIN}")
         targets, asked = apart(rows.outputs, dataset)
         concentrations = values[:, answers:] if values.shape[1] > answers else None
         yield Predictions(
             rows.galaxy_ids, values[:, :answers], targets, asked, concentrations, dataset.tree, rows.names
         )  # fmt: skip
     if table.next_rows(1)[0]:
-        raise RunError(f"{path}: lists other galaxies: {_AGAIN}")
+        raise RunError(f"{path}: does not list the galaxies of this split: {_AGAIN}")
 
 
 def _longer(merged: Iterator[PredictedRows]) -> Iterator[PredictedRows]:
@@ -100,7 +100,7 @@ class _TableRows:
             with path.open(encoding="utf-8", newline="") as file:
                 header = next(csv.reader(file), [])
             if header not in (columns, [*columns, *sure]):
-                raise RunError(f"{path}: lists other galaxies: {_AGAIN}")
+                raise RunError(f"{path}: does not list the galaxies of this split: {_AGAIN}")
             types = {f"f{place}": pa.float64() if place else pa.string() for place in range(len(header))}
             self._reader = arrow_csv.open_csv(
                 path,

@@ -83,8 +83,9 @@ class _Plan:
         first, last = self._seconds(BEFORE, self._galaxies), self._seconds(AFTER, self._galaxies)
         first_each, last_each = self._seconds(BEFORE[:2], self._share), self._seconds(AFTER[1:], self._share)
         read = self._seconds((SHARE,), self._share)
-        whole, each = first + read + build + last, first_each + build + last_each
-        core_hours = (self._build_core_seconds() + first + nodes * read + last) / _HOUR
+        checked = data / value["hash"]
+        whole, each = first + read + build + checked + last, first_each + build + last_each
+        core_hours = (self._build_core_seconds() + first + nodes * read + 2 * checked + last) / _HOUR
         core_hours_each = (self._build_core_seconds() + nodes * (first_each + last_each)) / _HOUR
         same = "extrapolated from `steps`"
         rate = "extrapolated from images/s on two cores"
@@ -113,6 +114,7 @@ class _Plan:
                 "computed",
             ),
             self._both("receipts, on disk", same, lambda n: self._disk(RECEIPTS, n)),
+            Row("hashing all shards before the commit, two cores", _hours(checked), "not needed", "extrapolated from bytes/s"),
             Row("commit, one core", _hours(last), _hours(last_each), same),
             self._both("peak memory of the commit", same, lambda n: _size(self._peak(AFTER, n))),
             Row("**preprocessing, from start to end**", f"**{_hours(whole)}**", f"**{_hours(each)}**", "the sum"),

@@ -26,7 +26,7 @@ from tfrecords.images import CropSettings
 from tfrecords.integrity import fetch_shards
 from tfrecords.objects import Store
 from tfrecords.progress import progress_bar
-from tfrecords.storage import CACHE_DIR, open_anywhere
+from tfrecords.storage import CACHE_DIR, cache_folder, open_anywhere
 from tfrecords.sums import TargetSums, add_up
 
 
@@ -215,7 +215,7 @@ def verify_dataset(
     where = local_or_store(folder)
     if isinstance(where, Path):
         return _verified(where, None, src, solutions, workers)
-    cache = local_path(cache_dir).expanduser()
+    cache = cache_folder(cache_dir)
     cache.mkdir(parents=True, exist_ok=True)
     # Not the copies in the cache, which would hide that an object has changed since.
     with TemporaryDirectory(prefix=".verify-", dir=cache) as fresh:

@@ -74,8 +74,8 @@ def test_the_plan_is_computed_from_rates_and_lines() -> None:
     assert rows["listing a zip, one core"] == ("4.0 s", "1.0 s")
     assert rows["peak memory of listing and planning"] == ("0.4 MB", "0.1 MB")
     assert rows["images, all cores"] == ("16.7 min", "16.7 min")
-    assert rows["preprocessing, from start to end"] == ("17.1 min", "16.7 min")
-    assert rows["core hours of it"] == ("11", "11")
+    assert rows["preprocessing, from start to end"] == ("33.8 min", "16.7 min")
+    assert rows["core hours of it"] == ("12", "11")
     assert rows["largest dataset in the memory of a node"] == ("10,000,000,000", "10,000,000,000")
     assert rows["GPU hours of them"] == ("22", "the same")
 

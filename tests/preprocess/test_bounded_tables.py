@@ -115,7 +115,7 @@ def test_parquet_of_far_more_rows_than_bytes_is_refused() -> None:
     content = _parquet(pa.table({"GalaxyID": np.zeros(20_000_000, np.uint8)}))
     assert len(content) < 100_000
     assert _refused(lambda: open_table("v", content)) == (
-        f"v: has 20,000,000 rows in {len(content):,} bytes, more than hold votes: check the table"
+        f"v: has 20,000,000 rows in {len(content):,} bytes, too many for votes: check the table"
     )
 
 

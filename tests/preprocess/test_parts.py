@@ -185,7 +185,7 @@ def test_a_part_waits_while_another_plans(command: list[str], survey: Path, cont
         fcntl.flock(turn, fcntl.LOCK_EX)
         process = _started(command, survey, out, "--part=1/1")
         assert process.stderr is not None
-        assert "waits while another part lists the source" in process.stderr.readline()
+        assert "waiting while another part lists the source" in process.stderr.readline()
         assert not (work / "plan.json").exists()
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
@@ -266,8 +266,30 @@ def test_a_source_that_has_changed_since_it_was_listed_is_named(survey: Path, se
     build_share(JobShare(1, 2), source, tmp_path / "out", settings)
     for path in source.glob("*/*.jpg"):
         path.write_bytes(path.read_bytes() + b"more")
-    with pytest.raises(SourceError, match="has changed since the source was listed"):
+    what = "has changed since the source was listed: build with --overwrite and without --part"
+    with pytest.raises(SourceError, match=what):
         build_share(JobShare(2, 2), source, tmp_path / "out", settings)
+    with pytest.raises(SourceError, match=what):
+        build_dataset(source, tmp_path / "out", settings)
+    assert build_dataset(source, tmp_path / "out", settings, overwrite=True).dataset.galaxies("train")
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"shard": 1, "targets": null}', "\udcff"])
+def test_a_damaged_receipt_costs_its_shard_and_a_damaged_job_one_line(
+    content: str, survey: Path, settings: BuildSettings, plain: dict[str, bytes], contents: Contents, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    build_share(JobShare(1, 1), survey, out, settings)
+    receipts = sorted((out / ".preprocess" / "receipts").iterdir())
+    receipts[0].write_text(content, errors="surrogateescape")
+    job_file = out / ".preprocess" / "job.json"
+    intact = job_file.read_text()
+    job_file.write_text(content, errors="surrogateescape")
+    with pytest.raises(ConfigError, match=r"job\.json: damaged \(.*\): remove the folder that holds it, and build again"):
+        build_dataset(survey, out, settings)
+    job_file.write_text(intact)
+    build_dataset(survey, out, settings)
+    assert contents(out) == plain
 
 
 def _damage(path: Path) -> None:
@@ -296,22 +318,29 @@ def test_a_damaged_plan_is_named_and_nothing_is_built_from_it(
     assert contents(out) == plain
 
 
+@pytest.mark.parametrize("when", ["write_plan", "clear_unfinished", "save_arrays"])
 def test_without_locks_two_plans_do_no_harm(
-    survey: Path, settings: BuildSettings, plain: dict[str, bytes], contents: Contents, tmp_path: Path, monkeypatch: Any
-) -> None:
+    when: str, survey: Path, settings: BuildSettings, plain: dict[str, bytes], contents: Contents, tmp_path: Path,
+    monkeypatch: Any,
+) -> None:  # fmt: skip
+    """While one process plans, at three moments of that, another does all that it has to."""
+
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", flock)
     monkeypatch.setattr(files, "_warned", set())
-    out, write = tmp_path / "out", sharing.write_plan
+    out, original = tmp_path / "out", getattr(sharing, when)
 
-    def meanwhile(work: Path, asked: Any, opened: Any) -> Any:
-        monkeypatch.setattr(sharing, "write_plan", write)
+    def meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(sharing, when, original)
         build_share(JobShare(2, 2), survey, out, settings)
-        return write(work, asked, opened)
+        return original(*arguments)
 
-    monkeypatch.setattr(sharing, "write_plan", meanwhile)
+    if when == "clear_unfinished":  # which is not called without locks: others may be planning
+        monkeypatch.setattr(sharing, when, lambda work: pytest.fail("the plan of another process was removed"))
+    else:
+        monkeypatch.setattr(sharing, when, meanwhile)
     build_share(JobShare(1, 2), survey, out, settings)
     assert build_share(JobShare(2, 2), survey, out, settings).missing == 0
     build_dataset(survey, out, settings)

@@ -272,3 +272,12 @@ def test_a_store_reaches_worker_processes(store_url: str) -> None:
     with pytest.raises(StoreError):
         store.read("y")
     assert issubclass(StoreError, GalaxyZooError) and not issubclass(StoreError, DatasetError)
+
+
+def test_a_user_without_a_home_folder_gives_another_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    with pytest.raises(ConfigError, match="--cache_dir ~/x: this user has no home folder: give another --cache_dir"):
+        open_anywhere("s3://bucket/data", "~/x")

@@ -83,15 +83,19 @@ def _without(lines: list[bytes], place: int) -> list[bytes]:
     return [*lines[:place], *lines[place + 1 :]]
 
 
+OTHERS = "does not list the galaxies of this split"
 CHANGES: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
-    "a galaxy too few": (lambda lines: lines[:-1], "lists other galaxies"),
-    "a galaxy missing": (lambda lines: _without(lines, 9), "lists other galaxies"),
-    "a galaxy twice": (lambda lines: [*lines, lines[-1]], "lists other galaxies"),
-    "another order": (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], "lists other galaxies"),
-    "a column missing": (lambda lines: [line.rpartition(b",")[0] + b"\n" for line in lines], "lists other galaxies"),
+    "a galaxy too few": (lambda lines: lines[:-1], OTHERS),
+    "a galaxy missing": (lambda lines: _without(lines, 9), OTHERS),
+    "a galaxy twice": (lambda lines: [*lines, lines[-1]], OTHERS),
+    "another order": (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], OTHERS),
+    "a column missing": (
+        lambda lines: [line.rpartition(b",")[0] + b"\n" for line in lines],
+        OTHERS,
+    ),
     "a value cut off": (lambda lines: [*lines[:-1], lines[-1].rpartition(b",")[0] + b"\n"], "damaged"),
     "a value that is none": (lambda lines: [*lines[:3], lines[3].replace(b"0.", b"x.", 1), *lines[4:]], "damaged"),
-    "nothing": (lambda lines: [], "lists other galaxies"),
+    "nothing": (lambda lines: [], OTHERS),
     "no rows": (lambda lines: lines[:1], "damaged"),
 }
 

@@ -62,6 +62,7 @@ CHANGES = {
     "an endless size": _setting(size=10**9),
     "a size as text": _setting(size="32"),
     "a fraction above one": _setting(crop_fraction=1.5),
+    "a fraction without end": _setting(crop_fraction=10**400),
     "a fraction that is no number": _setting(crop_fraction=None),
     "an unknown encoding": _setting(encoding="gif"),
     "a stretch of nothing": _setting(fits_stretch=0, fits_q=10.0),

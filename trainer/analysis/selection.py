@@ -33,6 +33,8 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
 _OPERATOR, _WORD = r">=|<=|==|!=|[<>()]", r"[A-Za-z_][\w.-]*"
 _MAX_DEPTH = 100
+# Characters of an expression in a message.
+_SHOWN = 200
 # (votes (galaxies, n), which of them count or None for all) -> whether it is true, and whether it is false: bool (galaxies,).
 _Test = Callable[[np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray]]
 
@@ -118,16 +120,18 @@ class _Parser:
         while text[place:].strip():
             match = token.match(text, place)
             if match is None:
-                raise self._error(f"{text[place:].split()[0]!r} is not a column, comparison or number", place)
+                raise self._error(f"{text[place:].split()[0][:_SHOWN]!r} is not a column, comparison or number", place)
             kind = str(match.lastgroup)
             self._tokens.append((kind, match[kind], match.start(kind)))
             place = match.end()
         self._next = 0
 
     def _error(self, problem: str, place: int) -> SettingError:
-        where = f"after {self._text[:place].strip()!r}" if self._text[:place].strip() else "at the start"
+        before = self._text[:place].strip()
+        where = f"after {before[-_SHOWN:]!r}" if before else "at the start"
+        whole = self._text if len(self._text) <= _SHOWN else f"{self._text[:_SHOWN]}..."
         return SettingError(
-            f'--where "{self._text}": {problem}, {where}: write comparisons like {self._example} > 0.8, combined with '
+            f'--where "{whole}": {problem}, {where}: write comparisons like {self._example} > 0.8, combined with '
             "and, or, not and parentheses"
         )
 
