@@ -35,7 +35,7 @@ def _prepare(work: Path, galaxies: int) -> None:
     from tfrecords.images import CropSettings
     from tfrecords.schema import parse, serialize
     from trainer.config import TrainConfig
-    from trainer.run import create, start
+    from trainer.beginning import create, start
 
     make_demo(work / "demo", _DEMO)
     settings = BuildSettings(CropSettings(size=_SIZE, encoding="raw"), PlanSettings(test_fraction=0.5))

@@ -30,7 +30,7 @@ def _prepare(work: Path) -> None:
     from preprocess.plan import PlanSettings
     from tfrecords.images import CropSettings
     from trainer.config import TrainConfig
-    from trainer.run import create, start
+    from trainer.beginning import create, start
 
     make_demo(work / "demo", _DEMO)
     settings = BuildSettings(CropSettings(size=_SIZE), PlanSettings(examples_per_shard=100))

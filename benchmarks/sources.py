@@ -106,16 +106,18 @@ def measure_reads(src: Path, reads: int, rounds: int) -> list[dict[str, Any]]:
 
 
 def write_names(path: Path, count: int) -> None:
-    """Write a zip that lists `count` images and has no contents."""
+    """Write a zip that lists `count` images, in whose place there is a hole in the file."""
+    hole = count * (30 + 20 + 15_000)  # local headers, names, contents
     with path.open("wb") as file:
+        file.seek(hole)
         for number in range(count):
             # A step coprime to the modulus: distinct ids in no order, as in a real survey.
             name = b"images/%08d.jpg" % (number * 7_368_787 % 100_000_007)
             entry = (b"PK\x01\x02", 20, 20, 0, 0, 0, 0, 0, 15_000, 15_000, len(name), 0, 0, 0, 0, 0, 0)
             file.write(_ENTRY.pack(*entry) + name)
-        length = file.tell()
-        file.write(struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, length, 0))
-        file.write(struct.pack("<4sIQI", b"PK\x06\x07", 0, length, 1))
+        length = file.tell() - hole
+        file.write(struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, length, hole))
+        file.write(struct.pack("<4sIQI", b"PK\x06\x07", 0, hole + length, 1))
         file.write(struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0))
 
 

@@ -19,7 +19,7 @@ from benchmarks.terminal import terminal
 from tests.trainer import small
 from tfrecords.dataset import Dataset
 from tfrecords.interrupts import Interruption, Terminated
-from trainer import run as runs
+from trainer import beginning
 from trainer.backends.choose import choose
 from trainer.config import TrainConfig
 from trainer.run import Run, open_run
@@ -242,7 +242,7 @@ def test_sigterm_in_validation_loses_no_training_step(
     plain_dataset: Dataset, tiny_settings: dict[str, Any], tiny_run: Run, tmp_path: Path
 ) -> None:
     config = TrainConfig(plain_dataset.folder, tmp_path / "run", **tiny_settings)
-    run, is_new = runs.start(config.out, config.settings(), plain_dataset, overwrite=False)
+    run, is_new = beginning.start(config.out, config.settings(), plain_dataset, overwrite=False)
     training = _Training(run, is_new, config, plain_dataset, choose("float32", require_gpu=False))
     training.open_batches()
     training._train(Interruption())

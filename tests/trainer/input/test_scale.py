@@ -6,7 +6,7 @@ import pytest
 from tfrecords.dataset import Dataset
 from tfrecords.fits.look import Brightness
 from tfrecords.reader import decode_example, in_order
-from trainer import run as runs
+from trainer import beginning
 from trainer.images.photometry import brightness, photometry
 from trainer.images.ranges import Ranges, ranges_of
 from trainer.input.scale import training_ranges
@@ -46,7 +46,7 @@ def test_ranges_survive_the_config_of_a_run() -> None:
 
 
 def test_the_ranges_do_not_make_it_another_run(tiny_run: Run, plain_dataset: Dataset) -> None:
-    found, is_new = runs.start(tiny_run.folder, tiny_run.settings, plain_dataset, overwrite=False)
+    found, is_new = beginning.start(tiny_run.folder, tiny_run.settings, plain_dataset, overwrite=False)
     assert (found, is_new) == (tiny_run, False)
 
 
