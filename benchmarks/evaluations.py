@@ -34,8 +34,8 @@ def _prepare(work: Path, galaxies: int) -> None:
     from tfrecords.framing import frame, read_records
     from tfrecords.images import CropSettings
     from tfrecords.schema import parse, serialize
-    from trainer.config import TrainConfig
     from trainer.beginning import create, start
+    from trainer.config import TrainConfig
 
     make_demo(work / "demo", _DEMO)
     settings = BuildSettings(CropSettings(size=_SIZE, encoding="raw"), PlanSettings(test_fraction=0.5))

@@ -29,8 +29,8 @@ def _prepare(work: Path) -> None:
     from preprocess.job import BuildSettings, build_dataset
     from preprocess.plan import PlanSettings
     from tfrecords.images import CropSettings
-    from trainer.config import TrainConfig
     from trainer.beginning import create, start
+    from trainer.config import TrainConfig
 
     make_demo(work / "demo", _DEMO)
     settings = BuildSettings(CropSettings(size=_SIZE), PlanSettings(examples_per_shard=100))
