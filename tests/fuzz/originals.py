@@ -48,7 +48,7 @@ class Originals:
             "WEBP": ("RGB", "RGBA"),
             "BMP": ("RGB", "L", "P"),
         }
-        return [_saved(image.convert(mode), kind) for mode in modes]
+        return [_saved(image.convert(mode), kind) for mode in modes[kind]]
 
     @cached_property
     def fits(self) -> list[bytes]:
