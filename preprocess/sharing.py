@@ -24,7 +24,7 @@ from preprocess.survey import Part, Survey
 from tfrecords import locks
 from tfrecords.dataset import sha256_text, to_json
 from tfrecords.errors import ConfigError, TreeError, squeezed
-from tfrecords.files import sync_folder, write_text
+from tfrecords.files import exact_text, sync_folder, write_text
 from tfrecords.fits.look import Look, Stretch
 from tfrecords.progress import progress_bar
 from tfrecords.treefile import parse_tree
@@ -169,9 +169,9 @@ def shared_plan(work: Path) -> SharedPlan | None:
 
 def _parsed(path: Path) -> SharedPlan:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(text := exact_text(path))
         digest = content.pop("sha256")
-        if digest != sha256_text(to_json(content)):
+        if digest != sha256_text(to_json(content)) or text != to_json({**content, "sha256": digest}):
             raise ValueError("it has been edited")
         return SharedPlan(path, content, {name: (split, images) for name, split, images in content["shards"]})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -26,7 +26,7 @@ from typing import Any
 from tfrecords.builtin import KAGGLE, builtin_tree
 from tfrecords.checks import require_manifest
 from tfrecords.errors import BUILD_AGAIN, DatasetError, TreeError
-from tfrecords.files import local_path, sha256_file
+from tfrecords.files import exact_text, local_path, sha256_file
 from tfrecords.sums import TargetSums, parse_sums
 from tfrecords.text import from_cell
 from tfrecords.tree import Tree
@@ -334,7 +334,7 @@ def read_manifest(folder: Path) -> Dataset:
             hint = f"did you mean {below[0]}? Otherwise {advice}" if below else advice
             raise DatasetError(f"{folder}: not a finished dataset ({name} is missing): {hint}")
     try:
-        text = (folder / MANIFEST).read_text("utf-8")
+        text = exact_text(folder / MANIFEST)
         content = json.loads(text)
         intact = text == to_json(content)
         fingerprint = content.pop("sha256")

@@ -151,6 +151,11 @@ def write_text(path: Path, text: str, beside: Path | None = None) -> None:
     write_bytes(path, text.encode("utf-8"), beside)
 
 
+def exact_text(path: Path) -> str:
+    """The text of a UTF-8 file with its line ends as they are, so that each changed byte shows. Raises UnicodeDecodeError."""
+    return path.read_bytes().decode("utf-8")
+
+
 def real_folder(folder: Path) -> None:
     """Create `folder` if missing; its parent must exist. Raises ConfigError for a file or a link, whose target is not ours."""
     with contextlib.suppress(FileExistsError):

@@ -18,7 +18,7 @@ import numpy as np
 from tfrecords.commandline import say
 from tfrecords.dataset import Dataset, to_json
 from tfrecords.errors import RunError
-from tfrecords.files import sha256_file
+from tfrecords.files import exact_text, sha256_file
 from tfrecords.integrity import check_shards, read_shards
 from tfrecords.progress import progress_bar
 from trainer.advice import CONSTANT_SPREAD, what_to_change
@@ -149,7 +149,7 @@ def _forget_others(table: Path, run: Run, dataset: Dataset) -> None:
     """Drop the unfinished predictions of an earlier evaluation if they are of another model or dataset."""
     path = table.with_name(f"{table.name}{SUFFIX}") / "job.json"
     try:
-        job = unseal(path.read_text("utf-8"))
+        job = unseal(exact_text(path))
         ours = (job["run"], job["dataset"]) == ([sha256_file(run.model_path)], dataset.fingerprint)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return  # there are none, or `tabulate_split` refuses them

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from tfrecords.dataset import to_json
 from tfrecords.errors import ConfigError, RunError
-from tfrecords.files import write_text
+from tfrecords.files import exact_text, write_text
 from tfrecords.locks import locked, one_at_a_time
 from tfrecords.shares import JobShare
 from trainer.blocks import PredictedBlock, PredictedRows, rows_together
@@ -80,7 +80,7 @@ class TableParts:
         if not path.is_file():
             return
         try:
-            other = unseal(path.read_text("utf-8"))
+            other = unseal(exact_text(path))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
                 f"{path}: damaged ({error}): remove the folder {self.folder}, or choose another {flag}"

@@ -30,7 +30,16 @@ import numpy as np
 from tfrecords.builtin import builtin_tree
 from tfrecords.dataset import Dataset, to_json
 from tfrecords.errors import ConfigError, RunError, SettingError, lacks_memory, squeezed
-from tfrecords.files import PARTIAL_SUFFIX, atomic_file, local_path, real_folder, sha256_file, sync_folder, write_text
+from tfrecords.files import (
+    PARTIAL_SUFFIX,
+    atomic_file,
+    exact_text,
+    local_path,
+    real_folder,
+    sha256_file,
+    sync_folder,
+    write_text,
+)
 from tfrecords.fits.look import Look, from_settings
 from tfrecords.integrity import Stamp
 from tfrecords.outputs import NEVER, Output
@@ -252,7 +261,7 @@ class Run:
 
     def _read_progress(self, latest: Path) -> dict[str, Any]:
         try:
-            content = unseal((latest / _PROGRESS).read_text("utf-8"))
+            content = unseal(exact_text(latest / _PROGRESS))
             if content["run"] != self._identity():
                 raise ValueError("it belongs to another run")
             return content
@@ -335,7 +344,7 @@ def open_run(folder: str | Path) -> Run:
     if not path.is_file():
         raise RunError(f"{folder}: not a run folder ({CONFIG} is missing): {hint}")
     try:
-        text = path.read_text("utf-8")
+        text = exact_text(path)
         if {*json.loads(text)} >= {"settings", "dataset"} and "sha256" not in json.loads(text):
             raise ValueError("it was written by an earlier version of this program")
         config = unseal(text)

@@ -158,3 +158,10 @@ def test_a_model_of_other_outputs_or_images_is_refused_and_not_stretched(channel
 def test_a_model_of_the_same_shapes_is_loaded(run: Run) -> None:
     _model(run.config["dataset"]["size"], 3, len(run.tree.columns)).save(run.model_path)
     assert run.load_model().output_shape == (None, len(run.tree.columns))
+
+
+def test_another_line_end_in_a_signed_file_is_noticed(run: Run, copy: Path) -> None:
+    for path, opened in ((copy / "manifest.json", open_dataset), (run.folder / "config.json", open_run)):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n", 1))
+        with pytest.raises((DatasetError, RunError), match="edited|not the intact"):
+            opened(path.parent)

@@ -193,10 +193,10 @@ class _Parser:
             lower = {column.lower(): column for column in columns}
             near = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, 3)]
             hint = f" (did you mean {' or '.join(near)}?)" if near else f" (columns: {columns[0]} to {columns[-1]})"
-            raise self._error(f"there is no column {name!r}{hint}", place)
+            raise self._error(f"there is no column {name[:_SHOWN]!r}{hint}", place)
         _, comparison, place = self._take()
         if comparison not in _COMPARISONS:
-            raise self._error(f"a comparison (>, >=, <, <=, ==, !=) is missing after {name}", place)
+            raise self._error(f"a comparison (>, >=, <, <=, ==, !=) is missing after {name[:_SHOWN]}", place)
         _, number, place = self._take()
         if not re.fullmatch(_NUMBER, number):
             raise self._error("a number is missing", place)
