@@ -252,7 +252,7 @@ def _parquet_table(path: str, source: bytes | Path, sha256: str) -> TypedFile:
         file = parquet.ParquetFile(
             pa.BufferReader(source) if isinstance(source, bytes) else source, pre_buffer=False, buffer_size=_BUFFER
         )
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{path}: not a readable Parquet file ({squeezed(error)}): copy or download it again") from error
     refuse_columns(path, file.metadata.num_columns)
     size, rows_there = len(source) if isinstance(source, bytes) else source.stat().st_size, file.metadata.num_rows

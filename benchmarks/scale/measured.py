@@ -45,7 +45,8 @@ class Line:
         """Seconds, peak memory in bytes and bytes on disk for so many galaxies."""
         more = galaxies - self.galaxies
         seconds, peak, disk = (
-            value + more * max(slope, 0) for value, slope in zip((self.seconds, self.peak, self.disk), self.per_galaxy, strict=True)
+            value + more * max(slope, 0)
+            for value, slope in zip((self.seconds, self.peak, self.disk), self.per_galaxy, strict=True)
         )
         return seconds, peak, disk
 

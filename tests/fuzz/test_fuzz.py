@@ -1,6 +1,5 @@
-"""A minute of damaged inputs, with a new seed each day."""
+"""Some seconds of damaged inputs of each kind."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,9 @@ from tests.fuzz.runner import Finding, attack
 from tests.fuzz.targets import targets
 
 NAMES = tuple(targets(Path()))
-# Of a minute, besides what each process needs to start.
-SECONDS = 60 / len(NAMES)
-SEED = datetime.now(UTC).toordinal()
+# Besides what each process needs to start.
+SECONDS = 20 / len(NAMES)
+SEED = 1
 
 
 def test_inputs_depend_on_seed_and_number_alone() -> None:
