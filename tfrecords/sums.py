@@ -48,4 +48,4 @@ def parse_sums(content: Any, answers: int) -> TargetSums:
 def _are(values: Any, kind: type[float], number: int) -> bool:
     if not isinstance(values, list) or len(values) != number:
         return False
-    return all(type(value) is kind and math.isfinite(value) for value in values)
+    return all(type(value) is kind and abs(value) < math.inf for value in values)

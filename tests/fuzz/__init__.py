@@ -1,1 +1,1 @@
-"""Damaged and hostile inputs, made from real ones: `python -m tests.fuzz --minutes 60`, and some seconds of it in each test run."""
+"""Damaged and hostile inputs, made from real ones: `python -m tests.fuzz --minutes 60`, and a little of it in each test run."""
