@@ -163,5 +163,5 @@ def test_a_model_of_the_same_shapes_is_loaded(run: Run) -> None:
 def test_another_line_end_in_a_signed_file_is_noticed(run: Run, copy: Path) -> None:
     for path, opened in ((copy / "manifest.json", open_dataset), (run.folder / "config.json", open_run)):
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n", 1))
-        with pytest.raises((DatasetError, RunError), match="edited|not the intact"):
+        with pytest.raises((DatasetError, RunError), match=r"edited|not the intact"):
             opened(path.parent)
