@@ -1,4 +1,4 @@
-"""No command opens a connection, or asks for an address, unless it is told to: neither it nor its children."""
+"""No command, and no process that it starts, opens a connection or looks up an address, unless a flag asks for it."""
 
 import os
 import subprocess
